@@ -1,0 +1,162 @@
+"""From the config's `data` to arrays in memory: the source, the caps, the hold-out, the normalisation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cnnbp_cli.core.rng import generator
+from cnnbp_cli.core.types import Array, Shape
+from cnnbp_cli.data.normalization import Normalization
+from cnnbp_cli.data.split import DataError, Split
+
+__all__ = ["DataError", "Dataset", "Normalization", "Split", "check_labels", "load_dataset"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dataset:
+    """Everything that training, evaluation and `data info` need to know about the data.
+
+    Attributes
+    ----------
+    train : Split
+        What remains after the hold-out.
+    validation, test : Split or None
+        None when nothing is held out, or when the source has no test split.
+    normalization : Normalization
+        Measured on `train`.
+    classes : int or None
+        What the source declares, else the largest training label plus one; None for regression targets.
+    name : str
+        The source and where it lies, for people.
+    """
+
+    train: Split
+    validation: Split | None
+    test: Split | None
+    normalization: Normalization
+    classes: int | None
+    name: str
+
+
+def load_dataset(data_config: Any, input_shape: Shape, seed: int) -> Dataset:
+    """Load what the config's `data` describes.
+
+    Parameters
+    ----------
+    data_config
+        The config's `data` section.
+    input_shape : tuple of int
+        The config's `model.input`: (channels, height, width).
+    seed : int
+        The config's seed; the hold-out and synthetic images depend on it.
+
+    Notes
+    -----
+    `limit` keeps the first samples of each class, in the proportions of the whole and in the source's
+    order, so that a file sorted by class still has all of them. `validation` is then held out of what
+    remains, in the same proportions, by a permutation drawn from the seed. Regression targets have no
+    classes: the first samples, and a plain permutation.
+
+    Raises
+    ------
+    DataError
+        When a file is missing or damaged, or does not fit the model.
+    """
+    train, test, classes, name = _read_source(data_config, tuple(input_shape), seed)
+    if classes is None and train.has_classes:
+        classes = int(train.labels.max()) + 1
+    limit = data_config.limit
+    if limit is not None:
+        train = _limited(train, limit.train)
+        test = _limited(test, limit.test) if test else None
+    train, validation = _hold_out(train, data_config.validation, seed)
+    return Dataset(train, validation, test, Normalization.fit(data_config.normalize, train.images), classes, name)
+
+
+def check_labels(dataset: Dataset, classes: int) -> None:
+    """Complain about the first label that is not one of the model's classes.
+
+    Raises
+    ------
+    DataError
+        Names the split, the sample and its label.
+    """
+    for split_name, split in (("train", dataset.train), ("validation", dataset.validation), ("test", dataset.test)):
+        if split is None or not split.has_classes:
+            continue
+        outside = np.flatnonzero((split.labels < 0) | (split.labels >= classes))
+        if outside.size:
+            label = split.labels[outside[0]]
+            remedy = f"give the last layer {label + 1} units or more" if label >= 0 else "labels start at 0"
+            raise DataError(
+                f"{dataset.name}: label {label} of sample {outside[0]} in the {split_name} split is outside "
+                f"the model's {classes} classes (0 to {classes - 1}); {remedy}"
+            )
+
+
+def _read_source(data_config: Any, input_shape: Shape, seed: int) -> tuple[Split, Split | None, int | None, str]:
+    """Return the training split, the test split, the number of classes if declared, and a name."""
+    source = data_config.source
+    if source == "mnist-subset":
+        from importlib.resources import files
+
+        from cnnbp_cli.data.idx import read_split
+
+        folder = files("cnnbp_cli.data") / "mnist_subset"
+        train, test = (
+            read_split(folder / f"{part}-images-idx3-ubyte.gz", folder / f"{part}-labels-idx1-ubyte.gz", input_shape)
+            for part in ("train", "t10k")
+        )
+        return train, test, 10, source
+    if source == "idx":
+        from cnnbp_cli.data.idx import read_folder
+
+        train, test = read_folder(data_config.path, input_shape)
+        return train, test, None, f"idx {data_config.path}"
+    from cnnbp_cli.data.synthetic import check_synthetic, draw_split
+
+    kind, image, classes = data_config.kind, tuple(data_config.image), data_config.classes
+    check_synthetic(kind, image, classes, input_shape)
+    train = draw_split(kind, data_config.train, image, classes, seed, "train")
+    test = draw_split(kind, data_config.test, image, classes, seed, "test") if data_config.test else None
+    return train, test, classes, f"synthetic {kind}"
+
+
+def _limited(split: Split, count: int | None) -> Split:
+    if count is None or count >= len(split):
+        return split
+    return split.take(np.sort(_proportional(split, np.arange(len(split)), count)))
+
+
+def _hold_out(split: Split, amount: float, seed: int) -> tuple[Split, Split | None]:
+    """Split off the validation samples; both parts keep the source's order."""
+    if not amount:
+        return split, None
+    count = max(1, round(amount * len(split))) if amount < 1 else int(amount)
+    if count >= len(split):
+        raise DataError(
+            f"data.validation: {amount} holds out {count:,} of {len(split):,} training images; "
+            "leave at least one to train on"
+        )
+    held = np.zeros(len(split), bool)
+    held[_proportional(split, generator(seed, "validation").permutation(len(split)), count)] = True
+    return split.take(~held), split.take(held)
+
+
+def _proportional(split: Split, order: Array, count: int) -> Array:
+    """Return `count` of the samples in `order`: the first of each class, in the classes' proportions.
+
+    A sample that is the k-th of the m of its class has position (k + 1/2) / m in it; the samples with
+    the smallest positions are taken.
+    """
+    if not split.has_classes:
+        return order[:count]
+    labels = split.labels[order]
+    by_class = np.argsort(labels, kind="stable")
+    _, firsts, sizes = np.unique(labels[by_class], return_index=True, return_counts=True)
+    position = np.empty(len(order))
+    position[by_class] = (np.arange(len(order)) - np.repeat(firsts, sizes) + 0.5) / np.repeat(sizes, sizes)
+    return order[np.argsort(position, kind="stable")[:count]]
