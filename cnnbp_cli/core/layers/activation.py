@@ -1,0 +1,218 @@
+"""Activations: one scalar function for every unit, and softmax.
+
+The class docstrings give y = f(x) and dx = dy · f'(x); branches compare real parts, so that each is
+analytic along the imaginary axis.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from cnnbp_cli.core.types import Array, Context, Layer, Params, at_least, require
+
+
+def logistic(x: Array) -> Array:
+    """Return 1 / (1 + exp(-x)) without overflow: the exponential is only taken of what is not positive."""
+    positive = x.real >= 0
+    e = np.exp(np.where(positive, -x, x))
+    return np.where(positive, 1, e) / (1 + e)
+
+
+def softmax(x: Array) -> Array:
+    """Return exp(x) / Σ exp(x) over the first axis, without overflow."""
+    e = np.exp(x - x.real.max(0))
+    return e / e.sum(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Relu(Layer[Array]):
+    """y = max(x, 0), dx = dy where x > 0, else 0.
+
+    References
+    ----------
+    Glorot, Bordes & Bengio 2011, *Deep Sparse Rectifier Neural Networks*.
+    """
+
+    type: Literal["relu"] = "relu"
+
+    def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Array]:
+        if np.iscomplexobj(x):
+            y = np.where(x.real > 0, x, 0)
+        else:
+            y = np.maximum(x, 0, out=ctx.empty("y", x.shape, x.dtype))
+        return y, y
+
+    def backward(self, params: Params, residuals: Array, dy: Array, ctx: Context) -> tuple[Array, Params]:
+        y = residuals
+        return np.multiply(dy, y.real > 0, out=ctx.empty("dx", dy.shape, dy.dtype)), {}
+
+
+@dataclass(frozen=True, slots=True)
+class LeakyRelu(Layer[Array]):
+    """y = x where x > 0, else slope · x; dx = dy · (1 or slope).
+
+    References
+    ----------
+    Maas, Hannun & Ng 2013, *Rectifier Nonlinearities Improve Neural Network Acoustic Models*.
+    """
+
+    slope: float = 0.01
+    type: Literal["leaky_relu"] = "leaky_relu"
+
+    def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Array]:
+        return np.where(x.real > 0, x, self.slope * x), x
+
+    def backward(self, params: Params, residuals: Array, dy: Array, ctx: Context) -> tuple[Array, Params]:
+        x = residuals
+        return np.where(x.real > 0, dy, self.slope * dy), {}
+
+
+@dataclass(frozen=True, slots=True)
+class Elu(Layer[tuple[Array, Array]]):
+    """y = x where x > 0, else alpha · (exp(x) - 1); dx = dy · (1 or y + alpha).
+
+    References
+    ----------
+    Clevert, Unterthiner & Hochreiter 2016, arXiv:1511.07289.
+    """
+
+    alpha: float = 1.0
+    type: Literal["elu"] = "elu"
+
+    def __post_init__(self) -> None:
+        require(at_least(self, 0, "alpha"))
+
+    def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, tuple[Array, Array]]:
+        positive = x.real > 0
+        y = np.where(positive, x, self.alpha * np.expm1(np.where(positive, 0, x)))
+        return y, (positive, y)
+
+    def backward(
+        self, params: Params, residuals: tuple[Array, Array], dy: Array, ctx: Context
+    ) -> tuple[Array, Params]:
+        positive, y = residuals
+        return np.where(positive, dy, dy * (y + self.alpha)), {}
+
+
+GELU_SCALE = float(np.sqrt(2 / np.pi))
+GELU_CUBIC = 0.044715
+
+
+@dataclass(frozen=True, slots=True)
+class Gelu(Layer[tuple[Array, Array]]):
+    """y = x/2 · (1 + t) with t = tanh(u), u = √(2/π) · (x + 0.044715 x³).
+
+        dx = dy · ((1 + t)/2 + x/2 · (1 - t²) · √(2/π) · (1 + 3 · 0.044715 x²))
+
+    References
+    ----------
+    Hendrycks & Gimpel 2016, arXiv:1606.08415: the tanh form.
+    """
+
+    type: Literal["gelu"] = "gelu"
+
+    def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, tuple[Array, Array]]:
+        t = np.tanh(GELU_SCALE * (x + GELU_CUBIC * (x * x * x)))
+        return 0.5 * x * (1 + t), (x, t)
+
+    def backward(
+        self, params: Params, residuals: tuple[Array, Array], dy: Array, ctx: Context
+    ) -> tuple[Array, Params]:
+        x, t = residuals
+        du = GELU_SCALE * (1 + 3 * GELU_CUBIC * (x * x))
+        return dy * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * du), {}
+
+
+@dataclass(frozen=True, slots=True)
+class Silu(Layer[tuple[Array, Array]]):
+    """y = x · s with s = 1 / (1 + exp(-x)); dx = dy · s · (1 + x · (1 - s)).
+
+    References
+    ----------
+    Elfwing, Uchibe & Doya 2018, arXiv:1702.03118.
+    """
+
+    type: Literal["silu"] = "silu"
+
+    def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, tuple[Array, Array]]:
+        s = logistic(x)
+        return x * s, (x, s)
+
+    def backward(
+        self, params: Params, residuals: tuple[Array, Array], dy: Array, ctx: Context
+    ) -> tuple[Array, Params]:
+        x, s = residuals
+        return dy * s * (1 + x * (1 - s)), {}
+
+
+@dataclass(frozen=True, slots=True)
+class Sigmoid(Layer[Array]):
+    """y = 1 / (1 + exp(-x)), dx = dy · y · (1 - y)."""
+
+    type: Literal["sigmoid"] = "sigmoid"
+
+    def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Array]:
+        y = logistic(x)
+        return y, y
+
+    def backward(self, params: Params, residuals: Array, dy: Array, ctx: Context) -> tuple[Array, Params]:
+        y = residuals
+        return dy * y * (1 - y), {}
+
+
+@dataclass(frozen=True, slots=True)
+class Tanh(Layer[Array]):
+    """y = tanh(x), dx = dy · (1 - y²)."""
+
+    type: Literal["tanh"] = "tanh"
+
+    def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Array]:
+        y = np.tanh(x)
+        return y, y
+
+    def backward(self, params: Params, residuals: Array, dy: Array, ctx: Context) -> tuple[Array, Params]:
+        y = residuals
+        return dy * (1 - y * y), {}
+
+
+@dataclass(frozen=True, slots=True)
+class Softplus(Layer[Array]):
+    """y = log(1 + exp(x)), dx = dy / (1 + exp(-x)).
+
+    References
+    ----------
+    Dugas et al. 2001, *Incorporating Second-Order Functional Knowledge*.
+    """
+
+    type: Literal["softplus"] = "softplus"
+
+    def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Array]:
+        positive = x.real > 0
+        small = np.log1p(np.exp(np.where(positive, -x, x)))
+        return np.where(positive, x + small, small), x
+
+    def backward(self, params: Params, residuals: Array, dy: Array, ctx: Context) -> tuple[Array, Params]:
+        return dy * logistic(residuals), {}
+
+
+@dataclass(frozen=True, slots=True)
+class Softmax(Layer[Array]):
+    """y_k = exp(x_k) / Σ_l exp(x_l) over channels (or features); dx = y · (dy - Σ_k y_k dy_k).
+
+    References
+    ----------
+    Bridle 1990; Goodfellow et al., *Deep Learning*, section 6.2.2.3.
+    """
+
+    type: Literal["softmax"] = "softmax"
+
+    def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Array]:
+        y = softmax(x)
+        return y, y
+
+    def backward(self, params: Params, residuals: Array, dy: Array, ctx: Context) -> tuple[Array, Params]:
+        y = residuals
+        return y * (dy - (y * dy).sum(0)), {}

@@ -1,0 +1,64 @@
+"""The dense (fully connected) layer: one matrix product."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from cnnbp_cli.core.initializers import AnyInitializer, HeNormal
+from cnnbp_cli.core.types import Array, Context, Layer, Params, Shape, ShapeError, at_least, require, show_shape
+
+
+@dataclass(frozen=True, slots=True)
+class Dense(Layer[Array]):
+    """Weigh every input for every unit; with samples as columns:
+
+        y = W @ x + b        dx = Wᵀ @ dy        dW = dy @ xᵀ        db = Σ_n dy
+
+    Parameters are `weight` (units, features) and `bias` (units,).
+
+    References
+    ----------
+    Goodfellow et al., *Deep Learning*, section 6.5.
+    """
+
+    units: int
+    bias: bool = True
+    init: AnyInitializer | None = None
+    type: Literal["dense"] = "dense"
+
+    def __post_init__(self) -> None:
+        require(at_least(self, 1, "units"))
+
+    def out_shape(self, in_shape: Shape) -> Shape:
+        if len(in_shape) != 1:
+            raise ShapeError(
+                f"needs a vector, got an image of {show_shape(in_shape)}: "
+                "put flatten, global_avg_pool2d or global_max_pool2d before it"
+            )
+        return (self.units,)
+
+    def init_params(self, rng: np.random.Generator, in_shape: Shape) -> Params:
+        weight = (self.init or HeNormal())(rng, (self.units, in_shape[0]), in_shape[0], self.units)
+        return {"weight": weight} | ({"bias": np.zeros(self.units)} if self.bias else {})
+
+    def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Array]:
+        weight = params["weight"]
+        y = ctx.empty("y", (self.units, x.shape[1]), np.result_type(x, *params.values()))
+        np.matmul(weight, x, out=y)
+        if self.bias:
+            y += params["bias"][:, None]
+        return y, x
+
+    def backward(self, params: Params, residuals: Array, dy: Array, ctx: Context) -> tuple[Array | None, Params]:
+        x = residuals
+        dx = params["weight"].T @ dy if ctx.wants_dx else None
+        grads = {"weight": dy @ x.T}
+        if self.bias:
+            grads["bias"] = dy.sum(1)
+        return dx, grads
+
+    def macs(self, in_shape: Shape) -> int:
+        return self.units * in_shape[0]

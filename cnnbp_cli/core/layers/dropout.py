@@ -1,0 +1,47 @@
+"""Dropout: random units are silent for one step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Literal
+
+import numpy as np
+
+from cnnbp_cli.core.rng import sample_words
+from cnnbp_cli.core.types import Array, Context, Layer, Params, require, within
+
+
+@dataclass(frozen=True, slots=True)
+class Dropout(Layer[Array | None]):
+    """Zero each unit with probability `rate` in training, and scale the others by 1 / (1 - rate).
+
+        y = x · m        dx = dy · m        m = 0 or 1 / (1 - rate), drawn afresh each step
+
+    The scale keeps the mean, so evaluation is the identity. A sample's mask depends on the seed, the
+    step, the node and the sample's place in the batch, not on the worker that computes it.
+
+    References
+    ----------
+    Srivastava et al. 2014, *Dropout*, JMLR 15.
+    """
+
+    rate: float
+    type: Literal["dropout"] = "dropout"
+
+    def __post_init__(self) -> None:
+        require(within(self, 0, 1, "rate", open_high=True))
+
+    def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Array | None]:
+        if not ctx.training or self.rate == 0:
+            return x, None
+        *features, n = x.shape
+        words = sample_words(
+            ctx.seed, "dropout", ctx.node, ctx.step, start=ctx.first_sample, count=n, size=prod(features)
+        )  # (n, units)
+        kept = (words >= np.uint32(self.rate * 2**32)).T.reshape(x.shape)
+        mask = kept.astype(x.real.dtype) * x.real.dtype.type(1 / (1 - self.rate))
+        return x * mask, mask
+
+    def backward(self, params: Params, residuals: Array | None, dy: Array, ctx: Context) -> tuple[Array, Params]:
+        return dy if residuals is None else dy * residuals, {}

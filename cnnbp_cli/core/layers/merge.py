@@ -1,0 +1,86 @@
+"""Merges: where branches of the network meet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Literal
+
+import numpy as np
+
+from cnnbp_cli.core.types import Array, Context, Merge, Shape, ShapeError, show_shape
+
+
+def same_shape(in_shapes: Sequence[Shape]) -> Shape:
+    """Return the one shape that all inputs have."""
+    if len(set(in_shapes)) > 1:
+        raise ShapeError("needs inputs of one shape, got " + " and ".join(show_shape(shape) for shape in in_shapes))
+    return in_shapes[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Add(Merge[int]):
+    """Add the inputs, y = Σ x_k; each receives dx_k = dy.
+
+    References
+    ----------
+    He et al. 2016, *Deep Residual Learning*, arXiv:1512.03385.
+    """
+
+    type: Literal["add"] = "add"
+
+    def out_shape(self, in_shapes: Sequence[Shape]) -> Shape:
+        return same_shape(in_shapes)
+
+    def forward(self, xs: Sequence[Array], ctx: Context) -> tuple[Array, int]:
+        return reduce(np.add, xs), len(xs)
+
+    def backward(self, residuals: int, dy: Array, ctx: Context) -> tuple[Array, ...]:
+        return (dy,) * residuals
+
+
+@dataclass(frozen=True, slots=True)
+class Multiply(Merge[tuple[Array, ...]]):
+    """Multiply the inputs elementwise, y = Π x_k; each receives dx_k = dy · Π_{l ≠ k} x_l."""
+
+    type: Literal["multiply"] = "multiply"
+
+    def out_shape(self, in_shapes: Sequence[Shape]) -> Shape:
+        return same_shape(in_shapes)
+
+    def forward(self, xs: Sequence[Array], ctx: Context) -> tuple[Array, tuple[Array, ...]]:
+        return reduce(np.multiply, xs), tuple(xs)
+
+    def backward(self, residuals: tuple[Array, ...], dy: Array, ctx: Context) -> tuple[Array, ...]:
+        return tuple(
+            reduce(np.multiply, residuals[:k] + residuals[k + 1 :], dy)  # not y / x_k: an input may be zero
+            for k in range(len(residuals))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Concat(Merge[list[int]]):
+    """Stack the inputs' channels (or features) in the order given; the gradient is cut at the same places.
+
+    References
+    ----------
+    Huang et al. 2017, *Densely Connected Convolutional Networks*, arXiv:1608.06993.
+    """
+
+    type: Literal["concat"] = "concat"
+
+    def out_shape(self, in_shapes: Sequence[Shape]) -> Shape:
+        if len({shape[1:] for shape in in_shapes}) > 1:
+            raise ShapeError(
+                "needs inputs that differ in channels only, got "
+                + " and ".join(show_shape(shape) for shape in in_shapes)
+            )
+        return (sum(shape[0] for shape in in_shapes), *in_shapes[0][1:])
+
+    def forward(self, xs: Sequence[Array], ctx: Context) -> tuple[Array, list[int]]:
+        ends = np.cumsum([x.shape[0] for x in xs]).tolist()
+        return np.concatenate(xs), ends[:-1]
+
+    def backward(self, residuals: list[int], dy: Array, ctx: Context) -> tuple[Array, ...]:
+        return tuple(np.split(dy, residuals))

@@ -1,0 +1,210 @@
+"""Pooling: each window, or the whole image, is reduced to its maximum or its mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from cnnbp_cli.core.types import Array, Context, Layer, Params, Shape, ShapeError, Size, at_least, pair, require
+from cnnbp_cli.core.types import show_shape
+from cnnbp_cli.core.windows import Padding, Windows, check_padding
+
+
+def check_pool(layer: MaxPool2d | AvgPool2d) -> None:
+    """Raise `FieldErrors` for sizes below one, and for padding so wide that a window could miss the image."""
+    require(
+        at_least(layer, 1, "pool_size"),
+        at_least(layer, 1, "stride") if layer.stride is not None else (),
+        check_padding(layer.padding),
+        [("padding", f"expected less than the pool size {show_shape(pair(layer.pool_size))}")]
+        if not isinstance(layer.padding, str)
+        and any(amount >= size > 0 for amount, size in zip(pair(layer.padding), pair(layer.pool_size), strict=True))
+        else (),
+    )
+
+
+def pool_windows(layer: MaxPool2d | AvgPool2d, shape: Shape) -> Windows:
+    """Place the pool's windows on samples of `shape` (c, h, w)."""
+    return Windows.over(shape, layer.pool_size, layer.stride or layer.pool_size, layer.padding)
+
+
+class MaxPoolResiduals(NamedTuple):
+    windows: Windows
+    image: Array  # what the windows slide over, padded with -∞: (c, h+, w+, n)
+    y: Array  # the maxima (c, oh, ow, n)
+
+
+@dataclass(frozen=True, slots=True)
+class MaxPool2d(Layer[MaxPoolResiduals]):
+    """Keep the largest pixel of each window.
+
+        y[c, p, q] = max_{i, j} x[c, p·s + i, q·s + j]
+
+    The gradient goes to the pixel that won. Where several are equal, as on every flat background, the
+    first in row-major order takes it all, as in PyTorch, TensorFlow and ONNX Runtime.
+
+    References
+    ----------
+    Goodfellow et al., *Deep Learning*, section 9.3.
+    """
+
+    pool_size: Size
+    stride: Size | None = None
+    padding: Padding = "valid"
+    type: Literal["max_pool2d"] = "max_pool2d"
+
+    def __post_init__(self) -> None:
+        check_pool(self)
+
+    def out_shape(self, in_shape: Shape) -> Shape:
+        return (in_shape[0], *pool_windows(self, in_shape).out)
+
+    def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, MaxPoolResiduals]:
+        windows = pool_windows(self, x.shape[:3])
+        image = windows.pad(x, ctx, -np.inf)
+        first, *others = windows.taps(image, range(windows.out[0]))
+        y = ctx.empty("y", first.shape, x.dtype)
+        y[...] = first
+        for tap in others:
+            if np.iscomplexobj(x):
+                np.copyto(y, tap, where=tap.real > y.real)
+            else:
+                np.maximum(y, tap, out=y)
+        return y, MaxPoolResiduals(windows, image, y)
+
+    def backward(self, params: Params, residuals: MaxPoolResiduals, dy: Array, ctx: Context) -> tuple[Array, Params]:
+        windows, image, y = residuals
+        dimage = ctx.empty("dx", image.shape, dy.dtype)
+        dimage.fill(0)
+        rows = range(windows.out[0])
+        open_windows = np.ones(y.shape, bool)  # those whose winner has not been met yet
+        for tap, dtap in zip(windows.taps(image, rows), windows.taps(dimage, rows), strict=True):
+            won = open_windows & (tap.real == y.real)
+            dtap += dy * won
+            open_windows &= ~won
+        return windows.crop(dimage), {}
+
+    def kernel(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+        return pair(self.pool_size), pair(self.stride or self.pool_size), (1, 1)
+
+
+class AvgPoolResiduals(NamedTuple):
+    windows: Windows
+    divisor: Array  # pixels of each window that count: (oh, ow, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class AvgPool2d(Layer[AvgPoolResiduals]):
+    """Take the mean of each window.
+
+        y[c, p, q] = (1/m) Σ_{i, j} x[c, p·s + i, q·s + j]        dx[c, p·s + i, q·s + j] += dy[c, p, q] / m
+
+    m is the number of real pixels in the window, or the whole window's size with `count_include_pad`.
+
+    References
+    ----------
+    Goodfellow et al., *Deep Learning*, section 9.3.
+    """
+
+    pool_size: Size
+    stride: Size | None = None
+    padding: Padding = "valid"
+    count_include_pad: bool = False
+    type: Literal["avg_pool2d"] = "avg_pool2d"
+
+    def __post_init__(self) -> None:
+        check_pool(self)
+
+    def out_shape(self, in_shape: Shape) -> Shape:
+        return (in_shape[0], *pool_windows(self, in_shape).out)
+
+    def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, AvgPoolResiduals]:
+        windows = pool_windows(self, x.shape[:3])
+        first, *others = windows.taps(windows.pad(x, ctx), range(windows.out[0]))
+        divisor = self._divisor(windows, x.real.dtype)
+        y = ctx.empty("y", first.shape, x.dtype)
+        y[...] = first
+        for tap in others:
+            y += tap
+        y /= divisor
+        return y, AvgPoolResiduals(windows, divisor)
+
+    def backward(self, params: Params, residuals: AvgPoolResiduals, dy: Array, ctx: Context) -> tuple[Array, Params]:
+        windows, divisor = residuals
+        dimage = ctx.empty("dx", (dy.shape[0], *windows.padded, dy.shape[3]), dy.dtype)
+        dimage.fill(0)
+        share = dy / divisor
+        for dtap in windows.taps(dimage, range(windows.out[0])):
+            dtap += share
+        return windows.crop(dimage), {}
+
+    def _divisor(self, windows: Windows, dtype: np.dtype[np.floating]) -> Array:
+        if self.count_include_pad:
+            return np.full((1, 1, 1), windows.kernel[0] * windows.kernel[1], dtype)
+        counts: list[Array] = []
+        for size, before, k, s, out in zip(
+            windows.image, windows.before, windows.kernel, windows.stride, windows.out, strict=True
+        ):
+            first = np.arange(out) * s - before
+            counts.append(np.minimum(first + k, size) - np.maximum(first, 0))
+        return np.multiply.outer(counts[0], counts[1])[:, :, None].astype(dtype)
+
+    def kernel(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+        return pair(self.pool_size), pair(self.stride or self.pool_size), (1, 1)
+
+
+def channels_only(shape: Shape) -> Shape:
+    """Return (c,) of an image's (c, h, w)."""
+    if len(shape) != 3:
+        raise ShapeError(f"needs an image (channels, height, width), got {show_shape(shape)}")
+    return shape[:1]
+
+
+@dataclass(frozen=True, slots=True)
+class GlobalAvgPool2d(Layer[Shape]):
+    """Take the mean of each channel: y[c] = (1 / h·w) Σ x[c, p, q], dx[c, p, q] = dy[c] / (h·w).
+
+    References
+    ----------
+    Lin et al. 2013, *Network in Network*, arXiv:1312.4400.
+    """
+
+    type: Literal["global_avg_pool2d"] = "global_avg_pool2d"
+
+    def out_shape(self, in_shape: Shape) -> Shape:
+        return channels_only(in_shape)
+
+    def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Shape]:
+        return x.mean((1, 2)), x.shape
+
+    def backward(self, params: Params, residuals: Shape, dy: Array, ctx: Context) -> tuple[Array, Params]:
+        share = dy / (residuals[1] * residuals[2])
+        return np.broadcast_to(share[:, None, None, :], residuals), {}
+
+
+class GlobalMaxResiduals(NamedTuple):
+    in_shape: Shape
+    winners: Array  # index into the flat (h·w) axis: (c, 1, n)
+
+
+@dataclass(frozen=True, slots=True)
+class GlobalMaxPool2d(Layer[GlobalMaxResiduals]):
+    """Keep the largest pixel of each channel; the first of several equal ones takes the gradient."""
+
+    type: Literal["global_max_pool2d"] = "global_max_pool2d"
+
+    def out_shape(self, in_shape: Shape) -> Shape:
+        return channels_only(in_shape)
+
+    def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, GlobalMaxResiduals]:
+        pixels = x.reshape(x.shape[0], -1, x.shape[3])  # (c, h·w, n)
+        winners = pixels.real.argmax(1)[:, None]
+        return np.take_along_axis(pixels, winners, 1)[:, 0], GlobalMaxResiduals(x.shape, winners)
+
+    def backward(self, params: Params, residuals: GlobalMaxResiduals, dy: Array, ctx: Context) -> tuple[Array, Params]:
+        c, h, w, n = residuals.in_shape
+        dpixels = np.zeros((c, h * w, n), dy.dtype)
+        np.put_along_axis(dpixels, residuals.winners, dy[:, None], 1)
+        return dpixels.reshape(residuals.in_shape), {}

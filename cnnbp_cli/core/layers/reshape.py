@@ -1,0 +1,38 @@
+"""Layers that only rearrange: from an image to a vector, and the layer that does nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Literal
+
+from cnnbp_cli.core.types import Array, Context, Layer, Params, Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Flatten(Layer[Shape]):
+    """Write an image (c, h, w) as one vector of c·h·w features, channel by channel and row by row."""
+
+    type: Literal["flatten"] = "flatten"
+
+    def out_shape(self, in_shape: Shape) -> Shape:
+        return (prod(in_shape),)
+
+    def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Shape]:
+        return x.reshape(-1, x.shape[-1]), x.shape
+
+    def backward(self, params: Params, residuals: Shape, dy: Array, ctx: Context) -> tuple[Array, Params]:
+        return dy.reshape(residuals), {}
+
+
+@dataclass(frozen=True, slots=True)
+class Identity(Layer[None]):
+    """Hand the input on as it is: a named place for a branch to start or to skip."""
+
+    type: Literal["identity"] = "identity"
+
+    def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, None]:
+        return x, None
+
+    def backward(self, params: Params, residuals: None, dy: Array, ctx: Context) -> tuple[Array, Params]:
+        return dy, {}

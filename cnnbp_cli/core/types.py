@@ -1,0 +1,293 @@
+"""What everything in `core` agrees on: arrays and their axes, the layer interface, the context of a pass.
+
+Axis letters, used in every comment below `core`:
+
+    c channels   h height   w width   n batch   f filters (output channels)   kh kw kernel   g groups
+
+A batch of images is `(c, h, w, n)`, a batch of vectors `(features, n)`: the batch is last, so that
+every strided copy has long contiguous runs. A `Shape` is one sample's shape, without the batch.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+Array = NDArray[Any]
+Shape = tuple[int, ...]
+Params = dict[str, Array]
+Size = int | tuple[int, int]  # one number for both directions, or (vertical, horizontal)
+
+
+class ShapeError(ValueError):
+    """A layer cannot take an input of this shape."""
+
+
+class FieldErrors(ValueError):
+    """Impossible values of a declaration's fields.
+
+    Attributes
+    ----------
+    problems : list of (field, message)
+        One entry for each field that is wrong; the message says what was expected.
+    """
+
+    def __init__(self, problems: Sequence[tuple[str, str]]) -> None:
+        super().__init__("; ".join(f"{name}: {message}" for name, message in problems))
+        self.problems = list(problems)
+
+
+def require(*checks: Iterable[tuple[str, str]]) -> None:
+    """Raise `FieldErrors` with every problem that the checks found, if any."""
+    problems = [problem for check in checks for problem in check]
+    if problems:
+        raise FieldErrors(problems)
+
+
+def at_least(declaration: object, minimum: float, *names: str) -> Iterable[tuple[str, str]]:
+    """Yield a problem for each named field with a value (or a part of a pair) below `minimum`."""
+    for name in names:
+        value = getattr(declaration, name)
+        parts = value if isinstance(value, tuple) else (value,)
+        if any(not isinstance(part, str) and part is not None and not part >= minimum for part in parts):
+            yield name, f"expected {minimum} or more, got {show(value)}"
+
+
+def within(
+    declaration: object, low: float, high: float, *names: str, open_low: bool = False, open_high: bool = False
+) -> Iterable[tuple[str, str]]:
+    """Yield a problem for each named field outside the interval from `low` to `high`."""
+    for name in names:
+        value = getattr(declaration, name)
+        if value is None:
+            continue
+        if not (low < value if open_low else low <= value) or not (value < high if open_high else value <= high):
+            left, right = "above" if open_low else "from", "below" if open_high else "to"
+            if high == float("inf"):
+                yield name, f"expected a number above {low:g}, got {show(value)}"
+            else:
+                yield name, f"expected a number {left} {low:g} {right} {high:g}, got {show(value)}"
+
+
+def show(value: object) -> str:
+    """Write a value as YAML would: pairs in brackets, `true` for True."""
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(show(part) for part in value) + "]"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def pair(size: Size) -> tuple[int, int]:
+    """Return a size as (vertical, horizontal)."""
+    return size if isinstance(size, tuple) else (size, size)
+
+
+def show_shape(shape: Shape) -> str:
+    """Write a shape as people say it: `6×28×28`, or `10` for a vector."""
+    return "×".join(str(size) for size in shape)
+
+
+class Communicator(Protocol):
+    """The workers that share a batch; `parallel` has one for a single process and one for several."""
+
+    @property
+    def rank(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    def all_reduce(self, array: Array) -> Array:
+        """Return the sum of all workers' arrays, the same bits on every worker."""
+        ...
+
+
+class Solo:
+    """The communicator of one worker: sums are what they already are."""
+
+    rank = 0
+    size = 1
+
+    def all_reduce(self, array: Array) -> Array:
+        return array
+
+
+class Allocator(Protocol):
+    """Where a layer gets the arrays that it fills."""
+
+    def empty(self, key: tuple[str, str], shape: Shape, dtype: DTypeLike) -> Array: ...
+
+
+class FreshArrays:
+    """A new array for every request: nothing outlives its owner, nothing is overwritten."""
+
+    def empty(self, key: tuple[str, str], shape: Shape, dtype: DTypeLike) -> Array:
+        return np.empty(shape, dtype)
+
+
+class Workspace:
+    """One buffer for each key, reused from step to step: fresh multi-megabyte arrays cost page faults.
+
+    What a key's buffer held is gone at the next request for that key, so a workspace serves one pass
+    at a time, and results that must outlive the step are copied.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: dict[tuple[str, str], Array] = {}
+
+    def empty(self, key: tuple[str, str], shape: Shape, dtype: DTypeLike) -> Array:
+        count = int(np.prod(shape))
+        buffer = self._buffers.get(key)
+        if buffer is None or buffer.dtype != dtype or buffer.size < count:
+            buffer = self._buffers[key] = np.empty(count, dtype)
+        return buffer[:count].reshape(shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a pass carries that is neither hyper-parameter nor parameter.
+
+    Attributes
+    ----------
+    training : bool
+        Training mode: dropout drops, batch norm uses the batch's own statistics.
+    seed, step : int
+        Name the random streams of this step (see `rng`).
+    first_sample : int
+        The position in the global batch of the first sample of this worker's slice.
+    workers : Communicator
+        Sums over all workers' slices of the batch.
+    arrays : Allocator
+        Where buffers come from.
+    node : str
+        The graph node that is being computed; it names streams and buffers.
+    wants_dx : bool
+        False when nobody will read the gradient to this node's input (the image, in training).
+    """
+
+    training: bool = False
+    seed: int = 0
+    step: int = 0
+    first_sample: int = 0
+    workers: Communicator = field(default_factory=Solo)
+    arrays: Allocator = field(default_factory=FreshArrays)
+    node: str = ""
+    wants_dx: bool = True
+
+    def at(self, node: str, *, wants_dx: bool = True) -> Context:
+        """The same context, for another node."""
+        return replace(self, node=node, wants_dx=wants_dx)
+
+    def empty(self, role: str, shape: Shape, dtype: DTypeLike) -> Array:
+        """An array that belongs to this node until the end of the step."""
+        return self.arrays.empty((self.node, role), shape, dtype)
+
+    def scratch(self, role: str, shape: Shape, dtype: DTypeLike) -> Array:
+        """An array that any node may overwrite as soon as this call of the layer returns."""
+        return self.arrays.empty(("", role), shape, dtype)
+
+
+R = TypeVar("R")
+
+
+class Layer(ABC, Generic[R]):
+    """One operation of the network: its hyper-parameters, as a frozen dataclass that holds no arrays.
+
+    Both passes are pure: `forward` returns the residuals that `backward` needs, so that a check can
+    perturb a parameter without disturbing a tape, and one layer may stand at several nodes.
+    Every `forward` accepts complex128 and is analytic in the imaginary part (branches compare the
+    real parts), which is what the complex-step gradient check rests on.
+
+    A subclass is a `@dataclass(frozen=True, slots=True)` with a field `type: Literal["name"] = "name"`;
+    its fields are what YAML may say. Impossible values raise `FieldErrors` in `__post_init__`.
+    """
+
+    __slots__ = ()
+
+    type: str
+    state: ClassVar[tuple[str, ...]] = ()
+    """Entries of `params` that change without a gradient, such as running statistics."""
+
+    def out_shape(self, in_shape: Shape) -> Shape:
+        """Return the shape of one output sample, by integer arithmetic.
+
+        Raises
+        ------
+        ShapeError
+            When the layer cannot take such an input.
+        """
+        return in_shape
+
+    def init_params(self, rng: np.random.Generator, in_shape: Shape) -> Params:
+        """Draw fresh parameters, in float64; `{}` when the layer has none."""
+        return {}
+
+    @abstractmethod
+    def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, R]:
+        """Return the output for `x` and what `backward` will need."""
+
+    @abstractmethod
+    def backward(self, params: Params, residuals: R, dy: Array, ctx: Context) -> tuple[Array | None, Params]:
+        """Return the gradient to the input and the gradients to the parameters, from `dy` at the output.
+
+        The gradient to the input may be None when `ctx.wants_dx` is false.
+        """
+
+    def next_state(self, params: Params, residuals: R) -> Params:
+        """Return the entries named in `state` as they are after this training step."""
+        return {}
+
+    def macs(self, in_shape: Shape) -> int:
+        """Return the multiply-accumulate operations of one sample's forward pass."""
+        return 0
+
+    def kernel(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]] | None:
+        """Return (kernel size, stride, dilation) of a layer that looks through windows, else None."""
+        return None
+
+
+class Merge(ABC, Generic[R]):
+    """An operation with several inputs, such as the sum at the end of a residual branch."""
+
+    __slots__ = ()
+
+    type: str
+
+    @abstractmethod
+    def out_shape(self, in_shapes: Sequence[Shape]) -> Shape:
+        """Return the shape of one output sample; raise `ShapeError` when the inputs do not fit."""
+
+    @abstractmethod
+    def forward(self, xs: Sequence[Array], ctx: Context) -> tuple[Array, R]:
+        """Return the output for the inputs and what `backward` will need."""
+
+    @abstractmethod
+    def backward(self, residuals: R, dy: Array, ctx: Context) -> tuple[Array, ...]:
+        """Return the gradient to each input. One array may be returned for several inputs."""
+
+
+class Loss(ABC, Generic[R]):
+    """A scalar to minimise, fused with the head that turns logits into predictions.
+
+    `forward` returns a sum over the batch, and `count` what the sum is divided by, so that slices of
+    a batch add up: the division by the global count happens once, outside.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    def predict(self, z: Array) -> Array:
+        """Return the head's output for the logits `z`."""
+
+    @abstractmethod
+    def forward(self, z: Array, target: Array) -> tuple[Array, R]:
+        """Return the loss summed over the batch, and the residuals."""
+
+    @abstractmethod
+    def backward(self, residuals: R) -> Array:
+        """Return the gradient of the summed loss to the logits."""
+
+    @abstractmethod
+    def count(self, z: Array) -> int:
+        """Return what the sum over this batch is divided by."""
