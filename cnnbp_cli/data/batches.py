@@ -7,6 +7,7 @@ from numpy.typing import DTypeLike
 
 from cnnbp_cli.core.rng import generator
 from cnnbp_cli.core.types import Array
+from cnnbp_cli.data.augment import Strength, draw_maps, warp
 from cnnbp_cli.data.normalization import Normalization
 from cnnbp_cli.data.split import Split
 
@@ -22,12 +23,41 @@ def make_batch(
     normalization: Normalization,
     dtype: DTypeLike,
     *,
+    augment: Strength | None = None,
+    seed: int = 0,
+    step: int = 0,
+    first_sample: int = 0,
     out: Array | None = None,
 ) -> tuple[Array, Array]:
-    """Return normalised images, shape (c, h, w, n), and their labels."""
+    """Gather samples into a batch.
+
+    Parameters
+    ----------
+    split : Split
+    indices : Array of int, shape (n,)
+        Or a slice: samples in the split's order are gathered without a copy.
+    normalization : Normalization
+    dtype : float32 or float64
+    augment : Strength, optional
+        The config's `augment`, in training.
+    seed, step, first_sample : int
+        Name the random numbers of the augmentation: sample `i` of this batch is number `first_sample + i`
+        of the step, whichever worker makes it.
+    out : Array, shape (c, h, w, n), optional
+        A contiguous buffer of `dtype` to fill and return.
+
+    Returns
+    -------
+    x : Array of `dtype`, shape (c, h, w, n)
+    labels : Array, shape (n,), or (n, K) for regression
+    """
     rows = split.images[indices]
     count, *shape = rows.shape
     x = np.empty((*shape, count), dtype) if out is None else out
-    x.reshape(-1, count)[...] = np.ascontiguousarray(rows.reshape(count, -1).T)
+    if augment is not None:
+        x[...] = warp(rows, draw_maps(augment, seed, step, first_sample, count), dtype)
+    else:
+        # Transposing bytes and then widening them is faster than the other way round.
+        x.reshape(-1, count)[...] = np.ascontiguousarray(rows.reshape(count, -1).T)
     normalization.apply_to(x)
     return x, split.labels[indices]

@@ -9,8 +9,9 @@ import numpy as np
 
 from cnnbp_cli.core.rng import generator
 from cnnbp_cli.core.types import Array, Shape
+from cnnbp_cli.data.errors import DataError
 from cnnbp_cli.data.normalization import Normalization
-from cnnbp_cli.data.split import DataError, Split
+from cnnbp_cli.data.split import Split
 
 __all__ = ["DataError", "Dataset", "Normalization", "Split", "check_labels", "load_dataset"]
 
@@ -65,7 +66,14 @@ def load_dataset(data_config: Any, input_shape: Shape, seed: int) -> Dataset:
     DataError
         When a file is missing or damaged, or does not fit the model.
     """
-    train, test, classes, name = _read_source(data_config, tuple(input_shape), seed)
+    try:
+        return _load(data_config, tuple(input_shape), seed)
+    except MemoryError:
+        raise DataError("data: does not fit into memory; use a smaller set") from None
+
+
+def _load(data_config: Any, input_shape: Shape, seed: int) -> Dataset:
+    train, test, classes, name = _read_source(data_config, input_shape, seed)
     if classes is None and train.has_classes:
         classes = int(train.labels.max()) + 1
     limit = data_config.limit
@@ -116,10 +124,21 @@ def _read_source(data_config: Any, input_shape: Shape, seed: int) -> tuple[Split
 
         train, test = read_folder(data_config.path, input_shape)
         return train, test, None, f"idx {data_config.path}"
+    if source == "npz":
+        from cnnbp_cli.data.npz import read_npz
+
+        train, test = read_npz(data_config.path, input_shape)
+        return train, test, None, f"npz {data_config.path}"
+    if source == "csv":
+        from cnnbp_cli.data.csv import read_csv
+
+        train = read_csv(data_config.path, input_shape, "data.path")
+        test = read_csv(data_config.test_path, input_shape, "data.test_path") if data_config.test_path else None
+        return train, test, None, f"csv {data_config.path}"
     from cnnbp_cli.data.synthetic import check_synthetic, draw_split
 
     kind, image, classes = data_config.kind, tuple(data_config.image), data_config.classes
-    check_synthetic(kind, image, classes, input_shape)
+    check_synthetic(kind, data_config.train + data_config.test, image, classes, input_shape)
     train = draw_split(kind, data_config.train, image, classes, seed, "train")
     test = draw_split(kind, data_config.test, image, classes, seed, "test") if data_config.test else None
     return train, test, classes, f"synthetic {kind}"

@@ -20,15 +20,13 @@ from typing import IO, TYPE_CHECKING, cast
 import numpy as np
 
 from cnnbp_cli.core.types import Array, Shape
-from cnnbp_cli.data.split import LARGEST, DataError, Split, require_shape, unreadable
+from cnnbp_cli.data.errors import DEFLATE_LIMIT, LARGEST, DataError, require_shape, unreadable
+from cnnbp_cli.data.split import Split
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
     Source = Path | Traversable
-
-DEFLATE_LIMIT = 1032
-"""No deflate stream inflates by more than this factor: 258 bytes for two bits."""
 
 _NAME = re.compile(r"(.*?)(train|t10k|test)-(images|labels)[-.]idx[13]-ubyte(\.gz)?")
 _ROLES = ("train images", "train labels", "test images", "test labels")
@@ -146,7 +144,7 @@ def read_split(images: Source, labels: Source, input_shape: Shape, *, transpose:
                 f"{images}: has {image_file.shape[0]:,} images, but {label_file.name} has "
                 f"{label_file.shape[0]:,} labels; take both files from the same set"
             )
-        count, height, width = image_file.shape
+        _, height, width = image_file.shape
         require_shape(str(images), (1, width, height) if transpose else (1, height, width), input_shape)
         pixels = image_file.read()
         if transpose:
@@ -179,7 +177,7 @@ def read_folder(folder: Path, input_shape: Shape) -> tuple[Split, Split]:
 def _find_files(folder: Path) -> tuple[str, dict[str, Path]]:
     """Return the set's prefix and its four files by role; a plain file is preferred to its compressed twin."""
     try:
-        names = sorted(entry.name for entry in folder.iterdir())
+        names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
     except NotADirectoryError:
         raise DataError(f"{folder}: is a file; `data.path` names the folder with the four IDX files") from None
     except OSError as error:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from cnnbp_cli.core.types import Array
-from cnnbp_cli.data.split import DataError
+from cnnbp_cli.data.errors import DataError
 
 CHUNK = 1 << 18
 """Pixels that are widened at a time: statistics must not need eight times the data set's memory."""
@@ -52,7 +52,7 @@ class Normalization:
         """
         channels = images.shape[1]
         if kind == "standard":
-            mean, std = _moments(images)
+            mean, std = moments(images)
             return cls(kind, mean, tuple(value if value > 0 else 1.0 for value in std))
         if kind == "unit" and images.dtype == np.uint8:
             return cls(kind, (0.0,) * channels, (255.0,) * channels)
@@ -108,8 +108,8 @@ class Normalization:
             raise DataError("normalization: expected kind, mean and std, the last two as lists of numbers") from error
 
 
-def _moments(images: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation per channel.
+def moments(images: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the mean and the population standard deviation of each channel of images (N, C, H, W).
 
     Float64 sums of uint8 values and of their squares are whole numbers below 2**53, hence exact:
     the result does not depend on the order of summation, nor on the machine.

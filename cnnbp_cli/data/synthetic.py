@@ -5,11 +5,14 @@ Nothing is stored and nothing loops over images: a picture is a lookup in a smal
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 from cnnbp_cli.core.rng import generator
 from cnnbp_cli.core.types import Array, Shape
-from cnnbp_cli.data.split import DataError, Split, require_shape
+from cnnbp_cli.data.errors import LARGEST, DataError, require_shape, show_list
+from cnnbp_cli.data.split import Split
 
 NOISE = 40  # the background's brightest grey, of 255
 CHUNK = 1024  # images drawn at a time: the float intermediates stay small
@@ -66,14 +69,18 @@ def draw_split(kind: str, count: int, image: Shape, classes: int, seed: int, spl
     return Split(images, labels)
 
 
-def check_synthetic(kind: str, image: Shape, classes: int, input_shape: Shape) -> None:
+def check_synthetic(kind: str, count: int, image: Shape, classes: int, input_shape: Shape) -> None:
     """Complain about a drawing that is not possible."""
     smallest, most = (3, len(BARS)) if kind == "bars" else (8, len(_STROKES))
     if not 2 <= classes <= most:
-        raise DataError(f"data.classes: `{kind}` has 2 to {most} classes, got {classes}")
-    if min(image[1:]) < smallest:
-        raise DataError(f"data.image: `{kind}` takes images of {smallest}×{smallest} or more, got {image[1]}×{image[2]}")
+        raise DataError(f"data.classes: {kind} have 2 to {most} classes, got {classes}")
     require_shape("data.image", image, input_shape)
+    if min(image[1:]) < smallest:
+        raise DataError(f"data.image: {kind} need a height and width of {smallest} or more, got {show_list(image)}")
+    if count * prod(image) > LARGEST:
+        raise DataError(
+            f"data: {count:,} images of {show_list(image)} take more than {LARGEST >> 30} GiB; draw fewer or smaller ones"
+        )
 
 
 def _paint(rng: np.random.Generator, ink: Array, images: Array) -> None:

@@ -1,0 +1,65 @@
+"""The one kind of complaint that data make, and the checks that several sources share."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from cnnbp_cli.core.types import Shape
+from cnnbp_cli.errors import UserError
+
+LARGEST = 1 << 34
+"""The most bytes that one array of a data set may take: all of it has to fit into memory."""
+
+DEFLATE_LIMIT = 1032
+"""No deflate stream inflates by more than this factor: 258 bytes for two bits."""
+
+
+class DataError(UserError):
+    """A data set that cannot be used: names the file, what is wrong with it, and the remedy."""
+
+
+def show_list(shape: Shape) -> str:
+    """Write a shape as the config does: `[1, 28, 28]`."""
+    return "[" + ", ".join(str(size) for size in shape) + "]"
+
+
+def require_shape(where: object, shape: Shape, input_shape: Shape) -> None:
+    """Complain unless the images' shape is the one that the model takes."""
+    if tuple(shape) != tuple(input_shape):
+        raise DataError(
+            f"{where}: images are {show_list(shape)}, but the model takes {show_list(input_shape)}; "
+            f"write `model.input: {show_list(shape)}`"
+        )
+
+
+def require_file(path: Path, key: str) -> int:
+    """Return the size of a regular file in bytes; devices and pipes, which may never end, are refused.
+
+    Parameters
+    ----------
+    path : Path
+    key : str
+        The config's key that names the file.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise unreadable(path, error) from None
+    if stat.S_ISDIR(status.st_mode):
+        raise DataError(f"{path}: is a folder; `{key}` names a file")
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError(f"{path}: is not a regular file; copy the data into one")
+    if status.st_size > LARGEST:
+        raise DataError(f"{path}: is larger than {LARGEST >> 30} GiB; the data have to fit into memory, use a part")
+    return status.st_size
+
+
+def unreadable(path: str | os.PathLike[str], error: OSError) -> DataError:
+    """Return the complaint about a file that the system will not open or read."""
+    if isinstance(error, FileNotFoundError):
+        return DataError(f"{path}: does not exist; check the path (a relative one starts at the config's folder)")
+    if isinstance(error, PermissionError):
+        return DataError(f"{path}: may not be read; change its permissions")
+    return DataError(f"{path}: cannot be read ({error.strerror or error}); check the path and the disk")

@@ -1,0 +1,175 @@
+"""NumPy archives, taken apart member by member: no pickles, and no array larger than the file can hold.
+
+References
+----------
+NumPy Enhancement Proposal 1, "A Simple File Format for NumPy Arrays".
+"""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+import zlib
+from io import BytesIO
+from math import prod
+from pathlib import Path
+from tokenize import TokenError
+from typing import Any
+
+import numpy as np
+
+from cnnbp_cli.core.types import Array, Shape
+from cnnbp_cli.data.errors import DEFLATE_LIMIT, LARGEST, DataError, require_file, require_shape, show_list, unreadable
+from cnnbp_cli.data.split import Split
+
+HEADER_LIMIT = 10_000
+"""The most bytes of a header that are looked at, as in NumPy itself."""
+
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, struct.error)
+_HEADER_DAMAGE = (ValueError, SyntaxError, TypeError, OverflowError, MemoryError, RecursionError, TokenError)
+
+
+def read_npz(path: Path, input_shape: Shape) -> tuple[Split, Split | None]:
+    """Read `x_train`, `y_train` and, where present, `x_test`, `y_test`.
+
+    Images are (N, H, W), (N, H, W, C) or (N, C, H, W): the model's input says which. Whole numbers from
+    0 to 255 stay bytes, all others become float32 (float64 stays). Whole-number labels, (N,) or (N, 1),
+    are classes; floats, (N,) or (N, K), are regression targets.
+
+    Raises
+    ------
+    DataError
+        When the file is damaged, an array is missing or impossible, or the arrays do not fit together.
+    """
+    require_file(path, "data.path")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {info.filename.removesuffix(".npy") for info in archive.infolist()}
+            wanted = ["x_train", "y_train"]
+            if names & {"x_test", "y_test"}:
+                wanted += ["x_test", "y_test"]
+            missing = [name for name in wanted if name not in names]
+            if missing:
+                raise DataError(
+                    f"{path}: has no {' and no '.join(missing)}; expected the arrays x_train, y_train, x_test, y_test, "
+                    f"found {', '.join(sorted(names)[:8]) or 'none'}"
+                )
+            arrays = {name: _read_member(archive, f"{path}: {name}", f"{name}.npy") for name in wanted}
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except _DAMAGE:
+        raise DataError(f"{path}: is not an npz archive, or a damaged one; write it again with numpy.savez") from None
+    train = _split(path, "train", arrays, input_shape)
+    if "x_test" not in arrays:
+        return train, None
+    test = _split(path, "test", arrays, input_shape)
+    if (train.images.dtype.kind, train.labels.dtype, train.labels.shape[1:]) != (
+        test.images.dtype.kind,
+        test.labels.dtype,
+        test.labels.shape[1:],
+    ):
+        raise DataError(
+            f"{path}: training and test arrays differ in kind (images {train.images.dtype} and {test.images.dtype}, "
+            f"labels {train.labels.dtype} and {test.labels.dtype}); store both alike"
+        )
+    return train, test
+
+
+def _read_member(archive: zipfile.ZipFile, where: str, name: str) -> Array:
+    """Read one array after its header, the archive's directory and the compressed size agree."""
+    info = archive.getinfo(name)
+    with archive.open(info) as file:
+        head = BytesIO(file.read(HEADER_LIMIT + 12))
+    shape, dtype = _read_header(where, head)
+    if dtype.hasobject:
+        raise DataError(f"{where}: holds Python objects, which are never loaded; store numbers")
+    if dtype.kind not in "buif":
+        raise DataError(f"{where}: has dtype {dtype}, expected numbers")
+    declared = prod(shape) * dtype.itemsize
+    if 0 in shape:
+        raise DataError(f"{where}: is empty (shape {show_list(shape)}); store at least one sample")
+    if head.tell() + declared != info.file_size or declared > min(LARGEST, info.compress_size * DEFLATE_LIMIT):
+        raise DataError(
+            f"{where}: declares the shape {show_list(shape)} of {dtype}, which is not what the file holds; "
+            "write it again with numpy.savez"
+        )
+    with archive.open(info) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _read_header(where: str, head: BytesIO) -> tuple[Shape, np.dtype[Any]]:
+    try:
+        version = np.lib.format.read_magic(head)
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+        shape, _, dtype = read(head)
+        if min(shape, default=0) < 0:
+            raise ValueError
+    except (*_HEADER_DAMAGE, KeyError):
+        raise DataError(f"{where}: is not a NumPy array; write it again with numpy.savez") from None
+    return shape, dtype
+
+
+def _split(path: Path, name: str, arrays: dict[str, Array], input_shape: Shape) -> Split:
+    images, labels = arrays[f"x_{name}"], arrays[f"y_{name}"]
+    split = Split(_images(f"{path}: x_{name}", images, input_shape), _labels(f"{path}: y_{name}", labels))
+    if len(split.images) != len(split.labels):
+        raise DataError(
+            f"{path}: x_{name} has {len(split.images):,} images, but y_{name} has {len(split.labels):,} labels; "
+            "store one label for each image"
+        )
+    return split
+
+
+def _images(where: str, images: Array, input_shape: Shape) -> Array:
+    """Return images as (N, C, H, W), in bytes or floats."""
+    if images.ndim == 3:
+        images = images[:, None]
+        require_shape(where, images.shape[1:], input_shape)
+    elif images.ndim == 4:
+        first, last = images.shape[1:], (images.shape[3], *images.shape[1:3])
+        if first == last == input_shape and input_shape != (1, 1, 1):
+            raise DataError(
+                f"{where}: shape {show_list(images.shape)} may mean channels first or channels last; "
+                "pad the images so that their sides differ from the number of channels"
+            )
+        if last == input_shape:
+            images = images.transpose(0, 3, 1, 2)
+        elif first != input_shape:
+            require_shape(where, last if last[0] in (1, 3, 4) and first[0] not in (1, 3, 4) else first, input_shape)
+    else:
+        raise DataError(
+            f"{where}: has shape {show_list(images.shape)}, expected images as (N, H, W), (N, H, W, C) or (N, C, H, W)"
+        )
+    return np.ascontiguousarray(_pixels(where, images))
+
+
+def _pixels(where: str, images: Array) -> Array:
+    low, high = images.min(), images.max()
+    if images.dtype.kind != "f":
+        return images.astype(np.uint8 if low >= 0 and high <= 255 else np.float32, copy=False)
+    if not (np.isfinite(low) and np.isfinite(high)):
+        sample = int(np.argwhere(~np.isfinite(images))[0][0])
+        raise DataError(f"{where}: image {sample} has a pixel that is not finite; remove or replace it")
+    return images.astype(np.float64 if images.dtype.itemsize >= 8 else np.float32, copy=False)
+
+
+def _labels(where: str, labels: Array) -> Array:
+    """Return class numbers as int64 (N,), or targets as float64 (N,) or (N, K)."""
+    if labels.dtype.kind == "f":
+        if labels.ndim not in (1, 2):
+            raise DataError(f"{where}: has shape {show_list(labels.shape)}, expected targets as (N,) or (N, K)")
+        if not np.isfinite(labels).all():
+            sample = int(np.argwhere(~np.isfinite(labels))[0][0])
+            raise DataError(f"{where}: target {sample} is not finite; remove or replace it")
+        return labels.astype(np.float64)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1:
+        raise DataError(
+            f"{where}: has shape {show_list(labels.shape)}, expected class numbers as (N,); "
+            "store the class's number instead of one-hot rows, or floats for regression"
+        )
+    if labels.min() < 0 or labels.max() >= 1 << 63:
+        sample = int(np.argmax((labels < 0) | (labels >= 1 << 63)))
+        raise DataError(f"{where}: label {sample} is {labels[sample]}, expected a class number; classes start at 0")
+    return labels.astype(np.int64)
