@@ -219,6 +219,10 @@ class Layer(ABC, Generic[R]):
         """
         return in_shape
 
+    def param_shapes(self, in_shape: Shape) -> dict[str, Shape]:
+        """Return the shapes of what `init_params` draws; large layers say it without drawing."""
+        return {name: value.shape for name, value in self.init_params(np.random.default_rng(0), in_shape).items()}
+
     def init_params(self, rng: np.random.Generator, in_shape: Shape) -> Params:
         """Draw fresh parameters, in float64; `{}` when the layer has none."""
         return {}

@@ -77,11 +77,13 @@ class Conv2d(Layer[ConvResiduals]):
             raise ShapeError(f"needs a number of channels that {self.groups} groups divide, got {in_shape[0]}")
         return (self.filters, *windows.out)
 
+    def param_shapes(self, in_shape: Shape) -> dict[str, Shape]:
+        weight = (self.filters, in_shape[0] // self.groups, *pair(self.kernel_size))
+        return {"weight": weight} | ({"bias": (self.filters,)} if self.bias else {})
+
     def init_params(self, rng: np.random.Generator, in_shape: Shape) -> Params:
-        kh, kw = pair(self.kernel_size)
-        channels = in_shape[0] // self.groups
-        fan_in, fan_out = channels * kh * kw, self.filters // self.groups * kh * kw
-        weight = (self.init or HeNormal())(rng, (self.filters, channels, kh, kw), fan_in, fan_out)
+        shape = f, c, kh, kw = self.param_shapes(in_shape)["weight"]
+        weight = (self.init or HeNormal())(rng, shape, c * kh * kw, f // self.groups * kh * kw)
         return {"weight": weight} | ({"bias": np.zeros(self.filters)} if self.bias else {})
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, ConvResiduals]:
@@ -198,11 +200,14 @@ class ConvTranspose2d(Layer[ConvResiduals]):
     def out_shape(self, in_shape: Shape) -> Shape:
         return (self.filters, *self.windows(in_shape).image)
 
+    def param_shapes(self, in_shape: Shape) -> dict[str, Shape]:
+        weight = (in_shape[0], self.filters, *pair(self.kernel_size))
+        return {"weight": weight} | ({"bias": (self.filters,)} if self.bias else {})
+
     def init_params(self, rng: np.random.Generator, in_shape: Shape) -> Params:
-        kh, kw = pair(self.kernel_size)
+        shape = c, f, kh, kw = self.param_shapes(in_shape)["weight"]
         sh, sw = pair(self.stride)  # an output pixel lies under kh·kw / (sh·sw) positions of the kernel
-        fan_in, fan_out = max(1, in_shape[0] * kh * kw // (sh * sw)), self.filters * kh * kw
-        weight = (self.init or HeNormal())(rng, (in_shape[0], self.filters, kh, kw), fan_in, fan_out)
+        weight = (self.init or HeNormal())(rng, shape, max(1, c * kh * kw // (sh * sw)), f * kh * kw)
         return {"weight": weight} | ({"bias": np.zeros(self.filters)} if self.bias else {})
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, ConvResiduals]:

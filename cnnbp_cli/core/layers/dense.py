@@ -40,6 +40,9 @@ class Dense(Layer[Array]):
             )
         return (self.units,)
 
+    def param_shapes(self, in_shape: Shape) -> dict[str, Shape]:
+        return {"weight": (self.units, in_shape[0])} | ({"bias": (self.units,)} if self.bias else {})
+
     def init_params(self, rng: np.random.Generator, in_shape: Shape) -> Params:
         weight = (self.init or HeNormal())(rng, (self.units, in_shape[0]), in_shape[0], self.units)
         return {"weight": weight} | ({"bias": np.zeros(self.units)} if self.bias else {})

@@ -56,9 +56,9 @@ def affine_backward(params: Params, xhat: Array, dy: Array, axes: tuple[int, ...
     return dy * np.expand_dims(params["weight"], axes), grads
 
 
-def unit_affine(shape: Shape, wanted: bool) -> Params:
-    """Return a weight of ones and a bias of zeros, if wanted."""
-    return {"weight": np.ones(shape), "bias": np.zeros(shape)} if wanted else {}
+def unit_affine(shapes: dict[str, Shape]) -> Params:
+    """Return a weight of ones and a bias of zeros; nothing where there are no shapes for them."""
+    return {"weight": np.ones(shapes["weight"]), "bias": np.zeros(shapes["bias"])} if shapes else {}
 
 
 class BatchNormResiduals(NamedTuple):
@@ -88,9 +88,16 @@ class BatchNorm(Layer[BatchNormResiduals]):
     def __post_init__(self) -> None:
         require(within(self, 0, 1, "momentum"), within(self, 0, np.inf, "epsilon", open_low=True))
 
+    def param_shapes(self, in_shape: Shape) -> dict[str, Shape]:
+        names = ("weight", "bias", *self.state) if self.affine else self.state
+        return dict.fromkeys(names, in_shape[:1])
+
     def init_params(self, rng: np.random.Generator, in_shape: Shape) -> Params:
-        c = in_shape[0]
-        return unit_affine((c,), self.affine) | {"running_mean": np.zeros(c), "running_var": np.ones(c)}
+        starts_at_one = ("weight", "running_var")
+        return {
+            name: np.full(shape, 1.0 if name in starts_at_one else 0.0)
+            for name, shape in self.param_shapes(in_shape).items()
+        }
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, BatchNormResiduals]:
         axes = tuple(range(1, x.ndim))
@@ -148,8 +155,11 @@ class LayerNorm(Layer[Standardised]):
     def __post_init__(self) -> None:
         require(within(self, 0, np.inf, "epsilon", open_low=True))
 
+    def param_shapes(self, in_shape: Shape) -> dict[str, Shape]:
+        return dict.fromkeys(("weight", "bias"), in_shape) if self.affine else {}
+
     def init_params(self, rng: np.random.Generator, in_shape: Shape) -> Params:
-        return unit_affine(in_shape, self.affine)
+        return unit_affine(self.param_shapes(in_shape))
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Standardised]:
         s = standardise(x, self._mean(x), self.epsilon)
@@ -187,8 +197,11 @@ class GroupNorm(Layer[Standardised]):
             raise ShapeError(f"needs a number of channels that {self.groups} groups divide, got {in_shape[0]}")
         return in_shape
 
+    def param_shapes(self, in_shape: Shape) -> dict[str, Shape]:
+        return dict.fromkeys(("weight", "bias"), in_shape[:1]) if self.affine else {}
+
     def init_params(self, rng: np.random.Generator, in_shape: Shape) -> Params:
-        return unit_affine(in_shape[:1], self.affine)
+        return unit_affine(self.param_shapes(in_shape))
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Standardised]:
         s = standardise(x.reshape(self._grouped(x)), self._mean, self.epsilon)

@@ -1,0 +1,254 @@
+"""The graph: nodes in a fixed order, their shapes, and the walk through them forward and backward.
+
+The graph owns the plumbing that layers know nothing about: which output goes where, and that the
+gradients of an output with several readers add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from typing import Any
+
+import numpy as np
+
+from cnnbp_cli.core.layers import Operation
+from cnnbp_cli.core.rng import generator
+from cnnbp_cli.core.types import Array, Context, Layer, Merge, Params, Shape, ShapeError
+
+INPUT = "input"
+"""The name by which nodes refer to the image."""
+
+Watch = Callable[[str, Array], None]
+"""Called with a node's name and an array of that node while a pass goes by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A layer at its place: what it is called and whose outputs it reads."""
+
+    name: str
+    layer: Operation
+    inputs: tuple[str, ...]
+
+
+class NodeShapeError(ShapeError):
+    """A layer of the graph cannot take its input.
+
+    Attributes
+    ----------
+    node : str
+        The layer that failed.
+    trace : list of (name, shape)
+        The shapes of everything before it.
+    """
+
+    def __init__(self, node: str, message: str, trace: Sequence[tuple[str, Shape]]) -> None:
+        super().__init__(f"layer {node}: {message}")
+        self.node = node
+        self.message = message
+        self.trace = list(trace)
+
+
+@dataclass(frozen=True, slots=True)
+class Tape:
+    """What a forward pass leaves for the backward pass: each node's residuals and each node's output shape."""
+
+    residuals: Mapping[str, Any]
+    shapes: Mapping[str, Shape]
+    dtype: np.dtype[Any]
+
+
+class Graph:
+    """A directed acyclic graph of layers; the last node listed is the output.
+
+    Parameters
+    ----------
+    input_shape : Shape
+        One image's (c, h, w).
+    nodes : sequence of Node
+        In any order that reads well; they are computed in topological order.
+
+    Attributes
+    ----------
+    nodes : tuple of Node
+        In the order in which they are computed.
+    shapes : dict of str to Shape
+        The output shape of every node, and of ``"input"``.
+    output : str
+        The last node's name.
+
+    Raises
+    ------
+    NodeShapeError
+        When a layer cannot take the shape of its input.
+    ValueError
+        When names repeat, an input is unknown, or nodes feed each other in a circle.
+    """
+
+    def __init__(self, input_shape: Shape, nodes: Sequence[Node]) -> None:
+        self.output = nodes[-1].name
+        self.nodes = _in_order(nodes)
+        self.shapes: dict[str, Shape] = {INPUT: input_shape}
+        for node in self.nodes:
+            in_shapes = [self.shapes[name] for name in node.inputs]
+            try:
+                if isinstance(node.layer, Merge):
+                    self.shapes[node.name] = node.layer.out_shape(in_shapes)
+                else:
+                    self.shapes[node.name] = node.layer.out_shape(in_shapes[0])
+            except ShapeError as error:
+                raise NodeShapeError(node.name, str(error), list(self.shapes.items())) from error
+        self._last_reader = {name: node.name for node in self.nodes for name in node.inputs}
+        self._needs_gradient = self._find_needs_gradient()
+
+    def in_shape(self, node: Node) -> Shape:
+        """Return the shape of the node's first input."""
+        return self.shapes[node.inputs[0]]
+
+    def layers(self) -> Iterator[tuple[Node, Layer[Any]]]:
+        """Yield the nodes that hold a single-input layer, the only ones that may have parameters."""
+        for node in self.nodes:
+            if isinstance(node.layer, Layer):
+                yield node, node.layer
+
+    def init_params(self, seed: int, dtype: np.dtype[Any] | type = np.float64) -> dict[str, Params]:
+        """Draw every layer's parameters; each layer has a stream of its own, named after it."""
+        return {
+            node.name: {
+                key: value.astype(dtype)
+                for key, value in layer.init_params(generator(seed, "init", node.name), self.in_shape(node)).items()
+            }
+            for node, layer in self.layers()
+        }
+
+    def forward(
+        self, params: Mapping[str, Params], x: Array, ctx: Context, watch: Watch | None = None
+    ) -> tuple[Array, Tape]:
+        """Return the output for images x (c, h, w, n), and the tape for `backward`.
+
+        `watch` is called with every node's output.
+        """
+        values = {INPUT: x}
+        residuals: dict[str, Any] = {}
+        for node, y, residual in self._walk(params, values, ctx):
+            residuals[node.name] = residual
+            if watch is not None:
+                watch(node.name, y)
+        shapes = {name: value.shape for name, value in values.items()}
+        return values[self.output], Tape(residuals, shapes, x.dtype)
+
+    def apply(self, params: Mapping[str, Params], x: Array, ctx: Context) -> Array:
+        """Return the output for images x (c, h, w, n), keeping nothing that is not needed any more."""
+        values = {INPUT: x}
+        for node, _, _ in self._walk(params, values, ctx):
+            for name in set(node.inputs):
+                if self._last_reader[name] == node.name and name != self.output:
+                    del values[name]
+        return values[self.output]
+
+    def _walk(
+        self, params: Mapping[str, Params], values: dict[str, Array], ctx: Context
+    ) -> Iterator[tuple[Node, Array, Any]]:
+        for node in self.nodes:
+            xs = [values[name] for name in node.inputs]
+            here = ctx.at(node.name)
+            if isinstance(node.layer, Merge):
+                y, residual = node.layer.forward(xs, here)
+            else:
+                y, residual = node.layer.forward(params[node.name], xs[0], here)
+            values[node.name] = y
+            yield node, y, residual
+
+    def backward(
+        self,
+        params: Mapping[str, Params],
+        tape: Tape,
+        dy: Array,
+        ctx: Context,
+        watch: Watch | None = None,
+    ) -> tuple[Array | None, dict[str, Params]]:
+        """Send the gradient `dy` at the output back to the image.
+
+        Parameters
+        ----------
+        dy : Array
+            The gradient at the output, of the output's shape.
+        ctx : Context
+            The one of the forward pass; with `wants_dx` false the image's gradient is not computed.
+        watch : callable, optional
+            Called with every node's name and the gradient at its *output*, from the last to the first,
+            and at last with ``"input"`` and the image's gradient.
+
+        Returns
+        -------
+        dx : Array or None
+            The gradient to the image (c, h, w, n).
+        grads : dict of str to Params
+            The gradient to every trainable parameter, by node.
+        """
+        flows: dict[str, Array] = {self.output: dy}
+        grads: dict[str, Params] = {}
+        for node in reversed(self.nodes):
+            flow = flows.pop(node.name, None)
+            if flow is None:  # nothing that leads to the output reads this node
+                flow = np.zeros(tape.shapes[node.name], dy.dtype)
+            if watch is not None:
+                watch(node.name, flow)
+            wants_dx = ctx.wants_dx or any(self._needs_gradient[name] for name in node.inputs)
+            here = ctx.at(node.name, wants_dx=wants_dx)
+            if isinstance(node.layer, Merge):
+                dxs = node.layer.backward(tape.residuals[node.name], flow, here)
+            else:
+                dx, grads[node.name] = node.layer.backward(params[node.name], tape.residuals[node.name], flow, here)
+                dxs = (dx,)
+            for name, dx in zip(node.inputs, dxs, strict=True):
+                if dx is None:
+                    continue
+                # Never `+=`: a layer may have returned one array to several inputs.
+                flows[name] = flows[name] + dx if name in flows else dx
+        dx = flows.get(INPUT)
+        if watch is not None and dx is not None:
+            watch(INPUT, dx)
+        return dx, {node.name: grads[node.name] for node, _ in self.layers()}
+
+    def next_state(self, params: Mapping[str, Params], tape: Tape) -> dict[str, Params]:
+        """Return what changes without a gradient, such as running statistics, as it is after this step."""
+        return {
+            node.name: layer.next_state(params[node.name], tape.residuals[node.name])
+            for node, layer in self.layers()
+            if layer.state
+        }
+
+    def _find_needs_gradient(self) -> dict[str, bool]:
+        """Tell for every output whether some parameter lies before it, so that its gradient is worth computing."""
+        needs = {INPUT: False}
+        for node in self.nodes:
+            own = isinstance(node.layer, Layer) and bool(trainable(node.layer, self.in_shape(node)))
+            needs[node.name] = own or any(needs[name] for name in node.inputs)
+        return needs
+
+
+def trainable(layer: Layer[Any], in_shape: Shape) -> dict[str, Shape]:
+    """Return the shapes of the parameters that have a gradient."""
+    return {key: shape for key, shape in layer.param_shapes(in_shape).items() if key not in layer.state}
+
+
+def _in_order(nodes: Sequence[Node]) -> tuple[Node, ...]:
+    """Return the nodes in the order given, or, where one reads a later one, in topological order."""
+    by_name = {node.name: node for node in nodes}
+    if len(by_name) < len(nodes) or INPUT in by_name:
+        raise ValueError("every layer needs a name of its own, other than 'input'")
+    for node in nodes:
+        unknown = [name for name in node.inputs if name != INPUT and name not in by_name]
+        if unknown:
+            raise ValueError(f"layer {node.name} reads {unknown[0]!r}, which does not exist")
+    seen = {INPUT}
+    if all([seen.issuperset(node.inputs) and not seen.add(node.name) for node in nodes]):  # noqa: C419
+        return tuple(nodes)
+    sorter = TopologicalSorter({node.name: [name for name in node.inputs if name != INPUT] for node in nodes})
+    try:
+        return tuple(by_name[name] for name in sorter.static_order())
+    except CycleError as error:
+        raise ValueError("layers feed each other in a circle: " + " → ".join(reversed(error.args[1]))) from error

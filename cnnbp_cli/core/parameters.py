@@ -1,0 +1,79 @@
+"""All trainable parameters as one contiguous vector, of which each layer's arrays are views.
+
+One vector makes an optimizer a handful of operations on flat arrays, a global norm one dot product,
+and a sum over workers one pass over shared memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from cnnbp_cli.core.graph import Graph, trainable
+from cnnbp_cli.core.types import Array, Params, Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where one parameter tensor lies in the vector."""
+
+    node: str
+    key: str
+    shape: Shape
+    start: int
+    stop: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.node}.{self.key}"
+
+
+class Layout:
+    """Where each trainable parameter of a graph lies in the vector.
+
+    Attributes
+    ----------
+    entries : tuple of Entry
+        In layer order.
+    size : int
+        The number of trainable values.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        entries: list[Entry] = []
+        start = 0
+        for node, layer in graph.layers():
+            for key, shape in trainable(layer, graph.in_shape(node)).items():
+                entries.append(Entry(node.name, key, shape, start, start + prod(shape)))
+                start = entries[-1].stop
+        self.entries = tuple(entries)
+        self.size = start
+        self._nodes = [node.name for node, _ in graph.layers()]
+
+    def views(self, vector: Array) -> dict[str, Params]:
+        """Return, by node and key, the parts of `vector` in the parameters' shapes."""
+        params: dict[str, Params] = {node: {} for node in self._nodes}
+        for entry in self.entries:
+            params[entry.node][entry.key] = vector[entry.start : entry.stop].reshape(entry.shape)
+        return params
+
+    def by_layer(self, vector: Array) -> Iterator[tuple[str, Array]]:
+        """Yield each layer that has parameters, with its contiguous part of `vector`."""
+        for node in self._nodes:
+            own = [entry for entry in self.entries if entry.node == node]
+            if own:
+                yield node, vector[own[0].start : own[-1].stop]
+
+    def gather(self, params: Mapping[str, Params], out: Array) -> Array:
+        """Copy the trainable arrays of `params` into the vector `out`."""
+        for entry in self.entries:
+            out[entry.start : entry.stop] = params[entry.node][entry.key].reshape(-1)
+        return out
+
+    def vector(self, params: Mapping[str, Params], dtype: np.dtype[Any]) -> Array:
+        """Return the trainable arrays of `params` as a new vector."""
+        return self.gather(params, np.empty(self.size, dtype))
