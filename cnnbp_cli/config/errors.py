@@ -1,0 +1,174 @@
+"""Complaints about a config, rendered like a compiler's: the place, the reason, the line and a caret.
+
+A config is wrong in several places as often as in one, so problems are collected and shown together.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+
+from cnnbp_cli.errors import UserError
+
+WIDTH = 96  # columns of an offending line that are shown
+SHOWN = 20  # problems that are rendered; a file with more is of another kind altogether
+
+LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
+"""Where the YAML parser counts a new line."""
+
+KeyPath = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A text that config values come from: the file, or one override.
+
+    Attributes
+    ----------
+    label : str
+        What messages call it.
+    text : str
+        The whole text, for the lines that are shown.
+    folder : Path
+        What relative paths in it are relative to.
+    order : int
+        Problems are sorted by it: 0 for the file, then the overrides from left to right.
+    """
+
+    label: str
+    text: str
+    folder: Path = field(default_factory=Path)
+    order: int = 0
+
+    def line(self, number: int) -> str:
+        """Return the 0-based line as the parser counts lines, or nothing past the end."""
+        lines = LINE_BREAK.split(self.text)
+        return lines[number] if number < len(lines) else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of one line of a source, 0-based; `end` is the column after its last character."""
+
+    source: Source
+    line: int
+    column: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One complaint.
+
+    Attributes
+    ----------
+    message : str
+        What is wrong and what was expected.
+    path : tuple of str and int
+        The place in the config, such as ``("model", "layers", 3, "filters")``.
+    span : Span or None
+        The place in the text; None when the config was not made from text.
+    label : str
+        The key that the message is about, where it does not name it itself.
+    """
+
+    message: str
+    path: KeyPath = ()
+    span: Span | None = None
+    label: str = ""
+
+    @property
+    def file(self) -> str | None:
+        return self.span.source.label if self.span else None
+
+    @property
+    def line(self) -> int | None:
+        """The line, counted from 1."""
+        return self.span.line + 1 if self.span else None
+
+    @property
+    def column(self) -> int | None:
+        """The column, counted from 1."""
+        return self.span.column + 1 if self.span else None
+
+    def __str__(self) -> str:
+        if self.span is None:
+            place = dotted(self.path)
+            return f"{place}: {self.message}" if place else self.message
+        source, line = self.span.source, self.span.line
+        message = f"{self.label}: {self.message}" if self.label else self.message
+        one_line_override = source.order > 0 and not source.line(1)
+        place = f"{self.column}" if one_line_override else f"{self.line}:{self.column}"
+        shown, column, end = _window(source.line(line), self.span.column, self.span.end)
+        if source.order > 0:
+            start = "  --set " if line == 0 else "        "
+            rows = [start + shown, " " * len("  --set ")]
+        else:
+            rows = [f"  {self.line} | {shown}", f"  {' ' * len(str(self.line))} | "]
+        caret = " " * column + "^" * max(1, end - column)
+        return f"{_clip(source.label)}:{place}: {message}\n{rows[0]}".rstrip() + f"\n{rows[1]}{caret}"
+
+
+class ConfigError(UserError):
+    """A config that cannot be used.
+
+    Attributes
+    ----------
+    problems : list of Problem
+        Everything that is wrong with it, in the order of the text.
+    """
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = sorted(dict.fromkeys(problems), key=_place)
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        count = len(self.problems)
+        texts = [str(problem) for problem in self.problems[:SHOWN]]
+        if count > SHOWN:
+            texts.append(f"{count} problems, the first {SHOWN} shown")
+        elif count > 1:
+            texts.append(f"{count} problems")
+        return "\n".join(texts)
+
+
+def _place(problem: Problem) -> tuple[int, int, int]:
+    span = problem.span
+    return (span.source.order, span.line, span.column) if span else (-1, 0, 0)
+
+
+def _window(line: str, column: int, end: int) -> tuple[str, int, int]:
+    """Return the part of a long line around the span, and the span's columns in it."""
+    line = "".join(c if c.isprintable() else " " for c in line)
+    end = min(end, max(len(line), column + 1))
+    if len(line) <= WIDTH:
+        return line, column, end
+    start = max(0, min(column - WIDTH // 3, len(line) - WIDTH))
+    shown = line[start : start + WIDTH]
+    if start > 0:
+        shown = "…" + shown[1:]
+    if start + WIDTH < len(line):
+        shown = shown[:-1] + "…"
+    return shown, column - start, min(end - start, WIDTH)
+
+
+def _clip(label: str) -> str:
+    label = "".join(c if c.isprintable() else " " for c in label)
+    return label if len(label) <= WIDTH else label[: WIDTH - 1] + "…"
+
+
+def dotted(path: KeyPath) -> str:
+    """Write a path as people do: ``model.layers[3].filters``."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return text.removeprefix(".")
+
+
+def suggestion(word: str, options: Sequence[str]) -> str:
+    """Return the end of a message about an unknown word: the option that was meant, or all there are."""
+    close = get_close_matches(word, options, n=1, cutoff=0.6) or get_close_matches(word.lower(), options, n=1)
+    if close:
+        return f", did you mean '{close[0]}'?"
+    return f", expected one of: {', '.join(options)}" if options else ""

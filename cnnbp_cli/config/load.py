@@ -1,0 +1,305 @@
+"""From text to a `Config`: nodes are read against the declarations, and every problem is kept until the end."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from cnnbp_cli.config.errors import ConfigError, KeyPath, Problem, Source, Span, suggestion
+from cnnbp_cli.config.hints import FAILED, check, hints_of, members
+from cnnbp_cli.config.nodes import Broken, Entry, Items, Node, Scalar, Table, compose, from_python, show
+from cnnbp_cli.config.overrides import apply_overrides
+from cnnbp_cli.config.schema import AnyData, Config, LayerSpec, Positions
+from cnnbp_cli.config.wiring import Wire, bad_name, default_inputs, layer_names, wiring_problems
+from cnnbp_cli.core.layers import LAYERS
+from cnnbp_cli.core.types import FieldErrors, Merge
+
+LARGEST = 1_000_000
+"""Bytes of a config file."""
+
+_NOUNS = {"init": "initializer", "then": "schedule", "data": "data source", "layers": "layer type"}
+
+
+def load_config(source: str | Path, overrides: Sequence[str] = (), *, stdin: str | None = None) -> Config:
+    """Read a config.
+
+    Parameters
+    ----------
+    source : str or Path
+        A YAML file, or ``-`` for standard input.
+    overrides : sequence of str
+        ``key.path=YAML``, applied from left to right. A relative path in one is relative to the current folder.
+    stdin : str, optional
+        The text that stands for ``-``; by default standard input is read.
+
+    Raises
+    ------
+    ConfigError
+        With everything that is wrong, each at its place.
+    """
+    if str(source) == "-":
+        text = _decode(sys.stdin.buffer.read(LARGEST + 1), "<stdin>") if stdin is None else stdin
+        return parse_config(text, overrides, label="<stdin>")
+    path = Path(source)
+    text = _decode(_read(path), str(path))
+    return parse_config(text, overrides, label=str(path), folder=path.parent, name=path.stem)
+
+
+def parse_config(
+    text: str, overrides: Sequence[str] = (), *, label: str = "<text>", folder: Path | None = None, name: str = "config"
+) -> Config:
+    """Read a config from text; `label` is what messages call it, relative paths start at `folder`."""
+    source = Source(label, text, _absolute(folder or Path()))
+    if len(text) > LARGEST:
+        raise ConfigError([Problem(f"{label}: larger than {LARGEST:,} bytes, expected a config")])
+    problems: list[Problem] = []
+    root = compose(source, problems)
+    if isinstance(root, Scalar) and root.value is None:
+        root = Table({}, root.span)
+        if not overrides:
+            problems.append(Problem("the config is empty, expected a mapping with data and model", span=root.span))
+            raise ConfigError(problems)
+    root = apply_overrides(root, overrides, _absolute(Path()), problems)
+    return _Reader(problems).config(root, name)
+
+
+def config_from_dict(mapping: Mapping[str, Any], name: str = "config") -> Config:
+    """Read a config that was made in Python, with the keys of the YAML format.
+
+    `name` is for a mapping that has none. Relative paths are relative to the current folder.
+
+    Raises
+    ------
+    ConfigError
+        Its problems name the keys, as there are no lines.
+    """
+    problems: list[Problem] = []
+    return _Reader(problems).config(from_python(mapping, problems), name)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(LARGEST + 1)
+    except FileNotFoundError:
+        raise ConfigError([Problem(f"{path}: no such file")]) from None
+    except IsADirectoryError:
+        raise ConfigError([Problem(f"{path}: a directory, expected a YAML file")]) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError([Problem(f"{path}: cannot be read: {reason}")]) from None
+
+
+def _decode(raw: bytes, label: str) -> str:
+    if len(raw) > LARGEST:
+        raise ConfigError([Problem(f"{label}: larger than {LARGEST:,} bytes, expected a config")])
+    try:
+        return raw.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        before = raw[: error.start].decode("utf-8")
+        line, column = before.count("\n"), len(before) - before.rfind("\n") - 1
+        source = Source(label, raw.decode("utf-8", "replace"))
+        message = f"not UTF-8: byte 0x{raw[error.start]:02X}"
+        raise ConfigError([Problem(message, span=Span(source, line, column, column + 1))]) from None
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.realpath(path))
+
+
+class _Reader:
+    """Reads nodes against declarations."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self._problems = problems
+        self._positions = Positions()
+
+    def config(self, root: Node, name: str) -> Config:
+        if not isinstance(root, Table):
+            if not isinstance(root, Broken):
+                self._complain((), f"expected a mapping with data and model, got {show(root)}")
+            raise ConfigError(self._problems)
+        self._positions = Positions(root)
+        root.entries.setdefault("name", Entry(None, Scalar(re.sub(r"[\\/\s]+", "-", name) or "config")))
+        config = self._record(Config, root, (), given={"positions": self._positions})
+        if self._problems:
+            raise ConfigError(self._problems)
+        return config
+
+    def _value(self, hint: Any, node: Node, path: KeyPath) -> Any:
+        """Return the value of a field with the type `hint`."""
+        options = [option for option in members(hint) if option is not type(None)]
+        if isinstance(node, Broken):
+            return FAILED
+        if options != [*members(hint)] and isinstance(node, Scalar) and node.value is None:
+            return None
+        if options == [tuple[LayerSpec, ...]]:
+            return self._layers(node, path)
+        if options == [Path]:
+            return self._path(node, path)
+        if all(is_dataclass(option) for option in options):
+            if key := _discriminator(options[0]):
+                kinds = {str(_default(option, key)): option for option in options}
+                return self._kind(kinds, key, node, path)
+            return self._record(options[0], node, path)
+        return check(hint, node, lambda at, message, inner: self._about((*path, *inner), message, at))
+
+    def _kind(
+        self, kinds: Mapping[str, type], key: str, node: Node, path: KeyPath, common: tuple[str, ...] = ()
+    ) -> Any:
+        """Read one of several declarations that `key` tells apart; a bare word stands for it without arguments."""
+        noun = _NOUNS.get(_last_key(path), _last_key(path))
+        word, at = node, path
+        if isinstance(node, Table):
+            if key not in node.entries:
+                self._complain(path, _missing(node, key, kinds), whole=False)
+                return FAILED
+            word, at = node.entries[key].node, (*path, key)
+        if isinstance(word, Broken):
+            return FAILED
+        if not isinstance(word, Scalar) or not isinstance(word.value, str):
+            wanted = "a word" if word is not node else "a word or a mapping"
+            self._about(at, f"expected {wanted}, got {show(word)}", word)
+            return FAILED
+        cls = kinds.get(word.value)
+        if cls is None:
+            self._complain(at, f"unknown {noun} '{word.value}'{suggestion(word.value, list(kinds))}")
+            return FAILED
+        table = node if isinstance(node, Table) else Table({}, node.span)
+        return self._record(cls, table, path, title=word.value, common=(key, *common))
+
+    def _record(
+        self,
+        cls: type,
+        node: Node,
+        path: KeyPath,
+        *,
+        title: str = "",
+        common: tuple[str, ...] = (),
+        given: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Read a dataclass from a mapping; `common` keys are somebody else's, `given` fields are no keys."""
+        if not isinstance(node, Table):
+            self._about(path, f"expected a mapping, got {show(node)}", node)
+            return FAILED
+        hints, values = hints_of(cls), dict(given or {})
+        wanted = [f for f in fields(cls) if f.init and f.name not in values and f.name not in common]
+        keys = [f.name for f in wanted]
+        self._unknown_keys(node, [*keys, *common], path, title or ".".join(map(str, path)))
+        for f in wanted:
+            if f.name in node.entries:
+                values[f.name] = self._value(hints[f.name], node.entries[f.name].node, (*path, f.name))
+            elif f.default is MISSING and f.default_factory is MISSING:
+                of = f" of {title}" if title else ""
+                self._complain(path, f"missing key '{f.name}'{of}", whole=False)
+                values[f.name] = FAILED
+        if any(value is FAILED for value in values.values()):
+            return FAILED
+        try:
+            return cls(**values)
+        except FieldErrors as error:
+            for name, message in error.problems:
+                self._about((*path, *name.split(".")), message)
+            return FAILED
+
+    def _unknown_keys(self, node: Table, keys: Sequence[str], path: KeyPath, title: str) -> None:
+        for key, entry in node.entries.items():
+            if key not in keys:
+                of = f" of {title}" if title else ""
+                message = f"unknown key '{key}'{of}{suggestion(key, keys)}"
+                self._problems.append(Problem(message, path, entry.key or entry.node.span))
+
+    def _path(self, node: Node, path: KeyPath) -> Any:
+        if not isinstance(node, Scalar) or not isinstance(node.value, str) or not node.value or "\0" in node.value:
+            self._about(path, f"expected a path, got {show(node)}", node)
+            return FAILED
+        folder = node.span.source.folder if node.span else Path()
+        return _absolute(folder / node.value)
+
+    def _layers(self, node: Node, path: KeyPath) -> Any:
+        if not isinstance(node, Items) or not node.items:
+            self._about(path, f"expected a list of layers, got {show(node)}", node)
+            return FAILED
+        names = layer_names(node.items)
+        layers = [self._layer(item, (*path, i)) for i, item in enumerate(node.items)]
+        wires = [self._wire(item, names[i], layers[i], (*path, i)) for i, item in enumerate(node.items)]
+        for index, inner, message in wiring_problems(wires):
+            self._complain((*path, index, *inner), message)
+        if any(layer is FAILED for layer in layers) or any(wire is None for wire in wires):
+            return FAILED
+        return tuple(
+            LayerSpec(wire.name, wire.inputs or default_inputs(names, i), layers[i])
+            for i, wire in enumerate(wires)
+            if wire
+        )
+
+    def _layer(self, node: Node, path: KeyPath) -> Any:
+        if isinstance(node, Broken):
+            return FAILED
+        return self._kind(LAYERS, "type", node, path, common=("name", "inputs"))
+
+    def _wire(self, node: Node, name: str, layer: Any, path: KeyPath) -> Wire | None:
+        """Return how a layer is connected; None where that cannot be told."""
+        inputs = None
+        if isinstance(node, Table):
+            if "name" in node.entries:
+                given = self._value(str, node.entries["name"].node, (*path, "name"))
+                if given is FAILED:
+                    return None
+                if message := bad_name(given):
+                    self._about((*path, "name"), message)
+                    return None
+            if "inputs" in node.entries:
+                inputs = self._value(tuple[str, ...], node.entries["inputs"].node, (*path, "inputs"))
+        if inputs is FAILED:
+            return None
+        kind = getattr(layer, "type", "")
+        merges = isinstance(layer, Merge) or (layer is FAILED and inputs is not None and len(inputs) != 1)
+        return Wire(name, inputs, kind, merges)
+
+    def _complain(self, path: KeyPath, message: str, *, whole: bool = True) -> None:
+        """Add a problem with the value at `path`, or with its key when it is not `whole`."""
+        span = self._positions.span(path if whole else (*path, ""))
+        self._problems.append(Problem(message, path, span))
+
+    def _about(self, path: KeyPath, message: str, node: Node | None = None) -> None:
+        """Add a problem whose message does not name the key that it is about."""
+        span = node.span if node else self._positions.span(path)
+        if not isinstance(node, Broken):
+            self._problems.append(Problem(message, path, span, label=_label(path)))
+
+
+def _label(path: KeyPath) -> str:
+    """Return the last key of a path and the indices after it: ``input[1]``."""
+    cut = max((i for i, part in enumerate(path) if isinstance(part, str)), default=0)
+    return "".join(f"[{part}]" if isinstance(part, int) else part for part in path[cut:])
+
+
+def _last_key(path: KeyPath) -> str:
+    return next((part for part in reversed(path) if isinstance(part, str)), "")
+
+
+def _discriminator(cls: type) -> str | None:
+    """Return the field that tells a declaration from its alternatives."""
+    hints = hints_of(cls)
+    for key in ("type", "source"):
+        if get_origin(hints.get(key)) is Literal and len(get_args(hints[key])) == 1:
+            return key
+    return None
+
+
+def _default(cls: type, key: str) -> Any:
+    return next(f.default for f in fields(cls) if f.name == key)
+
+
+def _missing(node: Table, key: str, kinds: Mapping[str, type]) -> str:
+    """Return the message about a missing discriminator: a key that was probably meant, or the choice there is."""
+    if close := next((other for other in node.entries if suggestion(other, [key]).endswith("?")), None):
+        return f"unknown key '{close}', did you mean '{key}'?"
+    choice = f", expected one of: {', '.join(kinds)}" if len(kinds) <= 12 else ""
+    return f"missing key '{key}'{choice}"

@@ -1,0 +1,270 @@
+"""A config before it means anything: values with their places in the text.
+
+PyYAML's parser supplies the events, and everything above them is here: its constructors lose the places, let the
+last of two equal keys win, and know tags that run code. Scalars follow YAML 1.2's core schema instead of
+PyYAML's YAML 1.1: `1e-3` is a number, `no` and `on` are words, and `0x1F` and `0o17` are the only
+integers that are not decimal.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from numbers import Integral, Real
+from pathlib import PurePath
+from typing import Any
+
+import yaml
+
+from cnnbp_cli.config.errors import LINE_BREAK, ConfigError, KeyPath, Problem, Source, Span
+
+MOST_NODES = 100_000  # after the expansion of aliases; a network of a thousand layers has about ten thousand
+DEEPEST = 40
+
+Plain = None | bool | int | float | str
+
+
+@dataclass(slots=True)
+class Scalar:
+    """A single value."""
+
+    value: Plain
+    span: Span | None = None
+
+
+@dataclass(slots=True)
+class Items:
+    """A list."""
+
+    items: list[Node] = field(default_factory=list["Node"])
+    span: Span | None = None
+
+
+@dataclass(slots=True)
+class Entry:
+    """A key's place, and its value."""
+
+    key: Span | None
+    node: Node
+
+
+@dataclass(slots=True)
+class Table:
+    """A mapping."""
+
+    entries: dict[str, Entry] = field(default_factory=dict[str, Entry])
+    span: Span | None = None
+
+
+@dataclass(slots=True)
+class Broken:
+    """What stands where a value was that has been complained about already."""
+
+    span: Span | None = None
+
+
+Node = Scalar | Items | Table | Broken
+
+_WORDS: dict[str, Plain] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+    **dict.fromkeys((".nan", ".NaN", ".NAN"), float("nan")),
+    **{sign + word: float(sign + "inf") for sign in ("", "+", "-") for word in (".inf", ".Inf", ".INF")},
+}
+_INTEGER = re.compile(r"[-+]?[0-9]{1,1000}|0o[0-7]{1,1000}|0x[0-9a-fA-F]{1,1000}", re.ASCII)
+_NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", re.ASCII)
+_CONTROL = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def resolve(text: str) -> Plain:
+    """Return the value of a plain (unquoted) scalar."""
+    if text in _WORDS:
+        return _WORDS[text]
+    if _INTEGER.fullmatch(text):
+        return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+    return float(text) if _NUMBER.fullmatch(text) else text
+
+
+def compose(source: Source, problems: list[Problem], start: int = 0) -> Node:
+    """Parse the source's text, from the character `start` of its first line on.
+
+    Duplicate keys and tags are added to `problems`, with a `Broken` node in the tag's place.
+
+    Raises
+    ------
+    ConfigError
+        With `problems` and the one that makes it pointless to go on.
+    """
+    return _Composer(source, problems, start).document()
+
+
+class _Composer:
+    """Builds nodes from the parser's events."""
+
+    def __init__(self, source: Source, problems: list[Problem], start: int) -> None:
+        self._source, self._problems, self._start = source, problems, start
+        self._lines = LINE_BREAK.split(source.text)
+        self._events = self._parse()
+        self._count = 0
+        self._anchors: dict[str, tuple[Node, int] | None] = {}  # the node and its size; None inside the node itself
+
+    def _parse(self) -> Iterator[yaml.Event]:
+        if control := _CONTROL.search(self._source.text):
+            before = LINE_BREAK.split(self._source.text[: control.start()])
+            line, column = len(before) - 1, len(before[-1])
+            self._stop(f"unprintable character U+{ord(control[0]):04X}", Span(self._source, line, column, column + 1))
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        try:
+            yield from yaml.parse(self._source.text[self._start :], Loader=loader)
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            began = ""
+            if error.context and error.context_mark and mark is not error.context_mark:
+                line, _ = self._at(error.context_mark)
+                began = f" {error.context}" + (f" that began on line {line + 1}" if line != mark.line else "")
+            line, column = self._at(mark)
+            self._stop(f"not YAML: {error.problem}{began}", Span(self._source, line, column, column + 1))
+
+    def document(self) -> Node:
+        """Return the root of the only document there may be."""
+        next(self._events)  # the start of the stream
+        if isinstance(next(self._events), yaml.StreamEndEvent):
+            return Scalar(None, Span(self._source, 0, self._start, self._start + 1))
+        root = self._node(next(self._events), 0)
+        next(self._events)  # the end of the document
+        if not isinstance(more := next(self._events), yaml.StreamEndEvent):
+            self._stop("a second document begins here, expected one config", self._span(more, more))
+        return root
+
+    def _node(self, event: yaml.Event, depth: int) -> Node:
+        self._count += 1
+        if self._count > MOST_NODES:
+            self._stop(f"more than {MOST_NODES:,} values", self._span(event, event))
+        if depth > DEEPEST:
+            self._stop(f"nested more than {DEEPEST} deep", self._span(event, event))
+        if isinstance(event, yaml.AliasEvent):
+            return self._alias(event)
+        anchor, count = getattr(event, "anchor", None), self._count
+        if anchor:
+            self._anchors[anchor] = None
+        node = self._content(event, depth)
+        if tag := getattr(event, "tag", None):
+            name = str(tag).replace("tag:yaml.org,2002:", "!!")
+            self._complain(f"tags such as {name} are not allowed", self._span(event, event, width=len(name)))
+            node = Broken(node.span)
+        if anchor:
+            self._anchors[anchor] = (node, self._count - count + 1)
+        return node
+
+    def _content(self, event: yaml.Event, depth: int) -> Node:
+        if isinstance(event, yaml.SequenceStartEvent):
+            items: list[Node] = []
+            while not isinstance(inner := next(self._events), yaml.SequenceEndEvent):
+                items.append(self._node(inner, depth + 1))
+            return Items(items, self._span(event, inner))
+        if isinstance(event, yaml.MappingStartEvent):
+            entries: dict[str, Entry] = {}
+            while not isinstance(inner := next(self._events), yaml.MappingEndEvent):
+                self._entry(entries, inner, depth + 1)
+            return Table(entries, self._span(event, inner))
+        span = self._span(event, event)
+        return Scalar(event.value if event.style else resolve(event.value), span)  # type: ignore[attr-defined]
+
+    def _entry(self, entries: dict[str, Entry], event: yaml.Event, depth: int) -> None:
+        span = self._span(event, event)
+        if not isinstance(event, yaml.ScalarEvent):
+            self._stop("expected a word as the key", span)
+        node = self._node(next(self._events), depth)
+        if event.tag or event.anchor:
+            self._complain("expected a word as the key, without tag or anchor", span)
+        elif event.value in entries:
+            first = entries[event.value].key
+            self._complain(f"duplicate key '{event.value}', first on line {first.line + 1 if first else 1}", span)
+        else:
+            entries[event.value] = Entry(span, node)
+
+    def _alias(self, event: yaml.AliasEvent) -> Node:
+        span = self._span(event, event)
+        if event.anchor not in self._anchors:
+            self._stop(f"unknown alias '*{event.anchor}'", span)
+        anchored = self._anchors[event.anchor]
+        if anchored is None:
+            self._stop(f"alias '*{event.anchor}' stands inside what it refers to", span)
+        node, size = anchored
+        self._count += size - 1
+        if self._count > MOST_NODES:
+            self._stop(f"more than {MOST_NODES:,} values", span)
+        return copy(node)
+
+    def _at(self, mark: yaml.Mark) -> tuple[int, int]:
+        """Return a mark's line and column in the source; the end of the text, where it is past that."""
+        if mark.line >= len(self._lines) or (mark.line and not any(self._lines[mark.line :])):
+            last = max((i for i, line in enumerate(self._lines) if line.strip()), default=0)
+            return last, len(self._lines[last].rstrip())
+        return mark.line, mark.column + (self._start if mark.line == 0 else 0)
+
+    def _span(self, first: yaml.Event, last: yaml.Event, width: int = 0) -> Span:
+        line, column = self._at(first.start_mark)
+        end_line, end = self._at(last.end_mark)
+        if end_line != line:
+            end = len(self._lines[line].rstrip()) if line < len(self._lines) else 0
+        return Span(self._source, line, column, column + width if width else max(end, column + 1))
+
+    def _complain(self, message: str, span: Span) -> None:
+        self._problems.append(Problem(message, span=span))
+
+    def _stop(self, message: str, span: Span) -> Any:
+        self._complain(message, span)
+        raise ConfigError(self._problems)
+
+
+def copy(node: Node) -> Node:
+    """Return a tree of its own, so that an edit at one alias leaves the others alone."""
+    if isinstance(node, Items):
+        return Items([copy(item) for item in node.items], node.span)
+    if isinstance(node, Table):
+        return Table({key: Entry(entry.key, copy(entry.node)) for key, entry in node.entries.items()}, node.span)
+    return node
+
+
+def from_python(value: object, problems: list[Problem], path: KeyPath = ()) -> Node:
+    """Return the nodes of a mapping that was made in Python; they have no places in a text."""
+    if len(path) > DEEPEST:
+        raise ConfigError([*problems, Problem(f"nested more than {DEEPEST} deep", path[:3])])
+    if value is None or isinstance(value, bool | str):
+        return Scalar(value)
+    if isinstance(value, PurePath):
+        return Scalar(str(value))
+    if isinstance(value, Integral):
+        return Scalar(int(value))
+    if isinstance(value, Real):
+        return Scalar(float(value))
+    if isinstance(value, Mapping):
+        entries: dict[str, Entry] = {}
+        for key, inner in value.items():  # pyright: ignore[reportUnknownVariableType]
+            if isinstance(key, str):
+                entries[key] = Entry(None, from_python(inner, problems, (*path, key)))  # pyright: ignore
+            else:
+                problems.append(Problem(f"expected a word as the key, got {key!r}", path))
+        return Table(entries)
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
+        return Items([from_python(inner, problems, (*path, i)) for i, inner in enumerate(value)])  # pyright: ignore
+    problems.append(Problem(f"expected a value that YAML can hold, got {type(value).__name__}", path))
+    return Broken()
+
+
+def show(node: Node) -> str:
+    """Write a value for a message: ``'six'``, ``0.5``, ``a list of 3``."""
+    if isinstance(node, Table):
+        return "a mapping"
+    if isinstance(node, Items):
+        return f"a list of {len(node.items)}" if node.items else "an empty list"
+    value = node.value if isinstance(node, Scalar) else None
+    if value is None:
+        return "nothing"
+    if isinstance(value, str):
+        return repr(value if len(value) <= 60 else value[:59] + "…")
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return text if len(text) <= 60 else text[:59] + "…"

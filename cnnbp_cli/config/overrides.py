@@ -1,0 +1,106 @@
+"""`--set key.path=YAML`: edits of the config's nodes before they are read, so that a wrong value still has a place.
+
+Whatever an override brings carries the override's own text, and complaints about it point there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cnnbp_cli.config.errors import ConfigError, KeyPath, Problem, Source, Span, dotted, suggestion
+from cnnbp_cli.config.nodes import Broken, Entry, Items, Node, Scalar, Table, compose, show
+from cnnbp_cli.config.wiring import layer_names
+
+_BARE_WORDS = ("init", "optimizer", "schedule", "then")
+"""Keys whose value may be a word that stands for a mapping with that `type`."""
+
+_DEFAULTS = {("model", "init"): "he_normal", ("train", "optimizer"): "adam", ("train", "schedule"): "constant"}
+"""What a key that is set under one of these extends, where the config does not have it."""
+
+
+def apply_overrides(root: Node, overrides: Sequence[str], folder: Path, problems: list[Problem]) -> Node:
+    """Return the tree with every override in it; relative paths in them start at `folder`."""
+    for order, text in enumerate(overrides, start=1):
+        source = Source(f"--set {text}", text, folder, order)
+        key, equals, _ = text.partition("=")
+        whole = Span(source, 0, 0, max(len(text), 1))
+        if not equals or not key.strip():
+            problems.append(Problem("expected key.path=value", span=whole))
+            continue
+        found: list[Problem] = []
+        try:
+            value = compose(source, found, start=len(key) + 1)
+            _Edit(source).apply(root, key, value)
+        except ConfigError as error:
+            found = error.problems
+        problems += found
+    return root
+
+
+class _Edit:
+    """One override on its way through the tree."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def apply(self, root: Node, key: str, value: Node) -> None:
+        parts = key.split(".")
+        spans: list[Span] = []
+        column = 0
+        for part in parts:
+            spans.append(Span(self._source, 0, column, column + max(len(part), 1)))
+            column += len(part) + 1
+        for part, span in zip(parts, spans, strict=True):
+            if not part or part != part.strip():
+                self._stop(f"expected a key, got {part!r}", span)
+        node, path = root, ()
+        for part, span, following in zip(parts, spans, [*parts[1:], None], strict=True):
+            if isinstance(node, Items):
+                index = self._index(node, part, path, span)
+                path = (*path, index)
+                if following is None:
+                    node.items[index] = value
+                else:
+                    node.items[index] = node = self._open(node.items[index], path, span)
+            elif isinstance(node, Table):
+                path = (*path, part)
+                entry = node.entries.get(part)
+                if following is None:
+                    node.entries[part] = Entry(span, value)
+                else:
+                    inner = self._open(entry.node if entry else None, path, span)
+                    node.entries[part] = Entry(entry.key if entry else span, inner)
+                    node = inner
+            else:
+                return  # below something broken, which has been complained about
+
+    def _open(self, node: Node | None, path: KeyPath, span: Span) -> Node:
+        """Return `node` as something that has keys."""
+        if isinstance(node, Items | Table | Broken):
+            return node
+        if node is None or node.value is None:
+            word = _DEFAULTS.get(tuple(map(str, path)))
+            entries = {"type": Entry(span, Scalar(word, span))} if word else {}
+            return Table(entries, span)
+        may_be_word = path[-1] in _BARE_WORDS or path[:-1] == ("model", "layers")
+        if may_be_word and isinstance(node.value, str):
+            return Table({"type": Entry(node.span, node)}, node.span)
+        self._stop(f"{dotted(path)} is {show(node)}, which has no keys", span)
+
+    def _index(self, node: Items, part: str, path: KeyPath, span: Span) -> int:
+        """Return the place in a list that a number or a layer's name stands for."""
+        is_layers = path == ("model", "layers")
+        names = layer_names(node.items) if is_layers else []
+        if part in names:
+            return names.index(part)
+        if part.isascii() and part.isdigit() and len(part) < 10:
+            if int(part) < len(node.items):
+                return int(part)
+            self._stop(f"{dotted(path)} has {len(node.items)} items, counted from 0", span)
+        if is_layers:
+            self._stop(f"unknown layer '{part}'{suggestion(part, names)}", span)
+        self._stop(f"{dotted(path)} is a list: expected a number, got {part!r}", span)
+
+    def _stop(self, message: str, span: Span) -> None:
+        raise ConfigError([Problem(message, span=span)])

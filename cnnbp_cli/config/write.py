@@ -1,0 +1,74 @@
+"""A config as YAML, complete: what a run directory keeps, and what reads back as the same config."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import PurePath
+from typing import Any
+
+from cnnbp_cli.config.nodes import resolve
+from cnnbp_cli.config.schema import Config, LayerSpec
+
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(/[A-Za-z0-9_-]+)*", re.ASCII)
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Return the config as plain values under the keys of the YAML format, defaults included."""
+    return _plain(config)
+
+
+def to_yaml(config: Config) -> str:
+    """Return the config as YAML with every default written out; it reads back as an equal config."""
+    lines: list[str] = []
+    for key, section in to_dict(config).items():
+        if not isinstance(section, Mapping):
+            lines.append(f"{key}: {_flow(section)}")
+            continue
+        lines += ["", f"{key}:"]
+        for name, value in section.items():  # pyright: ignore[reportUnknownVariableType]
+            if name == "layers":
+                lines += ["  layers:", *(f"    - {_flow(layer)}" for layer in value)]  # pyright: ignore
+            else:
+                lines.append(f"  {name}: {_flow(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, LayerSpec):
+        wiring = {"type": value.layer.type, "name": value.name, "inputs": list(value.inputs)}
+        return wiring | {f.name: _plain(getattr(value.layer, f.name)) for f in fields(value.layer)}
+    if is_dataclass(value):
+        names = [f.name for f in fields(value) if f.compare]
+        names.sort(key=lambda name: name not in ("type", "source"))
+        plain = {name: _plain(getattr(value, name)) for name in names}
+        return plain["type"] if names == ["type"] else plain
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
+    return str(value) if isinstance(value, PurePath) else value
+
+
+def _flow(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_flow(item)}" for key, item in value.items()) + "}"  # pyright: ignore
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_flow, value)) + "]"  # pyright: ignore
+    if isinstance(value, str):
+        return value if _PLAIN.fullmatch(value) and isinstance(resolve(value), str) else _quoted(value)
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _quoted(text: str) -> str:
+    return '"' + "".join(map(_escaped, text)) + '"'
+
+
+def _escaped(character: str) -> str:
+    if character in '"\\':
+        return "\\" + character
+    if character.isprintable():
+        return character
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
