@@ -57,7 +57,7 @@ def read_csv(path: Path, input_shape: Shape, key: str) -> Split:
         raise DataError(f"{path}: is not a text file; expected comma-separated numbers, not packed") from None
     except OSError as error:
         raise unreadable(path, error) from None
-    return Split(rows["pixels"].reshape(-1, *input_shape), rows["label"].copy())
+    return Split(np.ascontiguousarray(rows["pixels"]).reshape(-1, *input_shape), rows["label"].copy())
 
 
 def _header_lines(lines: Iterable[str]) -> int | None:

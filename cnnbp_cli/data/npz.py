@@ -75,6 +75,26 @@ def read_npz(path: Path, input_shape: Shape) -> tuple[Split, Split | None]:
     return train, test
 
 
+def read_arrays(path: Path) -> dict[str, Array]:
+    """Read every array of an archive, by name.
+
+    Raises
+    ------
+    DataError
+        When the file is missing, damaged or holds anything but arrays of numbers.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name.removesuffix(".npy") for name in archive.namelist()]
+            return {name: _read_member(archive, f"{path}: {name}", f"{name}.npy") for name in names}
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except (*_DAMAGE, KeyError):
+        raise DataError(f"{path}: is not an npz archive, or a damaged one") from None
+
+
 def _read_member(archive: zipfile.ZipFile, where: str, name: str) -> Array:
     """Read one array after its header, the archive's directory and the compressed size agree."""
     info = archive.getinfo(name)

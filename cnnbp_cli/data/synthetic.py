@@ -53,7 +53,7 @@ def draw_split(kind: str, count: int, image: Shape, classes: int, seed: int, spl
         horizontal, falling diagonal, rising diagonal. ``digits``: drawn digits with random place, size,
         slant, turn, stroke width and brightness.
     image : tuple of int
-        (channels, height, width); 3×3 or more for bars, 8×8 or more for digits.
+        (channels, height, width); 4×4 or more for bars, 8×8 or more for digits.
     classes : int
         2 to 4 for bars, 2 to 10 for digits.
     seed, split
@@ -71,16 +71,14 @@ def draw_split(kind: str, count: int, image: Shape, classes: int, seed: int, spl
 
 def check_synthetic(kind: str, count: int, image: Shape, classes: int, input_shape: Shape) -> None:
     """Complain about a drawing that is not possible."""
-    smallest, most = (3, len(BARS)) if kind == "bars" else (8, len(_STROKES))
+    smallest, most = (4, len(BARS)) if kind == "bars" else (8, len(_STROKES))
     if not 2 <= classes <= most:
         raise DataError(f"data.classes: {kind} have 2 to {most} classes, got {classes}")
     require_shape("data.image", image, input_shape)
     if min(image[1:]) < smallest:
         raise DataError(f"data.image: {kind} need a height and width of {smallest} or more, got {show_list(image)}")
     if count * prod(image) > LARGEST:
-        raise DataError(
-            f"data: {count:,} images of {show_list(image)} take more than {LARGEST >> 30} GiB; draw fewer or smaller ones"
-        )
+        raise DataError(f"data: {count:,} images of {show_list(image)} take more than {LARGEST >> 30} GiB; draw fewer")
 
 
 def _paint(rng: np.random.Generator, ink: Array, images: Array) -> None:
@@ -91,13 +89,13 @@ def _paint(rng: np.random.Generator, ink: Array, images: Array) -> None:
 
 
 def _bars(rng: np.random.Generator, labels: Array, size: Shape) -> Array:
-    height, width = size
+    extent = np.array([[size[1]], [size[0]]])
+    # Straight bars keep a pixel from the border, where a filter without padding would see half of them.
     # A diagonal through a corner would be a dot, so that diagonals pass through the middle half.
-    reach = np.where(labels < 2, 1.0, 0.5)
-    place = 0.5 + (rng.random((2, len(labels))) - 0.5) * reach
-    x, y = (place * np.array([[width], [height]])).astype(np.int64)
+    reach = np.where(labels < 2, extent - 2, (extent + 1) // 2)
+    x, y = (extent - reach) // 2 + (rng.random((2, len(labels))) * reach).astype(np.int64)
     a, b = BARS[labels].T[:, :, None, None]
-    line = a * np.arange(width) + b * np.arange(height)[:, None]
+    line = a * np.arange(size[1]) + b * np.arange(size[0])[:, None]
     return (line == a * x[:, None, None] + b * y[:, None, None]).astype(np.float32)
 
 

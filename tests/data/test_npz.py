@@ -1,0 +1,321 @@
+"""npz archives: the layouts that occur, and members that lie about what they hold."""
+
+import pickle
+import struct
+import zipfile
+from io import BytesIO
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cnnbp_cli.data.dataset import load_dataset
+from cnnbp_cli.data.errors import DataError
+from cnnbp_cli.data.npz import read_npz
+
+RNG = np.random.default_rng(3)
+PIXELS = RNG.integers(0, 256, (6, 2, 4, 5), dtype=np.uint8)
+LABELS = np.array([0, 1, 2, 0, 1, 2])
+SHAPE = (2, 4, 5)
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Return a writer of an archive with a valid training split, but for the arrays given."""
+
+    def build(**arrays):
+        path = tmp_path / "set.npz"
+        np.savez_compressed(path, **({"x_train": PIXELS, "y_train": LABELS} | arrays))
+        return path
+
+    return build
+
+
+@pytest.fixture
+def write_member(tmp_path):
+    """Return a writer of an archive whose `x_train` is made of raw bytes."""
+
+    def build(content):
+        path = tmp_path / "set.npz"
+        labels = BytesIO()
+        np.save(labels, LABELS)
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("x_train.npy", content)
+            archive.writestr("y_train.npy", labels.getvalue())
+        return path
+
+    return build
+
+
+def npy_header(text, version=1):
+    text = text.encode() + b"\n"
+    return b"\x93NUMPY" + bytes([version, 0]) + struct.pack("<H" if version == 1 else "<I", len(text)) + text
+
+
+def message(path, input_shape=SHAPE):
+    with pytest.raises(DataError) as caught:
+        read_npz(path, input_shape)
+    return str(caught.value)
+
+
+def test_channels_first(write):
+    train, test = read_npz(write(), SHAPE)
+    np.testing.assert_array_equal(train.images, PIXELS)
+    np.testing.assert_array_equal(train.labels, LABELS)
+    assert train.labels.dtype == np.int64
+    assert test is None
+
+
+def test_channels_last(write):
+    train, _ = read_npz(write(x_train=PIXELS.transpose(0, 2, 3, 1)), SHAPE)
+    np.testing.assert_array_equal(train.images, PIXELS)
+    assert train.images.flags.c_contiguous
+
+
+def test_without_a_channel_axis(write):
+    train, _ = read_npz(write(x_train=PIXELS[:, 0]), (1, 4, 5))
+    np.testing.assert_array_equal(train.images, PIXELS[:, :1])
+
+
+def test_with_a_test_split(write):
+    _, test = read_npz(write(x_test=PIXELS[:2], y_test=LABELS[:2]), SHAPE)
+    np.testing.assert_array_equal(test.images, PIXELS[:2])
+    np.testing.assert_array_equal(test.labels, LABELS[:2])
+
+
+def test_fortran_order_and_foreign_byte_order(write):
+    train, _ = read_npz(write(x_train=np.asfortranarray(PIXELS).astype(">i4"), y_train=LABELS.astype(">i2")), SHAPE)
+    np.testing.assert_array_equal(train.images, PIXELS)
+    np.testing.assert_array_equal(train.labels, LABELS)
+    assert train.images.dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ("stored", "loaded"),
+    [(np.float16, np.float32), (np.float32, np.float32), (np.float64, np.float64), (np.uint8, np.uint8)],
+)
+def test_dtype_of_pixels(write, stored, loaded):
+    train, _ = read_npz(write(x_train=PIXELS.astype(stored)), SHAPE)
+    assert train.images.dtype == loaded
+    np.testing.assert_array_equal(train.images, PIXELS)
+
+
+def test_whole_numbers_beyond_a_byte_become_floats(write):
+    pixels = PIXELS.astype(np.int16) * 100
+    train, _ = read_npz(write(x_train=pixels), SHAPE)
+    assert train.images.dtype == np.float32
+    np.testing.assert_array_equal(train.images, pixels)
+
+
+def test_a_column_of_labels(write):
+    train, _ = read_npz(write(y_train=LABELS[:, None]), SHAPE)
+    np.testing.assert_array_equal(train.labels, LABELS)
+
+
+@pytest.mark.parametrize("shape", [(6,), (6, 3)])
+def test_floats_are_targets(write, data_config, shape):
+    targets = RNG.normal(size=shape).astype(np.float32)
+    dataset = load_dataset(data_config("npz", path=write(y_train=targets), validation=2), SHAPE, seed=0)
+    assert dataset.classes is None
+    assert dataset.train.labels.dtype == np.float64
+    assert dataset.train.labels.shape == (4, *shape[1:])
+    both = np.concatenate([dataset.train.labels, dataset.validation.labels])
+    np.testing.assert_array_equal(np.sort(both, axis=0), np.sort(targets, axis=0))
+
+
+def test_as_a_source(write, data_config):
+    path = write()
+    dataset = load_dataset(data_config("npz", path=path), SHAPE, seed=0)
+    assert (dataset.name, dataset.classes, dataset.test) == (f"npz {path}", 3, None)
+
+
+COMPLAINTS = {
+    "one of a pair": (
+        {"x_test": PIXELS},
+        "has no y_test; expected the arrays x_train, y_train, x_test, y_test, found x_test, x_train, y_train",
+    ),
+    "objects": (
+        {"y_train": np.array([0, 1, 2, 0, 1, "two"], object)},
+        ": y_train: holds Python objects, which are never loaded; store numbers",
+    ),
+    "words": ({"y_train": np.array(list("abcabc"))}, ": y_train: has dtype <U1, expected numbers"),
+    "complex": ({"x_train": PIXELS + 1j}, ": x_train: has dtype complex128, expected numbers"),
+    "empty": ({"x_train": PIXELS[:0]}, ": x_train: is empty (shape [0, 2, 4, 5]); store at least one sample"),
+    "counts": (
+        {"y_train": LABELS[:5]},
+        ": x_train has 6 images, but y_train has 5 labels; store one label for each image",
+    ),
+    "flat images": (
+        {"x_train": PIXELS.reshape(6, 40)},
+        ": x_train: has shape [6, 40], expected images as (N, H, W), (N, H, W, C) or (N, C, H, W)",
+    ),
+    "other size": (
+        {"x_train": PIXELS[:, :, :3]},
+        ": x_train: images are [2, 3, 5], but the model takes [2, 4, 5]; write `model.input: [2, 3, 5]`",
+    ),
+    "other size, channels last": (
+        {"x_train": np.zeros((6, 8, 9, 3), np.uint8)},
+        ": x_train: images are [3, 8, 9], but the model takes [2, 4, 5]; write `model.input: [3, 8, 9]`",
+    ),
+    "no channel axis": (
+        {"x_train": PIXELS[:, 0]},
+        ": x_train: images are [1, 4, 5], but the model takes [2, 4, 5]; write `model.input: [1, 4, 5]`",
+    ),
+    "not finite": (
+        {"x_train": np.where(np.arange(6)[:, None, None, None] == 4, np.inf, PIXELS)},
+        ": x_train: image 4 has a pixel that is not finite; remove or replace it",
+    ),
+    "target not finite": (
+        {"y_train": np.array([0, 1, np.nan, 3, 4, 5])},
+        ": y_train: target 2 is not finite; remove or replace it",
+    ),
+    "target cubes": (
+        {"y_train": np.zeros((6, 2, 2))},
+        ": y_train: has shape [6, 2, 2], expected targets as (N,) or (N, K)",
+    ),
+    "one-hot": (
+        {"y_train": np.eye(6, 3, dtype=int)},
+        ": y_train: has shape [6, 3], expected class numbers as (N,); "
+        "store the class's number instead of one-hot rows, or floats for regression",
+    ),
+    "negative label": (
+        {"y_train": LABELS - 1},
+        ": y_train: label 0 is -1, expected a class number; classes start at 0",
+    ),
+    "label beyond 64 bits": (
+        {"y_train": np.array([0, 1, 2, 0, 1, 2**63], np.uint64)},
+        ": y_train: label 5 is 9223372036854775808, expected a class number; classes start at 0",
+    ),
+    "bytes and floats": (
+        {"x_test": PIXELS / 255, "y_test": LABELS},
+        ": training and test arrays differ in kind (images uint8 and float64, labels int64 and int64); "
+        "store both alike",
+    ),
+    "classes and targets": (
+        {"x_test": PIXELS, "y_test": LABELS / 2},
+        ": training and test arrays differ in kind (images uint8 and uint8, labels int64 and float64); "
+        "store both alike",
+    ),
+}
+
+
+@pytest.mark.parametrize("complaint", COMPLAINTS)
+def test_complaint(write, complaint):
+    arrays, expected = COMPLAINTS[complaint]
+    path = write(**arrays)
+    assert message(path) == f"{path}{expected if expected[0] == ':' else ': ' + expected}"
+
+
+def test_channels_that_could_be_anywhere(write):
+    path = write(x_train=np.zeros((6, 3, 3, 3), np.uint8))
+    assert message(path, (3, 3, 3)) == (
+        f"{path}: x_train: shape [6, 3, 3, 3] may mean channels first or channels last; "
+        "pad the images so that their sides differ from the number of channels"
+    )
+
+
+def test_missing_file(tmp_path):
+    path = tmp_path / "no.npz"
+    assert message(path) == f"{path}: does not exist; check the path (a relative one starts at the config's folder)"
+
+
+def test_folder_in_place_of_a_file(tmp_path):
+    assert message(tmp_path) == f"{tmp_path}: is a folder; `data.path` names a file"
+
+
+def test_no_archive(tmp_path):
+    path = tmp_path / "set.npz"
+    path.write_bytes(pickle.dumps([1, 2]))
+    assert message(path) == f"{path}: is not an npz archive, or a damaged one; write it again with numpy.savez"
+
+
+def test_no_arrays(tmp_path):
+    path = tmp_path / "set.npz"
+    zipfile.ZipFile(path, "w").close()
+    assert message(path) == (
+        f"{path}: has no x_train and no y_train; expected the arrays x_train, y_train, x_test, y_test, found none"
+    )
+
+
+LIES = {
+    "more than the member holds": npy_header("{'descr': '|u1', 'fortran_order': False, 'shape': (6, 2, 4, 5)}")
+    + bytes(239),
+    "less than the member holds": npy_header("{'descr': '|u1', 'fortran_order': False, 'shape': (6, 2, 4, 5)}")
+    + bytes(241),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_content_of_another_size(write_member, lie):
+    path = write_member(LIES[lie])
+    assert message(path) == (
+        f"{path}: x_train: declares the shape [6, 2, 4, 5] of uint8, which is not what the file holds; "
+        "write it again with numpy.savez"
+    )
+
+
+def test_absurd_shape(write_member):
+    path = write_member(
+        npy_header("{'descr': '<f8', 'fortran_order': False, 'shape': (99999999, 99999999)}") + bytes(80)
+    )
+    assert message(path) == (
+        f"{path}: x_train: declares the shape [99999999, 99999999] of float64, which is not what the file holds; "
+        "write it again with numpy.savez"
+    )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x93NUMPY",
+        b"no array at all",
+        npy_header("{'descr': '|u1', 'fortran_order': False, 'shape': (-6, 2, 4, 5)}"),
+        npy_header("{'descr': '|u1', 'fortran_order': False, 'shape': (True, 'x')}"),
+        npy_header("{'descr': 'rubbish', 'fortran_order': False, 'shape': (6,)}"),
+        npy_header("__import__('os').abort()"),
+        npy_header("(" * 9000),
+        npy_header("{'descr': '|u1', 'fortran_order': False, 'shape': (6,)}", version=3),
+        b"\x93NUMPY\2\0" + struct.pack("<I", 2**32 - 1) + bytes(30_000_000),
+    ],
+)
+def test_header_that_is_none(write_member, content):
+    path = write_member(content)
+    assert message(path) == f"{path}: x_train: is not a NumPy array; write it again with numpy.savez"
+
+
+def test_second_header_version(write_member):
+    path = write_member(
+        npy_header("{'descr': '|u1', 'fortran_order': False, 'shape': (6, 2, 4, 5)}", version=2) + PIXELS.tobytes()
+    )
+    train, _ = read_npz(path, SHAPE)
+    np.testing.assert_array_equal(train.images, PIXELS)
+
+
+def test_archive_names_with_paths_are_not_arrays(tmp_path):
+    path = tmp_path / "set.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("../../x_train.npy", b"")
+    assert message(path) == (
+        f"{path}: has no x_train and no y_train; expected the arrays x_train, y_train, x_test, y_test, "
+        "found ../../x_train"
+    )
+    assert [entry.name for entry in tmp_path.iterdir()] == ["set.npz"]
+
+
+@given(st.data(), st.booleans())
+def test_random_damage_is_a_complaint_or_harmless(tmp_path_factory, data, packed):
+    buffer = BytesIO()
+    (np.savez_compressed if packed else np.savez)(buffer, x_train=PIXELS, y_train=LABELS)
+    content = bytearray(buffer.getvalue())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.getbasetemp() / "damaged.npz"
+    path.write_bytes(bytes(content[: data.draw(st.integers(0, len(content)) | st.just(len(content)))]))
+    complaint = None
+    try:
+        train, _ = read_npz(path, SHAPE)
+    except DataError as error:
+        complaint = str(error)
+    assert train.images.shape == PIXELS.shape if complaint is None else complaint.startswith(f"{path}: ")
