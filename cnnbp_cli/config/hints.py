@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -34,6 +35,15 @@ def hints_of(cls: type) -> dict[str, Any]:
     return get_type_hints(cls)
 
 
+def discriminator(cls: type) -> str | None:
+    """Return the field that tells a declaration from its alternatives."""
+    hints = hints_of(cls)
+    for key in ("type", "source"):
+        if get_origin(hints.get(key)) is Literal and len(get_args(hints[key])) == 1:
+            return key
+    return None
+
+
 def members(hint: Any) -> tuple[Any, ...]:
     """Return the alternatives of a union, or the hint as the only one."""
     if get_origin(hint) in (Union, UnionType):
@@ -51,7 +61,7 @@ def check(hint: Any, node: Node, complain: Complain, at: tuple[int, ...] = ()) -
     """
     options = members(hint)
     if isinstance(node, Scalar):
-        for option in options:
+        for option in sorted(options, key=lambda option: option is float):  # an integer first of all fits `int`
             if _fits(option, node.value):
                 return float(node.value) if option is float else node.value  # type: ignore[arg-type]
     if isinstance(node, Items):
@@ -88,7 +98,7 @@ def describe(hint: Any) -> str:
 
 def _fits(option: Any, value: object) -> bool:
     if option is float:
-        return type(value) is float and math.isfinite(value) or type(value) is int and abs(value) < 1e300
+        return math.isfinite(value) if type(value) is float else type(value) is int and abs(value) < 1e300
     if get_origin(option) is Literal:
         return any(type(value) is type(word) and value == word for word in get_args(option))
     return type(value) is option
@@ -112,8 +122,6 @@ def _known(option: Any) -> bool:
 
 def _meant(options: Sequence[Any], node: Node) -> str:
     """Return a suggestion where a word is close to one of the literal options."""
-    from difflib import get_close_matches
-
     words = [str(word) for option in options if get_origin(option) is Literal for word in get_args(option)]
     if not isinstance(node, Scalar) or not isinstance(node.value, str):
         return ""

@@ -8,13 +8,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 from cnnbp_cli.config.errors import ConfigError, KeyPath, Problem, Source, Span, suggestion
-from cnnbp_cli.config.hints import FAILED, check, hints_of, members
+from cnnbp_cli.config.hints import FAILED, check, discriminator, hints_of, members
 from cnnbp_cli.config.nodes import Broken, Entry, Items, Node, Scalar, Table, compose, from_python, show
 from cnnbp_cli.config.overrides import apply_overrides
-from cnnbp_cli.config.schema import AnyData, Config, LayerSpec, Positions
+from cnnbp_cli.config.schema import Config, LayerSpec, Positions
 from cnnbp_cli.config.wiring import Wire, bad_name, default_inputs, layer_names, wiring_problems
 from cnnbp_cli.core.layers import LAYERS
 from cnnbp_cli.core.types import FieldErrors, Merge
@@ -143,7 +143,7 @@ class _Reader:
         if options == [Path]:
             return self._path(node, path)
         if all(is_dataclass(option) for option in options):
-            if key := _discriminator(options[0]):
+            if key := discriminator(options[0]):
                 kinds = {str(_default(option, key)): option for option in options}
                 return self._kind(kinds, key, node, path)
             return self._record(options[0], node, path)
@@ -282,15 +282,6 @@ def _label(path: KeyPath) -> str:
 
 def _last_key(path: KeyPath) -> str:
     return next((part for part in reversed(path) if isinstance(part, str)), "")
-
-
-def _discriminator(cls: type) -> str | None:
-    """Return the field that tells a declaration from its alternatives."""
-    hints = hints_of(cls)
-    for key in ("type", "source"):
-        if get_origin(hints.get(key)) is Literal and len(get_args(hints[key])) == 1:
-            return key
-    return None
 
 
 def _default(cls: type, key: str) -> Any:

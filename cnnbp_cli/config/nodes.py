@@ -119,13 +119,17 @@ class _Composer:
         try:
             yield from yaml.parse(self._source.text[self._start :], Loader=loader)
         except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            began = ""
-            if error.context and error.context_mark and mark is not error.context_mark:
-                line, _ = self._at(error.context_mark)
-                began = f" {error.context}" + (f" that began on line {line + 1}" if line != mark.line else "")
-            line, column = self._at(mark)
-            self._stop(f"not YAML: {error.problem}{began}", Span(self._source, line, column, column + 1))
+            self._not_yaml(error)
+
+    def _not_yaml(self, error: yaml.MarkedYAMLError) -> None:
+        line, column = self._at(error.problem_mark)
+        if not any(self._lines[line:]):  # the parser noticed at the end of the text, past the last line
+            line = max((i for i, text in enumerate(self._lines) if text.strip()), default=0)
+            column = len(self._lines[line].rstrip())
+        began = f" {error.context}" if error.context else ""
+        if error.context_mark and error.context_mark.line != line:
+            began += f" that began on line {error.context_mark.line + 1}"
+        self._stop(f"not YAML: {error.problem}{began}", Span(self._source, line, column, column + 1))
 
     def document(self) -> Node:
         """Return the root of the only document there may be."""
@@ -199,10 +203,6 @@ class _Composer:
         return copy(node)
 
     def _at(self, mark: yaml.Mark) -> tuple[int, int]:
-        """Return a mark's line and column in the source; the end of the text, where it is past that."""
-        if mark.line >= len(self._lines) or (mark.line and not any(self._lines[mark.line :])):
-            last = max((i for i, line in enumerate(self._lines) if line.strip()), default=0)
-            return last, len(self._lines[last].rstrip())
         return mark.line, mark.column + (self._start if mark.line == 0 else 0)
 
     def _span(self, first: yaml.Event, last: yaml.Event, width: int = 0) -> Span:

@@ -30,6 +30,9 @@ LOSSES: dict[Head, tuple[LossName, ...]] = {
 }
 """The losses that a head allows; the first is its default."""
 
+DERIVED: Any = None
+"""The default of a field that follows other fields; no finished declaration holds it."""
+
 BadFields = Iterable[tuple[str, str]]
 
 
@@ -157,16 +160,16 @@ class Synthetic(Data):
     kind: Literal["digits", "bars"] = "digits"
     train: int = 1000
     test: int = 200
-    image: tuple[int, int, int] = cast("tuple[int, int, int]", None)
+    image: tuple[int, int, int] = DERIVED
     """Channels, height, width; by default [1, 28, 28] for digits and [1, 6, 6] for bars."""
-    classes: int = cast("int", None)
+    classes: int = DERIVED
     """By default 10 for digits and 2 for bars."""
 
     def __post_init__(self) -> None:
         image, classes = {"digits": ((1, 28, 28), 10), "bars": ((1, 6, 6), 2)}[self.kind]
-        if cast("Any", self.image) is None:
+        if self.image is DERIVED:
             object.__setattr__(self, "image", image)
-        if cast("Any", self.classes) is None:
+        if self.classes is DERIVED:
             object.__setattr__(self, "classes", classes)
         require(
             self._problems(),
@@ -226,7 +229,7 @@ class EarlyStopping:
 class TrainConfig:
     """How the network learns."""
 
-    loss: LossName = cast("LossName", None)
+    loss: LossName = DERIVED
     """By default what belongs to the head: cross_entropy, binary_cross_entropy, or mse for none."""
     label_smoothing: float = 0.0
     epochs: int = 5
@@ -264,7 +267,7 @@ class Config:
     positions: Positions = field(default_factory=Positions, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        if cast("Any", self.train.loss) is None:
+        if self.train.loss is DERIVED:
             object.__setattr__(self, "train", replace(self.train, loss=LOSSES[self.model.head][0]))
         require(self._bad_name(), at_least(self, 0, "seed"), self._bad_loss(), self._bad_monitor())
 

@@ -16,7 +16,7 @@ _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(/[A-Za-z0-9_-]+)*", re.ASCII)
 
 def to_dict(config: Config) -> dict[str, Any]:
     """Return the config as plain values under the keys of the YAML format, defaults included."""
-    return _plain(config)
+    return plain(config)
 
 
 def to_yaml(config: Config) -> str:
@@ -35,17 +35,19 @@ def to_yaml(config: Config) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return a declaration as YAML would hold it: mappings, lists and scalars."""
     if isinstance(value, LayerSpec):
         wiring = {"type": value.layer.type, "name": value.name, "inputs": list(value.inputs)}
-        return wiring | {f.name: _plain(getattr(value.layer, f.name)) for f in fields(value.layer)}
+        return wiring | {f.name: plain(getattr(value.layer, f.name)) for f in fields(value.layer)}
     if is_dataclass(value):
         names = [f.name for f in fields(value) if f.compare]
         names.sort(key=lambda name: name not in ("type", "source"))
-        plain = {name: _plain(getattr(value, name)) for name in names}
-        return plain["type"] if names == ["type"] else plain
+        if names == ["type"]:
+            return value.type
+        return {name: plain(getattr(value, name)) for name in names}
     if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
+        return [plain(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
     return str(value) if isinstance(value, PurePath) else value
 
 
