@@ -1,0 +1,83 @@
+"""From a config to a model: the one place that wires graph, loss and parameters together."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Literal
+
+import numpy as np
+
+from cnnbp_cli.config.errors import ConfigError
+from cnnbp_cli.config.schema import Config
+from cnnbp_cli.core.graph import Graph, Node, NodeShapeError
+from cnnbp_cli.core.losses import make_loss
+from cnnbp_cli.core.types import Shape, show_shape
+from cnnbp_cli.errors import UserError
+from cnnbp_cli.model import Model
+
+TRACE = 8  # shapes shown before the layer that fails
+
+
+def build_graph(config: Config) -> Graph:
+    """Return the network of a config, its shapes inferred; nothing is allocated.
+
+    Raises
+    ------
+    ConfigError
+        When a layer cannot take its input; the message has the shapes up to it.
+    """
+    nodes = [Node(spec.name, spec.layer, spec.inputs) for spec in config.model.layers]
+    try:
+        graph = Graph(config.model.input, nodes)
+    except NodeShapeError as error:
+        index = next(i for i, spec in enumerate(config.model.layers) if spec.name == error.node)
+        steps = [f"{name} {show_shape(shape)}" for name, shape in error.trace]
+        trace = " → ".join(["…"] * (len(steps) > TRACE) + steps[-TRACE:])
+        message = f"layer {error.node} {error.message} (shapes: {trace} → {error.node})"
+        raise ConfigError([config.positions.problem(("model", "layers", index), message)]) from error
+    complaint = _misfit(config, graph)
+    if complaint:
+        last = len(config.model.layers) - 1
+        raise ConfigError([config.positions.problem(("model", "layers", last), complaint)])
+    return graph
+
+
+def _misfit(config: Config, graph: Graph) -> str | None:
+    """Return why the last layer's output does not fit what the network is to learn, if it does not."""
+    output = graph.shapes[graph.output]
+    gives = f"the last layer {graph.output} gives {show_shape(output)}"
+    if target(config, output) == "image":
+        if prod(output) != prod(config.model.input):
+            return f"{gives}, but the target is the image, {show_shape(config.model.input)}"
+    elif len(output) != 1:
+        return f"{gives}, but labels need a vector: end with flatten, dense or a global pool"
+    if config.model.head == "softmax" and output[0] == 1:
+        return f"{gives}, and a softmax over one unit is always 1: use head sigmoid, or a unit for each class"
+    return None
+
+
+def target(config: Config, output: Shape) -> Literal["label", "image"]:
+    """Return what the network learns to give: the config's word, or the image where the output is one."""
+    if config.data.target != "auto":
+        return config.data.target
+    return "image" if len(output) == 3 and config.model.head != "softmax" else "label"
+
+
+def build(config: Config) -> Model:
+    """Return the model of a config, with fresh parameters drawn from its seed.
+
+    Raises
+    ------
+    ConfigError
+        When the shapes do not fit.
+    UserError
+        When the parameters do not fit into memory.
+    """
+    graph = build_graph(config)
+    loss = make_loss(config.model.head, config.train.loss, config.train.label_smoothing)
+    dtype = np.dtype(config.dtype)
+    try:
+        params = graph.init_params(config.seed, dtype)
+        return Model(config, graph, loss, params, dtype, target(config, graph.shapes[graph.output]))
+    except MemoryError:
+        raise UserError("the model's parameters do not fit into memory; `cnnbp summary` shows which layer") from None

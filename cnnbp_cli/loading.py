@@ -1,0 +1,51 @@
+"""`load`: a model from whatever describes one, be it a config, a run directory or a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cnnbp_cli.build import build
+from cnnbp_cli.config.load import load_config, parse_config
+from cnnbp_cli.data.normalization import Normalization
+from cnnbp_cli.model import Model
+from cnnbp_cli.train.checkpoint import Checkpoint, CheckpointError
+from cnnbp_cli.train.run import RunDirectory
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Model:
+    """Return the model that `path` describes.
+
+    Parameters
+    ----------
+    path : str or Path
+        A config (the parameters are drawn from its seed), a run directory (its best checkpoint, or its
+        last where there is no validation), or a checkpoint.
+    overrides : sequence of str
+        As after `--set` on the command line, such as ``"dtype=float64"``.
+
+    Raises
+    ------
+    ConfigError
+        When the config is wrong.
+    RunError, CheckpointError
+        When the run or the checkpoint cannot be read, or does not fit the overrides.
+    """
+    where = Path(path)
+    if where.is_dir():
+        return load_checkpoint(RunDirectory(where).chosen(), overrides)
+    if where.suffix == ".npz":
+        return load_checkpoint(where, overrides)
+    return build(load_config(str(path), overrides))
+
+
+def load_checkpoint(path: Path, overrides: Sequence[str] = ()) -> Model:
+    """Return the model of a checkpoint, with its parameters and its normalisation."""
+    checkpoint = Checkpoint.read(path)
+    model = build(parse_config(checkpoint.config, overrides, label=str(path)))
+    try:
+        model.set_parameters({name: value.astype(model.dtype) for name, value in checkpoint.parameters.items()})
+    except ValueError as error:
+        raise CheckpointError(f"{path}: does not fit the model: {error}") from None
+    model.normalization = Normalization.from_dict(checkpoint.normalization)
+    return model

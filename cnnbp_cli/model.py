@@ -1,0 +1,252 @@
+"""The model: a graph, a loss and the current parameters, seen from outside in (N, C, H, W).
+
+Inside, the batch is the last axis; this is the boundary where images are turned round, checked and
+converted. Methods do not change the model, but for `set_parameters`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from cnnbp_cli.core.graph import INPUT, Graph
+from cnnbp_cli.core.losses import AnyLoss
+from cnnbp_cli.core.parameters import Layout
+from cnnbp_cli.core.types import Array, Context, Params, Shape, show_shape
+from cnnbp_cli.data.normalization import Normalization
+from cnnbp_cli.errors import UserError
+
+CHUNK = 256  # images per forward pass in prediction
+
+
+class ModelInputError(UserError, ValueError):
+    """Images, labels or parameters that do not fit the model."""
+
+
+class Model:
+    """A network with its loss and its parameters.
+
+    Parameters
+    ----------
+    config : Config
+        What it was built from; training reads it.
+    graph : Graph
+    loss : Loss
+    params : dict of str to dict
+        Initial values by node and key; copied into one vector.
+    dtype : float32 or float64
+    target : {"label", "image"}
+        What the network learns to give.
+
+    Attributes
+    ----------
+    vector : Array, shape (parameters,)
+        All trainable values; `params` holds views of it.
+    params : dict of str to dict
+        Trainable values and running statistics, by node and key.
+    normalization : Normalization or None
+        How raw images become inputs: known once the model was trained, or loaded from a run.
+    """
+
+    def __init__(
+        self,
+        config: Any,
+        graph: Graph,
+        loss: AnyLoss,
+        params: Mapping[str, Params],
+        dtype: np.dtype[Any],
+        target: Literal["label", "image"],
+        normalization: Normalization | None = None,
+    ) -> None:
+        self.config = config
+        self.graph = graph
+        self.loss_function = loss
+        self.dtype = dtype
+        self.target = target
+        self.normalization = normalization
+        self.layout = Layout(graph)
+        self.vector = np.empty(self.layout.size, dtype)
+        self.params: dict[str, Params] = {}
+        self._adopt(self.layout.gather(params, self.vector), params)
+
+    def _adopt(self, vector: Array, state: Mapping[str, Params]) -> None:
+        """Make `vector` the home of the trainable values, and copy the running statistics."""
+        self.vector = vector
+        views = self.layout.views(vector)
+        self.params = {
+            node.name: {
+                key: views[node.name].get(key, state[node.name][key])
+                for key in layer.param_shapes(self.graph.in_shape(node))
+            }
+            for node, layer in self.graph.layers()
+        }
+
+    def move_to(self, vector: Array) -> None:
+        """Keep the trainable values in `vector` from now on, such as one in shared memory."""
+        vector[...] = self.vector
+        self._adopt(vector, self.params)
+
+    def set_state(self, state: Mapping[str, Params]) -> None:
+        """Take over running statistics, by node and key, as `Graph.next_state` returns them."""
+        for node, values in state.items():
+            self.params[node].update(values)
+
+    @property
+    def output_shape(self) -> Shape:
+        return self.graph.shapes[self.graph.output]
+
+    @property
+    def classifies(self) -> bool:
+        """Whether labels are class numbers and accuracy has a meaning."""
+        return self.target == "label" and len(self.output_shape) == 1 and self.config.model.head != "none"
+
+    @property
+    def classes(self) -> int:
+        """How many classes a classifier tells apart: its outputs, or two for a single yes-or-no unit."""
+        return max(2, self.output_shape[0])
+
+    def parameters(self) -> dict[str, Array]:
+        """Return copies of all parameters and running statistics by name, in layer order.
+
+        Returns
+        -------
+        dict of str to Array
+            ``"conv1.weight"`` and so on; convolutions are (out, in, kh, kw), dense layers (out, in).
+        """
+        return {f"{node}.{key}": value.copy() for node, own in self.params.items() for key, value in own.items()}
+
+    def set_parameters(self, values: Mapping[str, Array]) -> None:
+        """Replace the parameters that `values` names; the others stay.
+
+        Raises
+        ------
+        ModelInputError
+            When a name is unknown, or an array differs from the parameter in shape or dtype. Nothing is
+            changed then.
+        """
+        places: list[tuple[str, str, Array]] = []
+        for name, value in values.items():
+            node, _, key = name.rpartition(".")
+            if key not in self.params.get(node, {}):
+                known = ", ".join(self.parameters()) or "none"
+                raise ModelInputError(f"there is no parameter {name!r}; the model has {known}")
+            old, value = self.params[node][key], np.asarray(value)
+            if value.shape != old.shape:
+                raise ModelInputError(f"parameter {name}: expected shape {old.shape}, got {value.shape}")
+            if value.dtype != old.dtype:
+                raise ModelInputError(f"parameter {name}: expected {old.dtype}, got {value.dtype}")
+            places.append((node, key, value))
+        for node, key, value in places:
+            self.params[node][key][...] = value
+
+    def images_in(self, images: Array) -> Array:
+        """Turn images (N, C, H, W), or (N, H, W) for one channel, into an input (c, h, w, n).
+
+        Floats are taken as they are; integers are raw pixels, and are normalised as in training.
+
+        Raises
+        ------
+        ModelInputError
+            When the shape does not fit, or raw pixels meet a model that does not know its normalisation.
+        """
+        images = np.asarray(images)
+        c, h, w = shape = self.graph.shapes[INPUT]
+        if images.ndim == 3 and c == 1:
+            images = images[:, None]
+        if images.ndim != 4 or images.shape[1:] != shape:
+            raise ModelInputError(f"expected images of shape (N, {c}, {h}, {w}), got {images.shape}")
+        if images.dtype.kind in "bui":
+            if self.normalization is None:
+                raise ModelInputError(
+                    f"images of {images.dtype} are raw pixels, but this model has not been trained on data that "
+                    "says how to normalise them; give floats"
+                )
+            images = self.normalization.apply(images, self.dtype)
+        elif images.dtype.kind != "f":
+            raise ModelInputError(f"expected images of numbers, got {images.dtype}")
+        return np.ascontiguousarray(images.transpose(1, 2, 3, 0), self.dtype)
+
+    def targets_in(self, labels: Array | None, x: Array) -> Array:
+        """Turn labels into what the loss compares with, for the input x (c, h, w, n).
+
+        Labels are class numbers (N,), or an array (N, …) of the output's shape; a model whose target is
+        the image needs none.
+
+        Raises
+        ------
+        ModelInputError
+            When the shape does not fit or a label is no class.
+        """
+        n = x.shape[-1]
+        out = self.output_shape
+        labels = None if labels is None else np.asarray(labels)
+        if labels is not None and labels.shape == (n, *out) and (labels.ndim > 1 or labels.dtype.kind == "f"):
+            return np.moveaxis(labels, 0, -1).astype(self.dtype)
+        if self.target == "image":
+            return x.reshape(*out, n)
+        if labels is None or labels.shape[:1] != (n,):
+            got = "none" if labels is None else str(labels.shape)
+            raise ModelInputError(f"expected {n} labels, one for each image, got {got}")
+        if labels.ndim == 2 and labels.shape[1] == 1:
+            labels = labels[:, 0]
+        if labels.ndim != 1 or len(out) != 1:
+            raise ModelInputError(f"labels of shape {labels.shape} do not fit outputs of shape {show_shape(out)}")
+        if labels.dtype.kind == "f" and out == (1,):
+            return labels.astype(self.dtype)[None, :]
+        classes = max(2, out[0])
+        if labels.dtype.kind not in "bui" or (out != (1,) or self.classifies) and not _in_range(labels, classes):
+            raise ModelInputError(f"expected labels from 0 to {classes - 1}, the model's classes")
+        return labels
+
+    def predict(self, images: Array) -> Array:
+        """Return the head's outputs (N, classes), in evaluation mode; (N, c, h, w) when they are images."""
+        x = self.images_in(images)
+        chunks = [self.loss_function.predict(self.logits(x[..., k : k + CHUNK])) for k in range(0, x.shape[-1], CHUNK)]
+        if not chunks:
+            return np.empty((0, *self.output_shape), self.dtype)
+        return np.moveaxis(np.concatenate(chunks, -1), -1, 0)
+
+    def logits(self, x: Array, ctx: Context | None = None) -> Array:
+        """Return the last layer's output for an input (c, h, w, n), in evaluation mode."""
+        return self.graph.apply(self.params, x, ctx or Context())
+
+    def loss(self, images: Array, labels: Array | None = None) -> float:
+        """Return the mean loss over the images, in evaluation mode."""
+        x = self.images_in(images)
+        target = self.targets_in(labels, x)
+        total = count = 0.0
+        for k in range(0, x.shape[-1], CHUNK):
+            z = self.logits(x[..., k : k + CHUNK])
+            total += float(self.loss_function.forward(z, target[..., k : k + CHUNK])[0])
+            count += self.loss_function.count(z)
+        return total / count if count else float("nan")
+
+    def loss_and_gradients(self, images: Array, labels: Array | None = None) -> tuple[float, dict[str, Array]]:
+        """Return the mean loss and its gradients, in training mode.
+
+        Returns
+        -------
+        loss : float
+        gradients : dict of str to Array
+            By parameter name, in layer order, and ``"input"`` of shape (N, C, H, W).
+        """
+        x = self.images_in(images)
+        ctx = Context(training=True, seed=self.config.seed)
+        loss, dx, grads = self.backpropagate(x, self.targets_in(labels, x), ctx)
+        named = {f"{node}.{key}": value for node, own in grads.items() for key, value in own.items()}
+        return loss, named | {INPUT: np.moveaxis(dx, -1, 0)}
+
+    def backpropagate(self, x: Array, target: Array, ctx: Context) -> tuple[float, Array, dict[str, Params]]:
+        """Return the mean loss, its gradient to the input (c, h, w, n), and those by node and key."""
+        z, tape = self.graph.forward(self.params, x, ctx)
+        loss_sum, residuals = self.loss_function.forward(z, target)
+        count = self.loss_function.count(z)
+        dx, grads = self.graph.backward(self.params, tape, self.loss_function.backward(residuals) / count, ctx)
+        assert dx is not None
+        return float(loss_sum) / count, dx, grads
+
+
+def _in_range(labels: Array, classes: int) -> bool:
+    return not labels.size or bool(labels.min() >= 0 and labels.max() < classes)
