@@ -148,18 +148,38 @@ class Graph:
                     del values[name]
         return values[self.output]
 
+    def rerun(
+        self, params: Mapping[str, Params], values: Mapping[str, Array], changed: dict[str, Array], ctx: Context
+    ) -> dict[str, Array]:
+        """Compute again only what depends on some outputs that were changed.
+
+        Parameters
+        ----------
+        values : mapping of str to Array
+            Every node's output in the pass that is varied, and ``"input"``.
+        changed : dict of str to Array
+            What some of them, or ``"input"``, are instead; it is filled up with all that follows from it.
+        """
+        for node in self.nodes:
+            if node.name not in changed and any(name in changed for name in node.inputs):
+                xs = [changed.get(name, values[name]) for name in node.inputs]
+                changed[node.name], _ = self._compute(node, params, xs, ctx)
+        return changed
+
     def _walk(
         self, params: Mapping[str, Params], values: dict[str, Array], ctx: Context
     ) -> Iterator[tuple[Node, Array, Any]]:
         for node in self.nodes:
-            xs = [values[name] for name in node.inputs]
-            here = ctx.at(node.name)
-            if isinstance(node.layer, Merge):
-                y, residual = node.layer.forward(xs, here)
-            else:
-                y, residual = node.layer.forward(params[node.name], xs[0], here)
+            y, residual = self._compute(node, params, [values[name] for name in node.inputs], ctx)
             values[node.name] = y
             yield node, y, residual
+
+    @staticmethod
+    def _compute(node: Node, params: Mapping[str, Params], xs: Sequence[Array], ctx: Context) -> tuple[Array, Any]:
+        here = ctx.at(node.name)
+        if isinstance(node.layer, Merge):
+            return node.layer.forward(xs, here)
+        return node.layer.forward(params[node.name], xs[0], here)
 
     def backward(
         self,
