@@ -1,0 +1,52 @@
+"""See and trust how a convolutional network learns: a CNN from one YAML file, in NumPy.
+
+The names below load on first use, so that importing the package costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cnnbp_cli.core.layers import register as register
+    from cnnbp_cli.data.dataset import Dataset as Dataset
+    from cnnbp_cli.loading import load_data as load_data
+    from cnnbp_cli.inspect.gradcheck import GradcheckReport as GradcheckReport
+    from cnnbp_cli.inspect.gradcheck import gradcheck as gradcheck
+    from cnnbp_cli.inspect.summary import Summary as Summary
+    from cnnbp_cli.inspect.summary import summary as summary
+    from cnnbp_cli.loading import load as load
+    from cnnbp_cli.model import Model as Model
+    from cnnbp_cli.train.evaluate import Evaluation as Evaluation
+    from cnnbp_cli.train.evaluate import evaluate as evaluate
+    from cnnbp_cli.train.loop import fit as fit
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Dataset": "data.dataset",
+    "Evaluation": "train.evaluate",
+    "GradcheckReport": "inspect.gradcheck",
+    "Model": "model",
+    "Summary": "inspect.summary",
+    "evaluate": "train.evaluate",
+    "fit": "train.loop",
+    "gradcheck": "inspect.gradcheck",
+    "load": "loading",
+    "load_data": "loading",
+    "register": "core.layers",
+    "summary": "inspect.summary",
+}
+
+__all__ = ["__version__", *_HOME]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,4 +1,4 @@
-"""`load`: a model from whatever describes one, be it a config, a run directory or a checkpoint."""
+"""A model, and its data, from whatever describes them: a config, a run directory or a checkpoint."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 
 from cnnbp_cli.build import build
 from cnnbp_cli.config.load import load_config, parse_config
+from cnnbp_cli.config.schema import Config
+from cnnbp_cli.data.dataset import Dataset, load_dataset
 from cnnbp_cli.data.normalization import Normalization
 from cnnbp_cli.model import Model
 from cnnbp_cli.train.checkpoint import Checkpoint, CheckpointError
@@ -49,3 +51,18 @@ def load_checkpoint(path: Path, overrides: Sequence[str] = ()) -> Model:
         raise CheckpointError(f"{path}: does not fit the model: {error}") from None
     model.normalization = Normalization.from_dict(checkpoint.normalization)
     return model
+
+
+def load_data(source: Model | Config | str | Path) -> Dataset:
+    """Return the data that a model, a config, or the path of a config describes.
+
+    Raises
+    ------
+    ConfigError, DataError
+        When the config is wrong, or the data cannot be read.
+    """
+    if isinstance(source, Model):
+        config = source.config
+    else:
+        config = source if isinstance(source, Config) else load_config(str(source))
+    return load_dataset(config.data, config.model.input, config.seed)

@@ -12,9 +12,8 @@ from typing import Any, Literal
 import numpy as np
 
 from cnnbp_cli.core.graph import INPUT, Graph
-from cnnbp_cli.core.losses import AnyLoss
 from cnnbp_cli.core.parameters import Layout
-from cnnbp_cli.core.types import Array, Context, Params, Shape, show_shape
+from cnnbp_cli.core.types import Array, Context, Loss, Params, Shape, show_shape
 from cnnbp_cli.data.normalization import Normalization
 from cnnbp_cli.errors import UserError
 
@@ -54,7 +53,7 @@ class Model:
         self,
         config: Any,
         graph: Graph,
-        loss: AnyLoss,
+        loss: Loss[Any],
         params: Mapping[str, Params],
         dtype: np.dtype[Any],
         target: Literal["label", "image"],

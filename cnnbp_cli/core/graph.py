@@ -218,6 +218,7 @@ class Graph:
                 watch(node.name, flow)
             wants_dx = ctx.wants_dx or any(self._needs_gradient[name] for name in node.inputs)
             here = ctx.at(node.name, wants_dx=wants_dx)
+            dxs: tuple[Array | None, ...]
             if isinstance(node.layer, Merge):
                 dxs = node.layer.backward(tape.residuals[node.name], flow, here)
             else:
@@ -264,8 +265,8 @@ def _in_order(nodes: Sequence[Node]) -> tuple[Node, ...]:
         unknown = [name for name in node.inputs if name != INPUT and name not in by_name]
         if unknown:
             raise ValueError(f"layer {node.name} reads {unknown[0]!r}, which does not exist")
-    seen = {INPUT}
-    if all([seen.issuperset(node.inputs) and not seen.add(node.name) for node in nodes]):  # noqa: C419
+    position = {INPUT: -1} | {node.name: k for k, node in enumerate(nodes)}
+    if all(position[name] < k for k, node in enumerate(nodes) for name in node.inputs):
         return tuple(nodes)
     sorter = TopologicalSorter({node.name: [name for name in node.inputs if name != INPUT] for node in nodes})
     try:

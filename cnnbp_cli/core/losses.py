@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -131,10 +131,7 @@ class MeanSquaredError(Loss[SquaredErrorResiduals]):
         return prod(z.shape)
 
 
-AnyLoss = SoftmaxCrossEntropy | SigmoidBinaryCrossEntropy | MeanSquaredError
-
-
-def make_loss(head: str, loss: str, label_smoothing: float = 0.0) -> AnyLoss:
+def make_loss(head: str, loss: str, label_smoothing: float = 0.0) -> Loss[Any]:
     """Return the loss for a config's `model.head` and `train.loss`.
 
     Raises

@@ -19,7 +19,7 @@ def order(seed: int, epoch: int, count: int) -> Array:
 
 def make_batch(
     split: Split,
-    indices: Array,
+    indices: Array | slice,
     normalization: Normalization,
     dtype: DTypeLike,
     *,

@@ -148,7 +148,7 @@ def gradcheck(
     target = model.targets_in(labels, x)
     if target.dtype.kind == "f":
         target = target.astype(np.float64)
-    has_modes = any(node.layer.type in ("dropout", "batch_norm") or own.state for node, own in model.graph.layers())
+    has_modes = any(layer.type == "dropout" or layer.state for _, layer in model.graph.layers())
     passes = [_Pass(model, x, target, mode) for mode in (("training", "evaluation") if has_modes else ("training",))]
     names = _chosen([*passes[0].gradients], layer, parameter)
     checks = [_check(name, passes, directions, elements, tolerance, seed) for name in names]
@@ -203,8 +203,8 @@ class _Pass:
         else:
             start = node
             params = self.params[node] | {key: self.params[node][key] + step}
-            at = next(n for n in self.graph.nodes if n.name == node)
-            y, _ = at.layer.forward(params, self.values[at.inputs[0]], self.ctx.at(node))
+            at, layer = next((n, layer) for n, layer in self.graph.layers() if n.name == node)
+            y, _ = layer.forward(params, self.values[at.inputs[0]], self.ctx.at(node))
             changed = {node: y}
         changed = self.graph.rerun(self.params, self.values, changed, self.ctx)
         z = changed.get(self.graph.output, self.values[self.graph.output])
@@ -234,15 +234,16 @@ def _check(
     for one in passes:
         for direction, index in _probes(name, shape, directions, elements, seed):
             found.append(one.compare(name, direction, index))
-    statuses = {comparison.status(tolerance) for comparison in found}
-    status = max(statuses, key=_SEVERITY.index, default="ok")
-    worst = max(found, key=lambda c: (_SEVERITY.index(c.status(tolerance)), c.error))
-    singles = [c for c in found if c.index is not None]
-    worst_single = max(singles, key=lambda c: (_SEVERITY.index(c.status(tolerance)), c.error), default=None)
+
+    def badness(comparison: _Comparison) -> tuple[int, float]:
+        return _SEVERITY.index(comparison.status(tolerance)), comparison.error
+
+    worst = max(found, key=badness)
+    worst_single = max((c for c in found if c.index is not None), key=badness, default=None)
     public = (shape[-1], *shape[:-1]) if name == INPUT else shape
     return ParameterCheck(
         name=name,
-        status=status,
+        status=worst.status(tolerance),
         relative_error=worst.error,
         checked=len(found),
         worst_index=_public_index(name, worst_single.index) if worst_single and worst_single.index else None,

@@ -241,7 +241,7 @@ class Trainer:
             arrays=self.workspace,
             wants_dx=False,
         )
-        watched = {} if self._wants_norms("activation") else None
+        watched: dict[str, Array] | None = {} if self._wants_norms("activation") else None
         loss = model.loss_function
         z, tape = model.graph.forward(model.params, x, ctx, None if watched is None else watched.__setitem__)
         target = model.targets_in(labels, x)
@@ -287,9 +287,9 @@ class Trainer:
     def _learning_rate(self, epoch: int) -> float:
         schedule = self.config.schedule
         inner = schedule.then if isinstance(schedule, LinearWarmup) else schedule
-        history = (
-            [record[inner.monitor] for record in self.state.history] if isinstance(inner, ReduceOnPlateau) else []
-        )
+        history: list[float] = []
+        if isinstance(inner, ReduceOnPlateau):
+            history = [figures[inner.monitor] or 0.0 for figures in self.state.history]
         progress = Progress(self.state.step, self.steps_per_epoch, self.total_steps, epoch, history)
         return schedule.learning_rate(self.config.optimizer.learning_rate, progress)
 
