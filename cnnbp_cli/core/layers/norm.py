@@ -63,7 +63,7 @@ def unit_affine(shapes: dict[str, Shape]) -> Params:
 
 class BatchNormResiduals(NamedTuple):
     s: Standardised
-    count: int | None  # values per channel over all workers; None in evaluation mode
+    values: int | None  # per channel over all workers; None in evaluation mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ class BatchNorm(Layer[BatchNormResiduals]):
         return affine(params, s.xhat, axes), BatchNormResiduals(s, count)
 
     def backward(self, params: Params, residuals: BatchNormResiduals, dy: Array, ctx: Context) -> tuple[Array, Params]:
-        s, count = residuals
+        s, count = residuals.s, residuals.values
         axes = tuple(range(1, dy.ndim))
         dxhat, grads = affine_backward(params, s.xhat, dy, axes)
         if count is None:
@@ -120,7 +120,7 @@ class BatchNorm(Layer[BatchNormResiduals]):
         return standardise_backward(dxhat, s, self._mean(axes, count, ctx)), grads
 
     def next_state(self, params: Params, residuals: BatchNormResiduals) -> Params:
-        s, count = residuals
+        s, count = residuals.s, residuals.values
         if count is None:
             return {}
         unbiased = s.variance.ravel() * (count / max(count - 1, 1))
