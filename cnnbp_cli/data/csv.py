@@ -13,7 +13,7 @@ from cnnbp_cli.core.types import Shape
 from cnnbp_cli.data.errors import DataError, require_file, show_list, unreadable
 from cnnbp_cli.data.split import Split
 
-_WHOLE_NUMBER = re.compile(r"\s*[+-]?[0-9]+\s*")
+_WHOLE_NUMBER = re.compile(r"[ \t]*[+-]?[0-9]+[ \t]*")
 
 
 def read_csv(path: Path, input_shape: Shape, key: str) -> Split:
@@ -88,8 +88,8 @@ def _first_fault(lines: Iterable[str], header: int, input_shape: Shape) -> str:
             what = "label" if column == 1 else "pixel"
             if not _WHOLE_NUMBER.fullmatch(field):
                 return f"line {number}, field {column}: the {what} is {field[:20]!r}, expected a whole number"
-            if column == 1 and not 0 <= int(field) < 1 << 63:
+            if column == 1 and not 0 <= float(field) < 1 << 63:
                 return f"line {number}: the label is {field[:20]}, expected a class number; classes start at 0"
-            if column > 1 and not 0 <= int(field) <= 255:
+            if column > 1 and not 0 <= float(field) <= 255:
                 return f"line {number}, field {column}: the pixel is {field[:20]}, expected 0 to 255"
     return "is not a table of whole numbers; expected lines of a label and pixels, separated by commas"

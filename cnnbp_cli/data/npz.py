@@ -43,21 +43,13 @@ def read_npz(path: Path, input_shape: Shape) -> tuple[Split, Split | None]:
     """
     require_file(path, "data.path")
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = {info.filename.removesuffix(".npy") for info in archive.infolist()}
-            wanted = ["x_train", "y_train"]
-            if names & {"x_test", "y_test"}:
-                wanted += ["x_test", "y_test"]
-            missing = [name for name in wanted if name not in names]
-            if missing:
-                raise DataError(
-                    f"{path}: has no {' and no '.join(missing)}; expected the arrays x_train, y_train, x_test, y_test, "
-                    f"found {', '.join(sorted(names)[:8]) or 'none'}"
-                )
-            arrays = {name: _read_member(archive, f"{path}: {name}", f"{name}.npy") for name in wanted}
+        file = path.open("rb")
     except OSError as error:
         raise unreadable(path, error) from None
-    except _DAMAGE:
+    try:
+        with file, zipfile.ZipFile(file) as archive:
+            arrays = _read_sets(path, archive)
+    except (*_DAMAGE, OSError):  # a directory that points outside the file ends in an invalid seek
         raise DataError(f"{path}: is not an npz archive, or a damaged one; write it again with numpy.savez") from None
     train = _split(path, "train", arrays, input_shape)
     if "x_test" not in arrays:
@@ -73,6 +65,20 @@ def read_npz(path: Path, input_shape: Shape) -> tuple[Split, Split | None]:
             f"labels {train.labels.dtype} and {test.labels.dtype}); store both alike"
         )
     return train, test
+
+
+def _read_sets(path: Path, archive: zipfile.ZipFile) -> dict[str, Array]:
+    names = {name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")}
+    wanted = ["x_train", "y_train"]
+    if names & {"x_test", "y_test"}:
+        wanted += ["x_test", "y_test"]
+    missing = [name for name in wanted if name not in names]
+    if missing:
+        raise DataError(
+            f"{path}: has no {' and no '.join(missing)}; expected the arrays x_train, y_train, x_test, y_test, "
+            f"found {', '.join(sorted(names)[:8]) or 'none'}"
+        )
+    return {name: _read_member(archive, f"{path}: {name}", f"{name}.npy") for name in wanted}
 
 
 def read_arrays(path: Path) -> dict[str, Array]:

@@ -78,6 +78,14 @@ COMPLAINTS = {
     "99999999999999999999,0,0,0,0\n": (
         "line 1: the label is 99999999999999999999, expected a class number; classes start at 0"
     ),
+    "9" * 5000 + ",0,0,0,0\n": (
+        "line 1: the label is 99999999999999999999, expected a class number; classes start at 0"
+    ),
+    "1,0,0,0,0\n1,0,0,0\x1d,0,0\n": (
+        "line 2 has 6 fields, expected 5: a label and the pixels of `model.input: [1, 2, 2]`; "
+        "mend the line or model.input"
+    ),
+    "1,0,0,0,0\n1,0,0\x1c7,0,0\n": "line 2, field 3: the pixel is '0\\x1c7', expected a whole number",
     "": "has no samples; expected lines of a label and 4 pixels",
     "\n\n": "has no samples; expected lines of a label and 4 pixels",
     "label,p0,p1,p2,p3\n": "has no samples; expected lines of a label and 4 pixels",

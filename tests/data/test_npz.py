@@ -293,6 +293,16 @@ def test_second_header_version(write_member):
     np.testing.assert_array_equal(train.images, PIXELS)
 
 
+def test_members_that_are_no_npy_files_are_not_arrays(tmp_path):
+    path = tmp_path / "set.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x_train", b"")
+        archive.writestr("y_train.npy", b"")
+    assert message(path) == (
+        f"{path}: has no x_train; expected the arrays x_train, y_train, x_test, y_test, found y_train"
+    )
+
+
 def test_archive_names_with_paths_are_not_arrays(tmp_path):
     path = tmp_path / "set.npz"
     with zipfile.ZipFile(path, "w") as archive:
