@@ -108,6 +108,7 @@ def check_labels(dataset: Dataset, classes: int) -> None:
 def _read_source(data_config: Any, input_shape: Shape, seed: int) -> tuple[Split, Split | None, int | None, str]:
     """Return the training split, the test split, the number of classes if declared, and a name."""
     source = data_config.source
+    test: Split | None
     if source == "mnist-subset":
         from importlib.resources import files
 
