@@ -8,12 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 
 from cnnbp_cli.errors import UserError
 
 WIDTH = 96  # columns of an offending line that are shown
+MOST_OPTIONS = 40  # words that are listed where none is close to the unknown one
 SHOWN = 20  # problems that are rendered; a file with more is of another kind altogether
 
 LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
@@ -166,9 +166,17 @@ def dotted(path: KeyPath) -> str:
     return text.removeprefix(".")
 
 
+def closest(word: str, options: Sequence[str]) -> str | None:
+    """Return the option that was probably meant, if one is close."""
+    from difflib import get_close_matches  # only a config with faults needs it
+
+    close = get_close_matches(word, options, n=1) or get_close_matches(word.lower(), options, n=1)
+    return close[0] if close else None
+
+
 def suggestion(word: str, options: Sequence[str]) -> str:
     """Return the end of a message about an unknown word: the option that was meant, or all there are."""
-    close = get_close_matches(word, options, n=1, cutoff=0.6) or get_close_matches(word.lower(), options, n=1)
-    if close:
-        return f", did you mean '{close[0]}'?"
-    return f", expected one of: {', '.join(options)}" if options else ""
+    if close := closest(word, options):
+        return f", did you mean '{close}'?"
+    more = ", …" if len(options) > MOST_OPTIONS else ""
+    return f", expected one of: {', '.join(options[:MOST_OPTIONS])}{more}" if options else ""

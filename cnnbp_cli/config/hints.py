@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from cnnbp_cli.config.errors import closest
 from cnnbp_cli.config.nodes import Items, Node, Scalar, Table, show
 
 NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
@@ -61,7 +61,7 @@ def check(hint: Any, node: Node, complain: Complain, at: tuple[int, ...] = ()) -
     """
     options = members(hint)
     if isinstance(node, Scalar):
-        for option in sorted(options, key=lambda option: option is float):  # an integer first of all fits `int`
+        for option in sorted(options, key=lambda option: option is float):  # 500 stays an integer where either will do
             if _fits(option, node.value):
                 return float(node.value) if option is float else node.value  # type: ignore[arg-type]
     if isinstance(node, Items):
@@ -125,8 +125,8 @@ def _meant(options: Sequence[Any], node: Node) -> str:
     words = [str(word) for option in options if get_origin(option) is Literal for word in get_args(option)]
     if not isinstance(node, Scalar) or not isinstance(node.value, str):
         return ""
-    close = get_close_matches(node.value, words, n=1)
-    return f", did you mean '{close[0]}'?" if close else ""
+    close = closest(node.value, words)
+    return f", did you mean '{close}'?" if close else ""
 
 
 def _check_other(hint: Any, node: Node, complain: Complain, at: tuple[int, ...]) -> Any:

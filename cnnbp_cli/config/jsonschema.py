@@ -6,6 +6,7 @@ import ast
 import inspect
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from itertools import pairwise
 from pathlib import Path
 from textwrap import dedent
 from types import NoneType
@@ -97,7 +98,7 @@ def _field_texts(cls: type) -> dict[str, str]:
         if not is_dataclass(base):
             continue
         body = ast.parse(dedent(inspect.getsource(base))).body[0].body  # type: ignore[attr-defined]
-        for statement, after in zip(body, body[1:], strict=False):
+        for statement, after in pairwise(body):
             if isinstance(statement, ast.AnnAssign) and isinstance(after, ast.Expr):
                 texts[statement.target.id] = " ".join(after.value.value.split())  # type: ignore[attr-defined,union-attr]
     return texts

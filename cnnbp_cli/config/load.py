@@ -10,7 +10,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from cnnbp_cli.config.errors import ConfigError, KeyPath, Problem, Source, Span, suggestion
+from cnnbp_cli.config.errors import ConfigError, KeyPath, Problem, Source, Span, closest, suggestion
 from cnnbp_cli.config.hints import FAILED, check, discriminator, hints_of, members
 from cnnbp_cli.config.nodes import Broken, Entry, Items, Node, Scalar, Table, compose, from_python, show
 from cnnbp_cli.config.overrides import apply_overrides
@@ -120,11 +120,11 @@ class _Reader:
         self._positions = Positions()
 
     def config(self, root: Node, name: str) -> Config:
+        self._positions = Positions(root)
         if not isinstance(root, Table):
             if not isinstance(root, Broken):
                 self._complain((), f"expected a mapping with data and model, got {show(root)}")
             raise ConfigError(self._problems)
-        self._positions = Positions(root)
         root.entries.setdefault("name", Entry(None, Scalar(re.sub(r"[\\/\s]+", "-", name) or "config")))
         config = self._record(Config, root, (), given={"positions": self._positions})
         if self._problems:
@@ -157,7 +157,7 @@ class _Reader:
         word, at = node, path
         if isinstance(node, Table):
             if key not in node.entries:
-                self._complain(path, _missing(node, key, kinds), whole=False)
+                self._without_kind(node, key, kinds, path)
                 return FAILED
             word, at = node.entries[key].node, (*path, key)
         if isinstance(word, Broken):
@@ -172,6 +172,14 @@ class _Reader:
             return FAILED
         table = node if isinstance(node, Table) else Table({}, node.span)
         return self._record(cls, table, path, title=word.value, common=(key, *common))
+
+    def _without_kind(self, node: Table, key: str, kinds: Mapping[str, type], path: KeyPath) -> None:
+        for other, entry in node.entries.items():
+            if closest(other, [key]):
+                self._problems.append(Problem(f"unknown key '{other}', did you mean '{key}'?", path, entry.key))
+                return
+        choice = f", expected one of: {', '.join(kinds)}" if len(kinds) <= 12 else ""
+        self._complain(path, f"missing key '{key}'{choice}", whole=False)
 
     def _record(
         self,
@@ -286,11 +294,3 @@ def _last_key(path: KeyPath) -> str:
 
 def _default(cls: type, key: str) -> Any:
     return next(f.default for f in fields(cls) if f.name == key)
-
-
-def _missing(node: Table, key: str, kinds: Mapping[str, type]) -> str:
-    """Return the message about a missing discriminator: a key that was probably meant, or the choice there is."""
-    if close := next((other for other in node.entries if suggestion(other, [key]).endswith("?")), None):
-        return f"unknown key '{close}', did you mean '{key}'?"
-    choice = f", expected one of: {', '.join(kinds)}" if len(kinds) <= 12 else ""
-    return f"missing key '{key}'{choice}"

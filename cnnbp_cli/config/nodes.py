@@ -25,7 +25,7 @@ DEEPEST = 40
 Plain = None | bool | int | float | str
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Scalar:
     """A single value."""
 
@@ -33,7 +33,7 @@ class Scalar:
     span: Span | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Items:
     """A list."""
 
@@ -41,7 +41,7 @@ class Items:
     span: Span | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Entry:
     """A key's place, and its value."""
 
@@ -49,7 +49,7 @@ class Entry:
     node: Node
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Table:
     """A mapping."""
 
@@ -57,7 +57,7 @@ class Table:
     span: Span | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Broken:
     """What stands where a value was that has been complained about already."""
 
@@ -126,6 +126,8 @@ class _Composer:
         if not any(self._lines[line:]):  # the parser noticed at the end of the text, past the last line
             line = max((i for i, text in enumerate(self._lines) if text.strip()), default=0)
             column = len(self._lines[line].rstrip())
+        if self._lines[line][column : column + 1] == "\t":
+            self._stop("a tab cannot indent, use spaces", Span(self._source, line, column, column + 1))
         began = f" {error.context}" if error.context else ""
         if error.context_mark and error.context_mark.line != line:
             began += f" that began on line {error.context_mark.line + 1}"
@@ -172,6 +174,8 @@ class _Composer:
             entries: dict[str, Entry] = {}
             while not isinstance(inner := next(self._events), yaml.MappingEndEvent):
                 self._entry(entries, inner, depth + 1)
+            if merged := entries.pop("<<", None):
+                self._merge(entries, merged.node)
             return Table(entries, self._span(event, inner))
         span = self._span(event, event)
         return Scalar(event.value if event.style else resolve(event.value), span)  # type: ignore[attr-defined]
@@ -188,6 +192,15 @@ class _Composer:
             self._complain(f"duplicate key '{event.value}', first on line {first.line + 1 if first else 1}", span)
         else:
             entries[event.value] = Entry(span, node)
+
+    def _merge(self, entries: dict[str, Entry], node: Node) -> None:
+        """Add the keys of YAML's merge key, `<<: *anchor`, where the mapping does not have them itself."""
+        for table in node.items if isinstance(node, Items) else [node]:
+            if isinstance(table, Table):
+                for key, entry in table.entries.items():
+                    entries.setdefault(key, entry)
+            elif node.span and not isinstance(table, Broken):
+                self._complain(f"expected a mapping to merge, got {show(table)}", node.span)
 
     def _alias(self, event: yaml.AliasEvent) -> Node:
         span = self._span(event, event)

@@ -49,7 +49,7 @@ class Positions:
         return Problem(message, path, self.span(path), label)
 
     def span(self, path: KeyPath) -> Span | None:
-        """Return the place of the value at `path`, or that of the key of the nearest one that there is."""
+        """Return the place of the value at `path`, or of the nearest that there is: its type or its key."""
         node, key = self._root, None
         for part in path:
             entry: Entry | None = None
@@ -62,14 +62,14 @@ class Positions:
             node, key = entry.node, entry.key
         else:
             return node.span if node else None
-        return key or _first_key(node)
+        kind = _kind(node)
+        return kind.span if kind else key or (node.span if node else None)
 
 
-def _first_key(node: Node | None) -> Span | None:
-    """Return where a mapping that lacks something is best pointed at: its type if it has one."""
-    if isinstance(node, Table) and "type" in node.entries:
-        return node.entries["type"].node.span
-    return node.span if node else None
+def _kind(node: Node | None) -> Node | None:
+    """Return the word that says what a mapping declares: the best place for what the mapping lacks."""
+    entries = node.entries if isinstance(node, Table) else {}
+    return next((entries[key].node for key in ("type", "source") if key in entries), None)
 
 
 @dataclass(frozen=True, slots=True)
