@@ -122,7 +122,9 @@ class ConfigError(UserError):
     """
 
     def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems = sorted(dict.fromkeys(problems), key=_place)
+        # A value that aliases repeat is wrong at several places in the config, but at one in the text.
+        unique = {(p.span or p.path, p.label, p.message): p for p in problems}
+        self.problems = sorted(unique.values(), key=_place)
         super().__init__(str(self))
 
     def __str__(self) -> str:

@@ -13,7 +13,7 @@ from types import NoneType
 from typing import Any
 
 from cnnbp_cli.config.hints import adapter, discriminator, hints_of, members
-from cnnbp_cli.config.schema import DERIVED, Config, LayerSpec
+from cnnbp_cli.config.schema import Config, LayerSpec
 from cnnbp_cli.config.write import plain
 from cnnbp_cli.core.layers import LAYERS
 
@@ -49,7 +49,7 @@ def _record(cls: type, without: tuple[str, ...] = (), more: Mapping[str, Schema]
         default = f.default if f.default_factory is MISSING else f.default_factory()
         if default is MISSING:
             required.append(f.name)
-        elif default is not DERIVED and "const" not in schema:
+        elif default is not None and "const" not in schema:  # None stands for nothing, or for DERIVED
             schema["default"] = plain(default)
         properties[f.name] = schema
     if key := discriminator(cls):

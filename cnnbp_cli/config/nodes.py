@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from pathlib import PurePath
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
@@ -121,7 +121,7 @@ class _Composer:
         except yaml.MarkedYAMLError as error:
             self._not_yaml(error)
 
-    def _not_yaml(self, error: yaml.MarkedYAMLError) -> None:
+    def _not_yaml(self, error: yaml.MarkedYAMLError) -> NoReturn:
         line, column = self._at(error.problem_mark)
         if not any(self._lines[line:]):  # the parser noticed at the end of the text, past the last line
             line = max((i for i, text in enumerate(self._lines) if text.strip()), default=0)
@@ -215,7 +215,7 @@ class _Composer:
             self._stop(f"more than {MOST_NODES:,} values", span)
         return copy(node)
 
-    def _at(self, mark: yaml.Mark) -> tuple[int, int]:
+    def _at(self, mark: Any) -> tuple[int, int]:
         return mark.line, mark.column + (self._start if mark.line == 0 else 0)
 
     def _span(self, first: yaml.Event, last: yaml.Event, width: int = 0) -> Span:
@@ -228,7 +228,7 @@ class _Composer:
     def _complain(self, message: str, span: Span) -> None:
         self._problems.append(Problem(message, span=span))
 
-    def _stop(self, message: str, span: Span) -> Any:
+    def _stop(self, message: str, span: Span) -> NoReturn:
         self._complain(message, span)
         raise ConfigError(self._problems)
 
@@ -256,14 +256,14 @@ def from_python(value: object, problems: list[Problem], path: KeyPath = ()) -> N
         return Scalar(float(value))
     if isinstance(value, Mapping):
         entries: dict[str, Entry] = {}
-        for key, inner in value.items():  # pyright: ignore[reportUnknownVariableType]
+        for key, inner in value.items():
             if isinstance(key, str):
-                entries[key] = Entry(None, from_python(inner, problems, (*path, key)))  # pyright: ignore
+                entries[key] = Entry(None, from_python(inner, problems, (*path, key)))
             else:
                 problems.append(Problem(f"expected a word as the key, got {key!r}", path))
         return Table(entries)
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
-        return Items([from_python(inner, problems, (*path, i)) for i, inner in enumerate(value)])  # pyright: ignore
+        return Items([from_python(inner, problems, (*path, i)) for i, inner in enumerate(value)])
     problems.append(Problem(f"expected a value that YAML can hold, got {type(value).__name__}", path))
     return Broken()
 

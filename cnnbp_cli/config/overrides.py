@@ -7,15 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn, cast
 
 from cnnbp_cli.config.errors import ConfigError, KeyPath, Problem, Source, Span, dotted, suggestion
 from cnnbp_cli.config.nodes import Broken, Entry, Items, Node, Scalar, Table, compose, show
 from cnnbp_cli.config.wiring import layer_names
 
 _BARE_WORDS = ("init", "optimizer", "schedule", "then")
-"""Keys whose value may be a word that stands for a mapping with that `type`."""
+"""Keys whose value may be a word that stands for a mapping with that `type`, like layers."""
 
-_DEFAULTS = {("model", "init"): "he_normal", ("train", "optimizer"): "adam", ("train", "schedule"): "constant"}
+_DEFAULTS: dict[KeyPath, str] = {
+    ("model", "init"): "he_normal",
+    ("train", "optimizer"): "adam",
+    ("train", "schedule"): "constant",
+}
 """What a key that is set under one of these extends, where the config does not have it."""
 
 
@@ -45,47 +50,53 @@ class _Edit:
         self._source = source
 
     def apply(self, root: Node, key: str, value: Node) -> None:
-        parts = key.split(".")
-        spans: list[Span] = []
+        *steps, (last, last_span) = self._steps(key)
+        node, path = root, cast("KeyPath", ())
+        for part, span in steps:
+            node, path = self._descend(node, path, part, span)
+        if isinstance(node, Items):
+            node.items[self._index(node, last, path, last_span)] = value
+        elif isinstance(node, Table):
+            node.entries[last] = Entry(last_span, value)
+
+    def _steps(self, key: str) -> list[tuple[str, Span]]:
+        """Return the parts of a key path, each with its place."""
+        steps: list[tuple[str, Span]] = []
         column = 0
-        for part in parts:
-            spans.append(Span(self._source, 0, column, column + max(len(part), 1)))
+        for part in key.split("."):
+            steps.append((part, Span(self._source, 0, column, column + max(len(part), 1))))
             column += len(part) + 1
-        for part, span in zip(parts, spans, strict=True):
+        for part, span in steps:
             if not part or part != part.strip():
                 self._stop(f"expected a key, got {part!r}", span)
-        node, path = root, ()
-        for part, span, following in zip(parts, spans, [*parts[1:], None], strict=True):
-            if isinstance(node, Items):
-                index = self._index(node, part, path, span)
-                path = (*path, index)
-                if following is None:
-                    node.items[index] = value
-                else:
-                    node.items[index] = node = self._open(node.items[index], path, span)
-            elif isinstance(node, Table):
-                path = (*path, part)
-                entry = node.entries.get(part)
-                if following is None:
-                    node.entries[part] = Entry(span, value)
-                else:
-                    inner = self._open(entry.node if entry else None, path, span)
-                    node.entries[part] = Entry(entry.key if entry else span, inner)
-                    node = inner
-            else:
-                return  # below something broken, which has been complained about
+        return steps
+
+    def _descend(self, node: Node, path: KeyPath, part: str, span: Span) -> tuple[Node, KeyPath]:
+        """Return what stands under one part of the path, made into something that has keys, and its path."""
+        if isinstance(node, Items):
+            index = self._index(node, part, path, span)
+            path = (*path, index)
+            inner = node.items[index] = self._open(node.items[index], path, span)
+            return inner, path
+        if isinstance(node, Table):
+            path = (*path, part)
+            entry = node.entries.get(part)
+            inner = self._open(entry.node if entry else None, path, span)
+            node.entries[part] = Entry(entry.key if entry else span, inner)
+            return inner, path
+        return node, path  # below something broken, which has been complained about
 
     def _open(self, node: Node | None, path: KeyPath, span: Span) -> Node:
         """Return `node` as something that has keys."""
         if isinstance(node, Items | Table | Broken):
             return node
         if node is None or node.value is None:
-            word = _DEFAULTS.get(tuple(map(str, path)))
+            word = _DEFAULTS.get(path)
             entries = {"type": Entry(span, Scalar(word, span))} if word else {}
             return Table(entries, span)
-        may_be_word = path[-1] in _BARE_WORDS or path[:-1] == ("model", "layers")
+        may_be_word = path[-1] in _BARE_WORDS or path[:-1] == ("model", "layers") or path == ("data",)
         if may_be_word and isinstance(node.value, str):
-            return Table({"type": Entry(node.span, node)}, node.span)
+            return Table({"source" if path == ("data",) else "type": Entry(node.span, node)}, node.span)
         self._stop(f"{dotted(path)} is {show(node)}, which has no keys", span)
 
     def _index(self, node: Items, part: str, path: KeyPath, span: Span) -> int:
@@ -102,5 +113,5 @@ class _Edit:
             self._stop(f"unknown layer '{part}'{suggestion(part, names)}", span)
         self._stop(f"{dotted(path)} is a list: expected a number, got {part!r}", span)
 
-    def _stop(self, message: str, span: Span) -> None:
+    def _stop(self, message: str, span: Span) -> NoReturn:
         raise ConfigError([Problem(message, span=span)])

@@ -286,14 +286,14 @@ class Config:
     def _bad_monitor(self) -> BadFields:
         if self.data.validation:
             return
-        stopping, schedule = self.train.early_stopping, self.train.schedule
+        stopping = self.train.early_stopping
         if stopping and stopping.monitor.startswith("validation"):
             yield "train.early_stopping.monitor", _unmonitored(stopping.monitor)
-        path = "train.schedule"
-        if isinstance(schedule, LinearWarmup):
-            path, schedule = f"{path}.then", schedule.then
-        if isinstance(schedule, ReduceOnPlateau) and schedule.monitor.startswith("validation"):
-            yield f"{path}.monitor", _unmonitored(schedule.monitor)
+        outer = self.train.schedule
+        then = outer.then if isinstance(outer, LinearWarmup) else None
+        for path, schedule in (("train.schedule", outer), ("train.schedule.then", then)):
+            if isinstance(schedule, ReduceOnPlateau) and schedule.monitor.startswith("validation"):
+                yield f"{path}.monitor", _unmonitored(schedule.monitor)
 
 
 def _unmonitored(monitor: str) -> str:

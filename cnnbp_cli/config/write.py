@@ -27,9 +27,9 @@ def to_yaml(config: Config) -> str:
             lines.append(f"{key}: {_flow(section)}")
             continue
         lines += ["", f"{key}:"]
-        for name, value in section.items():  # pyright: ignore[reportUnknownVariableType]
+        for name, value in section.items():
             if name == "layers":
-                lines += ["  layers:", *(f"    - {_flow(layer)}" for layer in value)]  # pyright: ignore
+                lines += ["  layers:", *(f"    - {_flow(layer)}" for layer in value)]
             else:
                 lines.append(f"  {name}: {_flow(value)}")
     return "\n".join(lines) + "\n"
@@ -39,23 +39,27 @@ def plain(value: Any) -> Any:
     """Return a declaration as YAML would hold it: mappings, lists and scalars."""
     if isinstance(value, LayerSpec):
         wiring = {"type": value.layer.type, "name": value.name, "inputs": list(value.inputs)}
-        return wiring | {f.name: plain(getattr(value.layer, f.name)) for f in fields(value.layer)}
+        return wiring | _fields(value.layer)
     if is_dataclass(value):
-        names = [f.name for f in fields(value) if f.compare]
-        names.sort(key=lambda name: name not in ("type", "source"))
-        if names == ["type"]:
-            return value.type
-        return {name: plain(getattr(value, name)) for name in names}
+        values = _fields(value)
+        return values["type"] if list(values) == ["type"] else values
     if isinstance(value, tuple | list):
-        return [plain(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
+        return [plain(item) for item in value]
     return str(value) if isinstance(value, PurePath) else value
+
+
+def _fields(declaration: Any) -> dict[str, Any]:
+    """Return the fields as plain values, what tells the declaration from its alternatives first."""
+    names = [f.name for f in fields(declaration) if f.compare]
+    names.sort(key=lambda name: name not in ("type", "source"))
+    return {name: plain(getattr(declaration, name)) for name in names}
 
 
 def _flow(value: Any) -> str:
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {_flow(item)}" for key, item in value.items()) + "}"  # pyright: ignore
+        return "{" + ", ".join(f"{key}: {_flow(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(map(_flow, value)) + "]"  # pyright: ignore
+        return "[" + ", ".join(map(_flow, value)) + "]"
     if isinstance(value, str):
         return value if _PLAIN.fullmatch(value) and isinstance(resolve(value), str) else _quoted(value)
     if value is None:
