@@ -147,9 +147,21 @@ class Windows:
     def row_blocks(self, depth: int, n: int, itemsize: int) -> Iterator[range]:
         """Cut the output rows into blocks of about `COLUMN_BYTES` of columns, `depth` values deep."""
         oh, ow = self.out
-        height = max(1, min(oh, COLUMN_BYTES // (depth * ow * n * itemsize)))
+        height = max(1, min(oh, COLUMN_BYTES // max(1, depth * ow * n * itemsize)))
         for start in range(0, oh, height):
             yield range(start, min(start + height, oh))
+
+    def view(self, padded: Array, rows: range) -> Array:
+        """Return the windows of some output rows as a read-only view (c, kh, kw, rows, ow, n)."""
+        c, _, _, n = padded.shape
+        (kh, kw), (sh, sw), (dh, dw) = self.kernel, self.stride, self.dilation
+        channel, row, column, sample = padded.strides
+        return as_strided(
+            padded[:, rows.start * sh :],
+            (c, kh, kw, len(rows), self.out[1], n),
+            (channel, row * dh, column * dw, row * sh, column * sw, sample),
+            writeable=False,
+        )
 
     def unfold(self, padded: Array, rows: range, ctx: Context) -> Array:
         """Copy the windows of some output rows into columns (c·kh·kw, rows·ow·n).
@@ -157,19 +169,13 @@ class Windows:
         Row (c, i, j) of the result is the view that `taps` yields for (i, j), of channel c.
         """
         c, _, _, n = padded.shape
-        (kh, kw), (sh, sw), (dh, dw), ow = self.kernel, self.stride, self.dilation, self.out[1]
         if self.is_identity:
-            return padded.reshape(c, -1)[:, rows.start * ow * n : rows.stop * ow * n]
-        channel, row, column, sample = padded.strides
-        windows = as_strided(  # (c, kh, kw, rows, ow, n)
-            padded[:, rows.start * sh :],
-            (c, kh, kw, len(rows), ow, n),
-            (channel, row * dh, column * dw, row * sh, column * sw, sample),
-            writeable=False,
-        )
+            positions = slice(rows.start * self.out[1] * n, rows.stop * self.out[1] * n)
+            return padded.reshape(c, -1)[:, positions]
+        windows = self.view(padded, rows)
         columns = ctx.scratch("columns", windows.shape, padded.dtype)
         np.copyto(columns, windows)
-        return columns.reshape(c * kh * kw, -1)
+        return columns.reshape(c * self.kernel[0] * self.kernel[1], -1)
 
     def fold(self, columns: Array, rows: range, into: Array) -> None:
         """Add columns (c·kh·kw, rows·ow·n) to the pixels `into` (c, h+, w+, n) that they were unfolded from."""

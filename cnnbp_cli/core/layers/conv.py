@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from cnnbp_cli.core import winograd
 from cnnbp_cli.core.initializers import AnyInitializer, HeNormal
 from cnnbp_cli.core.types import (
     Array,
@@ -27,6 +28,7 @@ from cnnbp_cli.core.windows import Padding, Windows, check_padding
 class ConvResiduals(NamedTuple):
     windows: Windows
     image: Array  # what the windows slide over, padded: (c, h+, w+, n)
+    winograd: winograd.Winograd | None = None  # takes the place of the windows where it is faster
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +90,16 @@ class Conv2d(Layer[ConvResiduals]):
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, ConvResiduals]:
         windows, g, n = self.windows(x.shape[:3]), self.groups, x.shape[3]
+        y = ctx.empty("y", (self.filters, *windows.out, n), np.result_type(x, *params.values()))
+        if g == 1 and winograd.suits(windows, x.shape[0], self.filters, y.dtype):
+            fast = winograd.Winograd.over(windows)
+            image = fast.patches.pad(x, ctx)
+            fast.forward(params["weight"], image, y, ctx)
+            if self.bias:
+                y += params["bias"].reshape(-1, 1, 1, 1)
+            return y, ConvResiduals(windows, image, fast)
         image = windows.pad(x, ctx)
         w = params["weight"].reshape(g, self.filters // g, -1)  # (g, f/g, c/g·kh·kw)
-        y = ctx.empty("y", (self.filters, *windows.out, n), np.result_type(x, *params.values()))
         y_flat = y.reshape(g, self.filters // g, -1)  # (g, f/g, oh·ow·n)
         for rows in windows.row_blocks(g * w.shape[2], n, x.itemsize):
             columns = windows.unfold(image, rows, ctx).reshape(g, w.shape[2], -1)  # (g, c/g·kh·kw, positions·n)
@@ -103,7 +112,13 @@ class Conv2d(Layer[ConvResiduals]):
     def backward(
         self, params: Params, residuals: ConvResiduals, dy: Array, ctx: Context
     ) -> tuple[Array | None, Params]:
-        windows, image = residuals
+        windows, image, fast = residuals
+        if fast is not None:
+            dimage = ctx.empty("dx", image.shape, dy.dtype) if ctx.wants_dx else None
+            grads = {"weight": fast.backward(params["weight"], image, dy, dimage, ctx)}
+            if self.bias:
+                grads["bias"] = dy.sum((1, 2, 3))
+            return None if dimage is None else fast.patches.crop(dimage), grads
         g, n = self.groups, image.shape[3]
         w = params["weight"].reshape(g, self.filters // g, -1)  # (g, f/g, c/g·kh·kw)
         w_transposed = w.swapaxes(1, 2)
@@ -228,7 +243,7 @@ class ConvTranspose2d(Layer[ConvResiduals]):
         return y, ConvResiduals(windows, x)
 
     def backward(self, params: Params, residuals: ConvResiduals, dy: Array, ctx: Context) -> tuple[Array, Params]:
-        windows, x = residuals
+        windows, x, _ = residuals
         n = x.shape[3]
         x_flat = x.reshape(len(x), -1)  # (c, h·w·n)
         w = params["weight"].reshape(len(x), -1)  # (c, f·kh·kw)
