@@ -79,7 +79,9 @@ class Checkpoint:
         except OSError as error:
             temporary.unlink(missing_ok=True)
             reason = error.strerror or error
-            raise CheckpointError(f"{path}: the checkpoint cannot be written: {reason}; earlier ones are intact") from None
+            raise CheckpointError(
+                f"{path}: the checkpoint cannot be written: {reason}; earlier ones are intact"
+            ) from None
 
     @classmethod
     def read(cls, path: Path) -> Checkpoint:
@@ -98,7 +100,9 @@ class Checkpoint:
             header = json.loads(arrays.pop("header").tobytes())
             made_by = header["format"]
             if made_by == FORMAT and header["digest"] != digest(arrays):
-                raise CheckpointError(f"{path}: the checkpoint is damaged: its digest does not match; use an earlier one")
+                raise CheckpointError(
+                    f"{path}: the checkpoint is damaged: its digest does not match; use an earlier one"
+                )
             groups: dict[str, dict[str, Array]] = {"parameters": {}, "optimizer": {}}
             for name, value in arrays.items():
                 group, _, rest = name.partition("/")

@@ -62,7 +62,9 @@ class RunDirectory:
         """
         run = cls(path)
         if run.config.exists() and not resume:
-            raise RunError(f"{path}: holds a run already; continue it with --resume, or choose another folder with --out")
+            raise RunError(
+                f"{path}: holds a run already; continue it with --resume, or choose another folder with --out"
+            )
         try:
             (path / "checkpoints").mkdir(parents=True, exist_ok=True)
             run.config.write_text(config, encoding="utf-8")
@@ -148,7 +150,9 @@ class RunLog:
     def __enter__(self) -> RunLog:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._events.close()
         self._metrics.close()
 
@@ -191,7 +195,9 @@ def read_events(run: Path) -> list[dict[str, Any]]:
 
 def _keep_until(path: Path, step: int) -> None:
     if path.exists():
-        kept = [event for event in read_events(path.parent) if event.get("step", 0) <= step and event["event"] != "finished"]
+        kept = [
+            event for event in read_events(path.parent) if event.get("step", 0) <= step and event["event"] != "finished"
+        ]
         path.write_text("".join(json.dumps(event) + "\n" for event in kept if step), encoding="utf-8")
 
 

@@ -1,0 +1,428 @@
+"""One worker's part in a run: steps, epochs and checkpoints, the same program on every worker.
+
+Gradients, losses and counts are summed over the workers before anything is decided, so all of them take
+the same decisions. Each updates its share of the parameters, which all of them read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from cnnbp_cli.config.write import to_yaml
+from cnnbp_cli.core.optim import Step, Updater, chain, clip_by_global_norm
+from cnnbp_cli.core.schedules import LinearWarmup, Progress, ReduceOnPlateau
+from cnnbp_cli.core.types import Array, Context, Workspace
+from cnnbp_cli.data.batches import make_batch, order
+from cnnbp_cli.data.dataset import Dataset
+from cnnbp_cli.data.split import Split
+from cnnbp_cli.model import Model
+from cnnbp_cli.parallel.local import LocalWorkers
+from cnnbp_cli.parallel.solo import SoloWorker
+from cnnbp_cli.train.checkpoint import Checkpoint
+from cnnbp_cli.train.evaluate import Evaluation, evaluate, predicted_classes
+from cnnbp_cli.train.events import (
+    CheckpointSaved,
+    EpochDone,
+    Event,
+    Interrupted,
+    NonFinite,
+    RunFinished,
+    RunStarted,
+    StepDone,
+    StoppedEarly,
+)
+from cnnbp_cli.train.run import RunDirectory, RunError
+from cnnbp_cli.train.statistics import Statistic, layer_norms
+
+quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+"""Bad values are found and reported by `NonFinite`; NumPy's warnings would only come before it."""
+
+
+@dataclass(slots=True)
+class RunState:
+    """Where a run stands between two steps: all that a checkpoint needs besides the arrays.
+
+    Attributes
+    ----------
+    step : int
+        Updates made.
+    loss_sum, loss_count, right, seen, seconds : float
+        Sums over the epoch that is under way.
+    history : list of dict
+        The figures of each finished epoch.
+    best : float or None
+        The best monitored figure so far, oriented so that less is better.
+    stale : int
+        Epochs since then.
+    stopped : bool
+        Early stopping has ended the run.
+    """
+
+    step: int = 0
+    loss_sum: float = 0.0
+    loss_count: float = 0.0
+    right: float = 0.0
+    seen: int = 0
+    seconds: float = 0.0
+    history: list[dict[str, float | None]] = field(default_factory=list)
+    best: float | None = None
+    stale: int = 0
+    stopped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What all workers of a run are given.
+
+    Attributes
+    ----------
+    model : Model
+    data : Dataset
+    directory : RunDirectory or None
+        Where the first worker writes.
+    resume : bool
+        Begin from the directory's last good checkpoint.
+    norms_of : statistic or None
+    norms_every : int
+    """
+
+    model: Model
+    data: Dataset
+    directory: RunDirectory | None
+    resume: bool
+    norms_of: Statistic | None
+    norms_every: int
+
+
+class Trainer:
+    """One worker's part in a run.
+
+    Parameters
+    ----------
+    job : Job
+    workers : SoloWorker or LocalWorkers
+    stop : callable
+        Asked by the first worker before every step.
+    """
+
+    def __init__(self, job: Job, workers: SoloWorker | LocalWorkers, stop: Callable[[], bool]) -> None:
+        self.model = model = job.model
+        self.data = job.data
+        self.directory = job.directory
+        self.norms_of, self.norms_every = job.norms_of, job.norms_every
+        self.workers = workers
+        self.stop = stop
+        model.move_to(workers.vector)
+        self.config = model.config.train
+        self.seed = model.config.seed
+        self.state = RunState()
+        self.steps_per_epoch = math.ceil(len(self.data.train) / self.config.batch_size)
+        self.total_steps = min(self.steps_per_epoch * self.config.epochs, self.config.max_steps or 10**18)
+        self.workspace = Workspace()
+        self.share = workers.share(model.layout.size)
+        transform = self.config.optimizer.transform()
+        if self.config.clip_norm is not None:
+            transform = chain(clip_by_global_norm(self.config.clip_norm), transform)
+        self.updater = Updater(transform, self.share.stop - self.share.start, model.dtype)
+        self.last_checkpoint: Path | None = None
+        self.best_parameters: dict[str, Array] | None = None
+        if job.resume:
+            self._resume()
+        workers.barrier()
+
+    # ------------------------------------------------------------------ the run
+
+    def events(self) -> Iterator[Event]:
+        """Train to the end, from wherever the state stands."""
+        started = perf_counter()
+        yield self._started()
+        if self.state.step == 0:
+            yield from self._save()
+        while self.state.step < self.total_steps and not self.state.stopped:
+            epoch, position = divmod(self.state.step, self.steps_per_epoch)
+            visit = order(self.seed, epoch, len(self.data.train))
+            for batch in range(position, self.steps_per_epoch):
+                if self.state.step == self.total_steps:
+                    break
+                if self._stopping():
+                    yield from self._save()
+                    yield Interrupted(step=self.state.step, checkpoint=_text(self.last_checkpoint))
+                    return
+                size = self.config.batch_size
+                event = self._step(epoch, visit[batch * size : (batch + 1) * size])
+                yield event
+                if isinstance(event, NonFinite):
+                    return
+            yield self._end_epoch(epoch)
+            improved = self._improved()
+            yield from self._save(best=improved)
+            if self.state.stopped:
+                stopping = self.config.early_stopping
+                yield StoppedEarly(
+                    epoch=epoch + 1,
+                    step=self.state.step,
+                    monitor=stopping.monitor,
+                    best=self._oriented(stopping.monitor, self.state.best or 0.0),
+                    patience=stopping.patience,
+                )
+        yield self._finish(started)
+
+    def _stopping(self) -> bool:
+        """Tell all workers whether the first one was asked to stop."""
+        asked = self.workers.rank == 0 and self.stop()
+        return bool(self.workers.all_reduce(np.array([asked], np.int64))[0])
+
+    def _started(self) -> RunStarted:
+        return RunStarted(
+            name=self.model.config.name,
+            step=self.state.step,
+            total_steps=self.total_steps,
+            epochs=self.config.epochs,
+            steps_per_epoch=self.steps_per_epoch,
+            batch_size=self.config.batch_size,
+            samples=len(self.data.train),
+            parameters=self.model.layout.size,
+            workers=self.workers.size,
+            run=_text(self.directory.path if self.directory else None),
+        )
+
+    # ------------------------------------------------------------------ one step
+
+    @quiet
+    def _step(self, epoch: int, batch: Array) -> StepDone | NonFinite:
+        """Forward, loss, backward, update: on this worker's slice of the batch."""
+        started = perf_counter()
+        model, state = self.model, self.state
+        n, rank, size = len(batch), self.workers.rank, self.workers.size
+        first, last = n * rank // size, n * (rank + 1) // size
+        x, labels = make_batch(
+            self.data.train,
+            batch[first:last],
+            self.data.normalization,
+            model.dtype,
+            augment=self.model.config.data.augment,
+            seed=self.seed,
+            step=state.step,
+            first_sample=first,
+            out=self.workspace.empty(("", "batch"), (*model.graph.shapes["input"], last - first), model.dtype),
+        )
+        ctx = Context(
+            training=True,
+            seed=self.seed,
+            step=state.step,
+            first_sample=first,
+            workers=self.workers,
+            arrays=self.workspace,
+            wants_dx=False,
+        )
+        watched: dict[str, Array] | None = {} if self._wants_norms("activation") else None
+        loss = model.loss_function
+        z, tape = model.graph.forward(model.params, x, ctx, None if watched is None else watched.__setitem__)
+        target = model.targets_in(labels, x)
+        loss_sum, residuals = loss.forward(z, target)
+        right = float((predicted_classes(z) == labels).sum()) if model.classifies else 0.0
+        count = loss.count(z) // max(1, last - first) * n  # of all workers together
+        dz = loss.backward(residuals) / count
+        _, grads = model.graph.backward(model.params, tape, dz, ctx)
+        model.layout.gather(grads, self.workers.gradient)
+        gradient = self.workers.reduce_share()
+        own_sums = np.array([loss_sum, right, square_norm(gradient)], np.float64)
+        loss_sum, right, squares = self.workers.all_reduce(own_sums).tolist()
+        mean_loss, grad_norm = loss_sum / count, math.sqrt(squares) if squares >= 0 else math.nan
+        if not (math.isfinite(mean_loss) and math.isfinite(grad_norm)):
+            return self._non_finite(x, dz, ctx, mean_loss)
+        model.set_state(model.graph.next_state(model.params, tape))
+        rate = self._learning_rate(epoch)
+        before = model.vector.copy() if self._wants_norms("update", "ratio") else model.vector
+        self.updater.update(model.vector[self.share], gradient, Step(state.step + 1, rate, grad_norm))
+        self.workers.barrier()
+        state.step += 1
+        seconds = perf_counter() - started
+        state.loss_sum += loss_sum
+        state.loss_count += count
+        state.right += right
+        state.seen += n
+        state.seconds += seconds
+        norms = None
+        if self.norms_of and state.step % self.norms_every == 0:
+            norms = layer_norms(self.norms_of, model, self.workers.gather(gradient), before, watched or {})
+        return StepDone(
+            step=state.step,
+            epoch=epoch + 1,
+            loss=mean_loss,
+            accuracy=right / n if model.classifies else None,
+            learning_rate=rate,
+            grad_norm=grad_norm,
+            seconds=seconds,
+            samples=n,
+            norms=norms,
+        )
+
+    def _wants_norms(self, *statistics: Statistic) -> bool:
+        return self.norms_of in statistics and (self.state.step + 1) % self.norms_every == 0
+
+    def _learning_rate(self, epoch: int) -> float:
+        schedule = self.config.schedule
+        inner = schedule.then if isinstance(schedule, LinearWarmup) else schedule
+        history: list[float] = []
+        if isinstance(inner, ReduceOnPlateau):
+            history = [figures[inner.monitor] or 0.0 for figures in self.state.history]
+        progress = Progress(self.state.step, self.steps_per_epoch, self.total_steps, epoch, history)
+        return schedule.learning_rate(self.config.optimizer.learning_rate, progress)
+
+    def _non_finite(self, x: Array, dz: Array, ctx: Context, loss: float) -> NonFinite:
+        """Go through the step once more and find the first array that went bad."""
+        model, bad = self.model, None
+        for node, params in model.params.items():
+            if not all(np.isfinite(value).all() for value in params.values()):
+                bad = bad or (node, "parameters")
+
+        def watch(where: str) -> Callable[[str, Array], None]:
+            def look(name: str, array: Array) -> None:
+                nonlocal bad
+                if bad is None and not np.isfinite(array).all():
+                    bad = (name, where)
+
+            return look
+
+        _, tape = model.graph.forward(model.params, x, ctx, watch("output"))
+        if bad is None and not math.isfinite(loss):
+            bad = ("loss", "loss")
+        if bad is None:
+            _, grads = model.graph.backward(model.params, tape, dz, ctx, watch("gradient"))
+            for name, gradient in model.layout.by_layer(model.layout.vector(grads, model.dtype)):
+                if bad is None and not np.isfinite(gradient).all():
+                    bad = (name, "gradient")
+        layer, where = bad or ("all layers together", "gradient")
+        checkpoint = _text(self.last_checkpoint)
+        return NonFinite(step=self.state.step + 1, layer=layer, where=where, loss=loss, checkpoint=checkpoint)
+
+    # ------------------------------------------------------------------ epochs and the end
+
+    @quiet
+    def _end_epoch(self, epoch: int) -> EpochDone:
+        state = self.state
+        validation = self._evaluate(self.data.validation)
+        event = EpochDone(
+            epoch=epoch + 1,
+            step=state.step,
+            train_loss=state.loss_sum / state.loss_count,
+            train_accuracy=state.right / state.seen if self.model.classifies else None,
+            validation_loss=validation.loss if validation else None,
+            validation_accuracy=validation.accuracy if validation else None,
+            learning_rate=self._learning_rate(epoch),
+            seconds=state.seconds,
+            images_per_second=state.seen / max(state.seconds, 1e-9),
+        )
+        figures = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
+        state.history.append({name: getattr(event, name) for name in figures})
+        state.loss_sum = state.loss_count = state.right = state.seconds = 0.0
+        state.seen = 0
+        return event
+
+    def _evaluate(self, split: Split | None) -> Evaluation | None:
+        if not split:
+            return None
+        return evaluate(self.model, split, self.data.normalization, workers=self.workers)
+
+    @staticmethod
+    def _oriented(monitor: str, value: float) -> float:
+        return -value if monitor.endswith("accuracy") else value
+
+    def _improved(self) -> bool:
+        """Compare the epoch's monitored figure with the best one, and decide about early stopping."""
+        stopping = self.config.early_stopping
+        monitor = stopping.monitor if stopping else "validation_loss"
+        value = self.state.history[-1][monitor]
+        if value is None:
+            return False
+        value = self._oriented(monitor, value)
+        best, margin = self.state.best, stopping.min_delta if stopping else 0.0
+        if best is None or value < best - margin:
+            self.state.best, self.state.stale = value, 0
+            self.best_parameters = self.model.parameters()
+            return True
+        self.state.stale += 1
+        self.state.stopped = bool(stopping and self.state.stale >= stopping.patience)
+        return False
+
+    @quiet
+    def _finish(self, started: float) -> RunFinished:
+        state = self.state
+        if self.best_parameters is not None:
+            self.model.set_parameters(self.best_parameters)
+        test = self._evaluate(self.data.test)
+        last = state.history[-1] if state.history else {}
+        return RunFinished(
+            step=state.step,
+            epochs=len(state.history),
+            train_loss=last.get("train_loss"),
+            train_accuracy=last.get("train_accuracy"),
+            validation_loss=last.get("validation_loss"),
+            validation_accuracy=last.get("validation_accuracy"),
+            test_loss=test.loss if test else None,
+            test_accuracy=test.accuracy if test else None,
+            seconds=perf_counter() - started,
+            run=_text(self.directory.path if self.directory else None),
+        )
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def _save(self, *, best: bool = False) -> Iterator[CheckpointSaved]:
+        if self.directory is None:
+            return
+        optimizer = {name: self.workers.gather(vector) for name, vector in self.updater.state_dict().items()}
+        if self.workers.rank > 0:
+            return
+        checkpoint = Checkpoint(
+            config=to_yaml(self.model.config),
+            progress=asdict(self.state),
+            normalization=self.data.normalization.to_dict(),
+            parameters=self.model.parameters(),
+            optimizer=optimizer,
+        )
+        self.last_checkpoint = self.directory.save(checkpoint, self.state.step, best=best)
+        yield CheckpointSaved(step=self.state.step, path=str(self.last_checkpoint), best=best)
+
+    def _resume(self) -> None:
+        """Take up the run directory's last good checkpoint; start afresh where there is none.
+
+        Raises
+        ------
+        RunError
+            When the checkpoint belongs to another network or another optimizer.
+        """
+        assert self.directory is not None
+        found = self.directory.last_good()
+        if found is None:
+            return
+        path, checkpoint = found
+        try:
+            self.model.set_parameters(checkpoint.parameters)
+            self.updater.load_state_dict({name: whole[self.share] for name, whole in checkpoint.optimizer.items()})
+            self.state = RunState(**checkpoint.progress)
+            if self.directory.best.exists():
+                self.best_parameters = Checkpoint.read(self.directory.best).parameters
+        except (TypeError, ValueError) as error:
+            raise RunError(
+                f"{path}: does not fit the config ({error}); resume with the config it was made by"
+            ) from None
+        self.last_checkpoint = path
+
+
+def square_norm(vector: Array) -> float:
+    """Return the sum of squares, also where those of float32 overflow."""
+    squares = float(np.dot(vector, vector))
+    if math.isinf(squares):
+        return float(np.square(vector, dtype=np.float64).sum())
+    return squares
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
