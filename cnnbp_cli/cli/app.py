@@ -1,0 +1,40 @@
+"""The commands and their order in `cnnbp --help`. Each file imports what its command needs when it runs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cnnbp_cli import __version__
+from cnnbp_cli.cli import data, evaluate, gradcheck, gradnorms, init, predict, schema, summary, train, validate
+from cnnbp_cli.cli.boundary import Boundary
+
+app = typer.Typer(
+    cls=Boundary,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="[bold]Start with[/]  cnnbp init lenet5 && cnnbp train lenet5.yaml",
+)
+
+
+def show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"cnnbp {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Train a convolutional network from one YAML file, watch its gradients, and prove them right."""
+
+
+for module in (train, evaluate, predict, summary, gradcheck, gradnorms, validate, init, schema):
+    module.add_to(app)
+data.add_to(app)

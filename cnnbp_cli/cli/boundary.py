@@ -1,0 +1,69 @@
+"""Where errors become messages and exit codes: the only place that catches what commands let through.
+
+0 success, 1 the command's own verdict is negative, 2 bad input, 130 interrupted. A reader that closes
+the pipe early (`cnnbp summary … | head -1`) ends the command without a word, with the code that the
+shell gives to any program that a closed pipe stops.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from cnnbp_cli.errors import UserError
+
+VERDICT, BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
+
+
+class Boundary(TyperGroup):
+    """The root of the command line."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with boundary():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def boundary() -> Iterator[None]:
+    """Turn what is the user's to mend into one message on standard error."""
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")  # a layer's name may be in any script
+        yield
+        sys.stdout.flush()
+    except UserError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        complain("interrupted")
+        raise typer.Exit(INTERRUPTED) from None
+    except BrokenPipeError:
+        # What is still in the buffer would raise again when Python closes the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(BROKEN_PIPE) from None
+    except MemoryError:
+        fail("out of memory; try a smaller train.batch_size or data.limit, and see the network with cnnbp summary")
+    except OSError as error:
+        fail(f"{error.filename}: {error.strerror}" if error.filename else f"cannot write: {error.strerror or error}")
+
+
+def fail(error: UserError | str) -> None:
+    """Print a complaint and leave with the code for bad input."""
+    from cnnbp_cli.report.terminal import complaint
+
+    complain(complaint(error))
+    raise typer.Exit(BAD_INPUT) from None
+
+
+def complain(text: str) -> None:
+    """Write a message to standard error, if anybody can still read it."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        return

@@ -1,0 +1,56 @@
+"""`cnnbp gradnorms`: how the gradient flows through the layers."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cnnbp_cli.cli.options import Format, OutputFormat, Overrides, examples
+
+
+class Quantity(str, Enum):
+    """What is measured in every layer; `train.statistics` defines each."""
+
+    GRADIENT = "gradient"
+    UPDATE = "update"
+    ACTIVATION = "activation"
+    WEIGHT = "weight"
+    RATIO = "ratio"
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(
+        epilog=examples(
+            "cnnbp gradnorms lenet5.yaml --steps 100 --every 10",
+            "cnnbp gradnorms lenet5.yaml --of ratio",
+            "cnnbp gradnorms runs/lenet5-1 --format csv",
+        )
+    )(gradnorms)
+
+
+def gradnorms(
+    source: Annotated[
+        str, typer.Argument(metavar="CONFIG|RUN", help="A config to train for some steps, or a run that recorded them.")
+    ],
+    overrides: Overrides = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Steps to train, 10 by default; all of a run's.")
+    ] = None,
+    every: Annotated[int, typer.Option(min=1, metavar="K", help="Show every K-th step.")] = 1,
+    of: Annotated[Quantity, typer.Option(help="What to measure; a run has what it recorded.")] = Quantity.GRADIENT,
+    format: OutputFormat = Format.TABLE,
+) -> None:
+    """Show the gradient's norm in every layer, step by step."""
+    from cnnbp_cli.inspect.gradnorms import recorded_norms, watch_norms
+    from cnnbp_cli.loading import load, load_data
+    from cnnbp_cli.report.gradnorms import render
+
+    if Path(source).is_dir():
+        render(recorded_norms(Path(source), every=every, steps=steps), format.value, "gradient")
+    else:
+        model = load(source, overrides or ())
+        rows = watch_norms(model, load_data(model), steps=steps or 10, every=every, of=of.value)
+        render(rows, format.value, of.value)

@@ -1,0 +1,41 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Format(str, Enum):
+    """How a report is written."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
+ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML config, or - for standard input.")]
+
+Trained = Annotated[
+    Path,
+    typer.Argument(metavar="RUN|CHECKPOINT", help="A run directory (its best checkpoint counts) or a checkpoint file."),
+]
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a value of the config, as in train.batch_size=32; may be repeated.",
+    ),
+]
+
+OutputFormat = Annotated[Format, typer.Option("--format", help="How to write the result.")]
+
+
+def examples(*lines: str) -> str:
+    """Return an epilog that shows one example on each line."""
+    return "[bold]Examples[/]\n\n" + "\n\n".join(lines)

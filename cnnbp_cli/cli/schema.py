@@ -1,0 +1,20 @@
+"""`cnnbp schema`: the config format for editors."""
+
+from __future__ import annotations
+
+import typer
+
+from cnnbp_cli.cli.options import examples
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(epilog=examples("cnnbp schema > cnnbp.schema.json"))(schema)
+
+
+def schema() -> None:
+    """Print the JSON Schema of a config, with which editors complete keys and underline mistakes."""
+    import json
+
+    from cnnbp_cli.config.jsonschema import json_schema
+
+    print(json.dumps(json_schema(), indent=2))

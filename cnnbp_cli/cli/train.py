@@ -1,0 +1,63 @@
+"""`cnnbp train`: train what a config describes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cnnbp_cli.cli.options import ConfigFile, Format, OutputFormat, Overrides, examples
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(
+        epilog=examples(
+            "cnnbp train lenet5.yaml --epochs 2",
+            "cnnbp train lenet5.yaml --set train.optimizer.learning_rate=0.01 --out runs/slow",
+            "cnnbp train lenet5.yaml --out runs/slow --resume",
+        )
+    )(train)
+
+
+def train(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Train for so many epochs.")] = None,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after so many steps, if epochs go on.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Share each batch among so many processes.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The run directory; by default the next free runs/NAME-K.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, if it has begun.")] = False,
+    grad_norms: Annotated[
+        bool, typer.Option("--grad-norms", help="Show and record the gradient norm of every layer.")
+    ] = False,
+    every: Annotated[int, typer.Option(min=1, metavar="K", help="With --grad-norms: at every K-th step.")] = 1,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show results only, no progress.")] = False,
+    format: OutputFormat = Format.TABLE,
+) -> None:
+    """Train a network, save it as a run, and test it."""
+    if resume and out is None:
+        raise typer.BadParameter("names no run: add --out DIR", param_hint="--resume")
+    from cnnbp_cli.build import build
+    from cnnbp_cli.cli.boundary import INTERRUPTED, VERDICT
+    from cnnbp_cli.cli.interrupts import Interrupts
+    from cnnbp_cli.config.load import load_config
+    from cnnbp_cli.loading import load_data
+    from cnnbp_cli.report.train import rendering
+    from cnnbp_cli.train.events import Interrupted, NonFinite
+    from cnnbp_cli.train.loop import fit
+    from cnnbp_cli.train.run import RunDirectory
+
+    given = {"epochs": epochs, "max_steps": max_steps, "workers": workers}
+    settings = [f"train.{key}={value}" for key, value in given.items() if value is not None]
+    loaded = load_config(config, [*(overrides or ()), *settings])
+    model, data = build(loaded), load_data(loaded)
+    run = out or RunDirectory.next_under(Path("runs"), loaded.name)
+    norms_of = "gradient" if grad_norms else None
+    with Interrupts() as stop, rendering(format.value, quiet=quiet) as render:
+        for event in fit(model, data, run=run, resume=resume, norms_of=norms_of, norms_every=every, stop=stop):
+            render(event)
+            if isinstance(event, NonFinite | Interrupted):
+                raise typer.Exit(VERDICT if isinstance(event, NonFinite) else INTERRUPTED)

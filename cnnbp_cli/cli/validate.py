@@ -1,0 +1,29 @@
+"""`cnnbp validate`: is a config right, before anything is computed?"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cnnbp_cli.cli.options import Format, OutputFormat, Overrides, examples
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(epilog=examples("cnnbp validate lenet5.yaml", "cnnbp validate configs/*.yaml --format json"))(validate)
+
+
+def validate(
+    configs: Annotated[list[str], typer.Argument(metavar="CONFIG", help="YAML configs; - is standard input.")],
+    overrides: Overrides = None,
+    format: OutputFormat = Format.TABLE,
+) -> None:
+    """Check configs, their layers' shapes included, and say where each problem is."""
+    from cnnbp_cli.cli.boundary import BAD_INPUT
+    from cnnbp_cli.inspect.validate import validate_config
+    from cnnbp_cli.report.validate import render
+
+    verdicts = [validate_config(config, overrides or ()) for config in configs]
+    render(verdicts, format.value)
+    if not all(verdict.ok for verdict in verdicts):
+        raise typer.Exit(BAD_INPUT)

@@ -1,0 +1,1 @@
+"""Renderers of events and reports: tables for people, JSON and CSV for programs."""

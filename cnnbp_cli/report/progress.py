@@ -1,0 +1,211 @@
+"""How far a run is, on standard error: a live bar on a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from cnnbp_cli.report.terminal import console, note
+from cnnbp_cli.report.text import count, duration, figure, percent
+from cnnbp_cli.train.events import EpochDone, Event, Interrupted, NonFinite, RunStarted, StepDone, StoppedEarly
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
+QUICKEST = 0.1  # seconds between two updates of the bar
+SHARE = 0.01  # of the time, at most, goes into drawing
+LINE_EVERY = 10.0  # seconds between two lines of a log within an epoch
+
+
+class Silence:
+    """The progress of `--quiet`: nothing but what went wrong."""
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, NonFinite):
+            note(_non_finite(event))
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Leave the terminal to somebody else for a moment."""
+        yield
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+
+
+class Log(Silence):
+    """A line at the start, one for each epoch, and one every ten seconds between them."""
+
+    def __init__(self) -> None:
+        self._so_far = SoFar()
+        self._next_line = perf_counter() + LINE_EVERY
+
+    def __call__(self, event: Event) -> None:
+        self._so_far(event)
+        if isinstance(event, StepDone):
+            if perf_counter() >= self._next_line:
+                self._line(self._so_far.fields())
+        elif isinstance(event, EpochDone):
+            self._line(self._epoch(event))
+        elif text := message(event):
+            note(text)
+
+    def _line(self, fields: list[str]) -> None:
+        note("  ".join(fields))
+        self._next_line = perf_counter() + LINE_EVERY
+
+    def _epoch(self, event: EpochDone) -> list[str]:
+        fields = [self._so_far.epoch(), *_figures("", event.train_loss, event.train_accuracy)]
+        fields += _figures("validation ", event.validation_loss, event.validation_accuracy)
+        return [*fields, f"{event.images_per_second:,.0f} images/s", duration(event.seconds)]
+
+
+class Live(Silence):
+    """A bar with the figures of the epoch under way."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self._console = console(sys.stderr)
+        self._console.soft_wrap = False
+        self._bar: Bar = Progress(
+            BarColumn(bar_width=None),
+            TextColumn("{task.description}", markup=False),
+            console=self._console,
+            auto_refresh=False,
+            transient=True,
+            expand=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._task = self._bar.add_task("", total=None)
+        self._so_far = SoFar()
+        self._next_update = 0.0
+
+    def __call__(self, event: Event) -> None:
+        self._so_far(event)
+        if isinstance(event, StepDone):
+            if perf_counter() >= self._next_update:
+                self._draw()
+        elif text := message(event):
+            self.close()
+            note(text)
+
+    def _draw(self) -> None:
+        started = perf_counter()
+        so_far = self._so_far
+        text = so_far.fitting(self._console.width - 15)
+        self._bar.start()
+        self._bar.update(self._task, completed=so_far.step, total=so_far.total_steps, description=text)
+        self._bar.refresh()
+        now = perf_counter()
+        self._next_update = now + max(QUICKEST, (now - started) / SHARE)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        if sys.stdout.isatty():
+            self.close()
+        yield
+
+    def close(self) -> None:
+        self._bar.stop()
+        self._next_update = 0.0
+
+
+class SoFar:
+    """The figures of the epoch under way, as means over its steps."""
+
+    def __init__(self) -> None:
+        self.step = self.total_steps = 0
+        self._epochs = self._epoch = self._first_step = 0
+        self._started = perf_counter()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._loss = self._right = self._seconds = 0.0
+        self._samples, self._classifies = 0, False
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, RunStarted):
+            self.step = self._first_step = event.step
+            self.total_steps, self._epochs = event.total_steps, event.epochs
+            self._started = perf_counter()
+        elif isinstance(event, StepDone):
+            if event.epoch != self._epoch:
+                self._forget()
+            self._epoch, self.step = event.epoch, event.step
+            self._loss += event.loss * event.samples
+            self._right += (event.accuracy or 0.0) * event.samples
+            self._classifies = event.accuracy is not None
+            self._seconds += event.seconds
+            self._samples += event.samples
+
+    def epoch(self) -> str:
+        return f"epoch {self._epoch}/{self._epochs}"
+
+    def fields(self) -> list[str]:
+        """Return epoch, step, loss, accuracy, speed and the time left, as words."""
+        samples = max(self._samples, 1)
+        accuracy = self._right / samples if self._classifies else None
+        per_step = (perf_counter() - self._started) / max(self.step - self._first_step, 1)
+        return [
+            self.epoch(),
+            f"step {self.step}/{self.total_steps}",
+            *_figures("", self._loss / samples, accuracy),
+            f"{self._samples / max(self._seconds, 1e-9):,.0f} images/s",
+            f"{duration((self.total_steps - self.step) * per_step)} left",
+        ]
+
+    def fitting(self, width: int) -> str:
+        """Return the fields on one line, without those in the middle that do not fit."""
+        fields = self.fields()
+        for least in ("step", "images/s", "accuracy", "epoch"):
+            if len("  ".join(fields)) > width:
+                fields = [field for field in fields if least not in field]
+        return "  ".join(fields)
+
+
+def progress(*, quiet: bool, results_are_table: bool) -> Silence:
+    """Return the progress that suits standard error; a bar only where nothing else streams to the terminal."""
+    if quiet:
+        return Silence()
+    is_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    return Live() if is_terminal and (results_are_table or not sys.stdout.isatty()) else Log()
+
+
+def message(event: Event) -> str | None:
+    """Return what is worth a line of its own."""
+    if isinstance(event, RunStarted):
+        batches = f"{count(event.epochs, 'epoch')} of {count(event.steps_per_epoch, 'step')}"
+        size = f"{count(event.parameters, 'parameter')}, {count(event.samples, 'image')}"
+        start = f", going on from step {event.step}" if event.step else ""
+        shared = f", {event.workers} processes" if event.workers > 1 else ""
+        return f"{event.name}: {size}, {batches}, batch {event.batch_size}{shared}{start}"
+    if isinstance(event, StoppedEarly):
+        return (
+            f"stopped after epoch {event.epoch}: {event.monitor} has not improved on {figure(event.best)} "
+            f"for {count(event.patience, 'epoch')}"
+        )
+    if isinstance(event, Interrupted):
+        kept = f"; go on from {event.checkpoint} with --resume" if event.checkpoint else ""
+        return f"interrupted after step {event.step}{kept}"
+    return _non_finite(event) if isinstance(event, NonFinite) else None
+
+
+def _non_finite(event: NonFinite) -> str:
+    of = {"loss": "the loss", "parameters": f"a parameter of {event.layer}"}
+    what = of.get(event.where, f"the {event.where} of {event.layer}")
+    kept = f"; the last good checkpoint is {event.checkpoint}" if event.checkpoint else ""
+    return (
+        f"error: step {event.step}: {what} is not finite (loss {figure(event.loss)}){kept}\n"
+        "Try a smaller train.optimizer.learning_rate, or train.clip_norm."
+    )
+
+
+def _figures(of: str, loss: float | None, accuracy: float | None) -> list[str]:
+    fields = [] if loss is None else [f"{of}loss {figure(loss)}"]
+    return fields if accuracy is None else [*fields, f"{of}accuracy {percent(accuracy)}"]

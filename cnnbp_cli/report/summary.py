@@ -1,0 +1,91 @@
+"""`cnnbp summary`: a network layer by layer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cnnbp_cli.report.records import write_csv, write_json
+from cnnbp_cli.report.text import count, memory, shape
+
+if TYPE_CHECKING:
+    from cnnbp_cli.inspect.summary import Kernel, Summary
+
+FIELDS = (
+    *("name", "type", "inputs", "input_shape", "output_shape", "kernel", "stride", "dilation"),
+    *("parameters", "trainable_parameters", "macs", "receptive_field", "activation_bytes", "gradient_bytes"),
+)
+
+
+def render(summary: Summary, format: str) -> None:
+    """Write a summary to standard output."""
+    if format == "json":
+        write_json(summary.to_dict())
+    elif format == "csv":
+        write_csv(FIELDS, _records(summary))
+    else:
+        _table(summary)
+
+
+def _records(summary: Summary) -> list[list[object]]:
+    rows: list[list[object]] = []
+    for layer in summary.layers:
+        windows = layer.kernel and {
+            "kernel": layer.kernel.size,
+            "stride": layer.kernel.stride,
+            "dilation": layer.kernel.dilation,
+        }
+        values = {name: getattr(layer, name, None) for name in FIELDS} | (windows or {})
+        rows.append([*(" ".join(value) if name == "inputs" else value for name, value in values.items())])
+    return rows
+
+
+def _table(summary: Summary) -> None:
+    from cnnbp_cli.report.table import Column, line, show
+
+    columns = [
+        Column("layer", text=True),
+        Column("type", text=True, leaves=7),
+        Column("output", text=True, leaves=1),
+        Column("kernel", text=True, leaves=4),
+        Column("parameters", leaves=1),
+        Column("MACs", leaves=2),
+        Column("receptive\nfield", leaves=3),
+        Column("activation\nmemory", leaves=5),
+        Column("gradient\nmemory", leaves=6),
+    ]
+    rows = [
+        [
+            layer.name,
+            layer.type,
+            shape(layer.output_shape),
+            _windows(layer.kernel),
+            count(layer.parameters),
+            count(layer.macs),
+            shape(layer.receptive_field),
+            memory(layer.activation_bytes),
+            memory(layer.gradient_bytes) if layer.gradient_bytes else "",
+        ]
+        for layer in summary.layers
+    ]
+    total = ["total", "", "", "", count(summary.total_parameters), count(summary.total_macs), ""]
+    total += [memory(summary.total_activation_bytes), memory(summary.total_gradient_bytes)]
+    line(f"{summary.name}: input {shape(summary.input_shape)}, {summary.dtype}", "bold")
+    show(columns, rows, total)
+    fixed = summary.total_parameters - summary.trainable_parameters
+    batch = summary.batch_size
+    line(count(summary.trainable_parameters, "trainable parameter") + (f", {count(fixed)} others" if fixed else ""))
+    line(
+        f"memory: activations of one image ({memory(batch * summary.total_activation_bytes)} for a batch of {batch}), "
+        "gradients of the parameters"
+    )
+
+
+def _windows(kernel: Kernel | None) -> str:
+    """Write a kernel's size, and its stride and dilation where they are not 1: ``3×3 s2 d2``."""
+    if kernel is None:
+        return ""
+    words = [shape(kernel.size)]
+    for letter, pair in (("s", kernel.stride), ("d", kernel.dilation)):
+        if pair != (1, 1):
+            words.append(letter + (str(pair[0]) if pair[0] == pair[1] else shape(pair)))
+    return " ".join(words)

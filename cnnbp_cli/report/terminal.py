@@ -1,0 +1,60 @@
+"""What the place that a report is written to can show: how many columns, which characters, which colours."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+ASCII = str.maketrans({"×": "x", "→": "->", "…": "...", "─": "-", "·": "*", "−": "-", "–": "-", "≥": ">=", "σ": "std"})
+"""Stand-ins where the encoding is not Unicode."""
+
+UNLIMITED = 10_000
+
+
+def width() -> int:
+    """Return the columns to write in: `COLUMNS`, else the terminal's; no limit where there is no terminal."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdigit() and int(columns) > 0:
+        return int(columns)
+    for stream in (sys.__stdout__, sys.__stderr__, sys.__stdin__):
+        try:
+            return os.get_terminal_size(stream.fileno()).columns or UNLIMITED  # type: ignore[union-attr]
+        except (AttributeError, OSError, ValueError):
+            continue
+    return UNLIMITED
+
+
+def is_unicode(stream: TextIO) -> bool:
+    """Return whether the stream's encoding has every character."""
+    return (getattr(stream, "encoding", None) or "ascii").lower().replace("-", "").startswith("utf")
+
+
+def plain(text: str, stream: TextIO) -> str:
+    """Return the text with stand-ins for the characters that the stream may not have."""
+    return text if is_unicode(stream) else text.translate(ASCII)
+
+
+def complaint(error: Exception | str) -> str:
+    """Return an error as one message; problems that have a place in a file start with it, as a compiler's do."""
+    placed = any(problem.span is not None for problem in getattr(error, "problems", ()))
+    return plain(str(error) if placed else f"error: {error}", sys.stderr)
+
+
+def note(text: str) -> None:
+    """Write a remark that is no result to standard error."""
+    print(plain(text, sys.stderr), file=sys.stderr, flush=True)
+
+
+def console(stream: TextIO | None = None) -> Console:
+    """Return a rich console for a stream, by default standard output: colours only where a person reads them."""
+    from rich.console import Console
+
+    stream = stream or sys.stdout
+    colours = "auto" if not os.environ.get("NO_COLOR") else None
+    return Console(
+        file=stream, width=width(), color_system=colours, highlight=False, markup=False, emoji=False, soft_wrap=True
+    )

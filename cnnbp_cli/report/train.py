@@ -1,0 +1,140 @@
+"""`cnnbp train`: the results of a run on standard output, as its events arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from cnnbp_cli.inspect.gradnorms import NormRow
+from cnnbp_cli.report.gradnorms import NormTable
+from cnnbp_cli.report.progress import progress
+from cnnbp_cli.report.records import write_csv_row, write_json_line
+from cnnbp_cli.report.table import Column, Table, line
+from cnnbp_cli.report.text import count, duration, figure, percent
+from cnnbp_cli.train.events import EpochDone, Event, RunFinished, StepDone, to_dict
+from cnnbp_cli.train.run import METRICS
+
+
+@contextmanager
+def rendering(format: str, *, quiet: bool) -> Iterator[Callable[[Event], None]]:
+    """Render events until the block ends: results on standard output, progress on standard error."""
+    watch = progress(quiet=quiet, results_are_table=format == "table")
+    results = {"json": JsonLines, "csv": EpochRows, "table": Tables}[format]()
+
+    def render(event: Event) -> None:
+        watch(event)
+        if results.wants(event):
+            with watch.aside():
+                results(event)
+
+    try:
+        yield render
+    finally:
+        watch.close()
+        results.close()
+
+
+class JsonLines:
+    """Every event, as one line of JSON."""
+
+    def wants(self, event: Event) -> bool:
+        return True
+
+    def __call__(self, event: Event) -> None:
+        write_json_line(to_dict(event))
+
+    def close(self) -> None:
+        """Nothing is kept back."""
+
+
+class EpochRows(JsonLines):
+    """A row of CSV for each epoch, with the columns of the run's `metrics.csv`."""
+
+    def __init__(self) -> None:
+        write_csv_row(METRICS)
+
+    def wants(self, event: Event) -> bool:
+        return isinstance(event, EpochDone)
+
+    def __call__(self, event: Event) -> None:
+        write_csv_row([getattr(event, name) for name in METRICS])
+
+
+class Tables:
+    """A table of epochs and the test's figures; before it a table of norms, if they were asked for."""
+
+    def __init__(self) -> None:
+        self._norms: NormTable | None = None
+        self._epochs: list[EpochDone] = []
+        self._table: Table | None = None
+
+    def wants(self, event: Event) -> bool:
+        return isinstance(event, EpochDone | RunFinished) or (isinstance(event, StepDone) and event.norms is not None)
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, StepDone) and event.norms is not None:
+            self._norms = self._norms or NormTable("gradient")
+            self._norms.add(NormRow(event.step, event.loss, event.grad_norm, event.norms))
+        elif isinstance(event, EpochDone):
+            self._epochs.append(event)
+            if self._norms:
+                self._norms.flush()
+            else:
+                self._write_epochs()
+        elif isinstance(event, RunFinished):
+            self.close()
+            _write_end(event)
+
+    def close(self) -> None:
+        """Write what was kept until the table of norms was complete."""
+        if self._norms:
+            self._norms.flush()
+            line()
+            self._norms = None
+        self._write_epochs()
+
+    def _write_epochs(self) -> None:
+        for event in self._epochs:
+            if self._table is None:
+                self._table = Table(_columns(event))
+                self._table.note_left_out()
+                self._table.header()
+            self._table.row([words for _, words in _cells(event)])
+        self._epochs = []
+
+
+def _columns(event: EpochDone) -> list[Column]:
+    return [column for column, _ in _cells(event)]
+
+
+def _cells(event: EpochDone) -> list[tuple[Column, str]]:
+    """Return the columns that a run has, and what one epoch says in them."""
+    cells = [
+        (Column("epoch"), str(event.epoch)),
+        (Column("train\nloss", width=8), figure(event.train_loss)),
+        (Column("train\naccuracy", leaves=1, width=8), _share(event.train_accuracy)),
+        (Column("validation\nloss", leaves=3), _loss(event.validation_loss)),
+        (Column("validation\naccuracy", leaves=2), _share(event.validation_accuracy)),
+        (Column("learning\nrate", leaves=6, width=8), f"{event.learning_rate:.2e}"),
+        (Column("images/s", leaves=5, width=8), count(round(event.images_per_second))),
+        (Column("time", leaves=4, width=7), duration(event.seconds)),
+    ]
+    return [(column, words) for column, words in cells if words]
+
+
+def _write_end(event: RunFinished) -> None:
+    figures = f"loss {_loss(event.test_loss)}"
+    if event.test_accuracy is not None:
+        figures += f", accuracy {percent(event.test_accuracy)}"
+    line()
+    line(f"test: {figures}" if event.test_loss is not None else "no test split", "bold")
+    if event.run:
+        line(f"run: {event.run}")
+
+
+def _loss(value: float | None) -> str:
+    return "" if value is None else figure(value)
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else percent(value)

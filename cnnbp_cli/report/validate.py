@@ -1,0 +1,41 @@
+"""`cnnbp validate`: a line for each config that is right, the problems of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from cnnbp_cli.report.records import write_csv, write_json
+from cnnbp_cli.report.terminal import complaint, note
+from cnnbp_cli.report.text import count
+
+if TYPE_CHECKING:
+    from cnnbp_cli.inspect.validate import Verdict
+
+
+def render(verdicts: Sequence[Verdict], format: str) -> None:
+    """Write the verdicts to standard output; in a table's place the problems go to standard error."""
+    if format == "json":
+        write_json({"ok": all(v.ok for v in verdicts), "configs": [v.to_dict() for v in verdicts]})
+    elif format == "csv":
+        write_csv(("config", "ok", "layers", "parameters", "line", "column", "message"), _rows(verdicts))
+    else:
+        for verdict in verdicts:
+            _lines(verdict)
+
+
+def _rows(verdicts: Sequence[Verdict]) -> Iterator[list[object]]:
+    """Yield a row for each config that is right, and one for each problem of the others."""
+    for verdict in verdicts:
+        if verdict.ok:
+            yield [verdict.config, "true", verdict.layers, verdict.parameters, None, None, None]
+        for problem in verdict.to_dict()["problems"]:
+            yield [verdict.config, "false", None, None, problem["line"], problem["column"], problem["message"]]
+
+
+def _lines(verdict: Verdict) -> None:
+    if verdict.error:
+        note(complaint(verdict.error))
+        return
+    assert verdict.layers is not None and verdict.parameters is not None
+    print(f"{verdict.config}: ok, {count(verdict.layers, 'layer')}, {count(verdict.parameters, 'parameter')}")
