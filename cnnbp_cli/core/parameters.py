@@ -69,9 +69,11 @@ class Layout:
                 yield node, vector[own[0].start : own[-1].stop]
 
     def gather(self, params: Mapping[str, Params], out: Array) -> Array:
-        """Copy the trainable arrays of `params` into the vector `out`."""
+        """Copy the trainable arrays of `params` into the vector `out`, but for those that lie there already."""
         for entry in self.entries:
-            out[entry.start : entry.stop] = params[entry.node][entry.key].reshape(-1)
+            value, home = params[entry.node][entry.key].reshape(-1), out[entry.start : entry.stop]
+            if value.ctypes.data != home.ctypes.data:
+                home[...] = value
         return out
 
     def vector(self, params: Mapping[str, Params], dtype: np.dtype[Any]) -> Array:

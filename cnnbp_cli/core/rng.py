@@ -36,20 +36,21 @@ def generator(seed: int, purpose: str, *key: int | str) -> np.random.Generator:
 
 
 def sample_words(seed: int, purpose: str, *key: int | str, start: int, count: int, size: int) -> Array:
-    """Draw `size` random 32-bit words for each of the samples `start … start + count - 1`.
+    """Draw `size` random 16-bit words for each of the samples `start … start + count - 1`.
 
     Returns
     -------
-    Array of uint32, shape (count, size)
+    Array of uint16, shape (count, size)
         Row `i` depends on `(seed, purpose, *key)` and on `start + i`, not on `start` or `count`.
     """
-    draws = (size + 1) // 2  # the generator steps in 64-bit draws: two words each
+    draws = -(-size // 4)  # the generator steps in 64-bit draws: four words each
     bits = _bit_generator(seed, purpose, *key)
     bits.advance(start * draws)
     words = bits.random_raw(count * draws).reshape(count, draws)
-    return words.view(np.uint32)[:, :size]
+    return words.view(np.uint16)[:, :size]
 
 
 def sample_uniforms(seed: int, purpose: str, *key: int | str, start: int, count: int, size: int) -> Array:
-    """Like `sample_words`, as float64 uniform on [0, 1), shape (count, size)."""
-    return sample_words(seed, purpose, *key, start=start, count=count, size=size) / 2.0**32
+    """Draw numbers uniform on [0, 1) in the same way: float64, shape (count, size)."""
+    words = sample_words(seed, purpose, *key, start=start, count=count, size=4 * size)
+    return (np.ascontiguousarray(words).view(np.uint64) >> np.uint64(11)) / 2.0**53

@@ -13,6 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -136,8 +137,12 @@ class Workspace:
     def __init__(self) -> None:
         self._buffers: dict[tuple[str, str], Array] = {}
 
+    def place(self, key: tuple[str, str], buffer: Array) -> None:
+        """Let a key's array lie in `buffer` (count,), which somebody else reads."""
+        self._buffers[key] = buffer
+
     def empty(self, key: tuple[str, str], shape: Shape, dtype: DTypeLike) -> Array:
-        count = int(np.prod(shape))
+        count = prod(shape)
         buffer = self._buffers.get(key)
         if buffer is None or buffer.dtype != dtype or buffer.size < count:
             buffer = self._buffers[key] = np.empty(count, dtype)

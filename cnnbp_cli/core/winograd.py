@@ -106,7 +106,7 @@ class Winograd:
         rest = (count[0] * m - windows.out[0], count[1] * m - windows.out[1])
         return cls(r, patches, Windows(windows.out, step, step, one, (0, 0), rest, count))
 
-    def forward(self, weight: Array, image: Array, y: Array, ctx: Context) -> None:
+    def forward(self, weight: Array, bias: Array | None, image: Array, y: Array, ctx: Context) -> None:
         """Fill y (f, oh, ow, n) from the image (c, h+, w+, n), padded by `patches`."""
         t = Transforms.of(self.r, image.real.dtype)
         f, c, n = weight.shape[0], weight.shape[1], image.shape[3]
@@ -118,7 +118,10 @@ class Winograd:
             Y = ctx.scratch("Y", (len(t.A), f * V.shape[2]), y.dtype)
             np.matmul(t.A, M.reshape(len(U), -1), out=Y)
             for pixels, values in self._tile_pixels(y, Y, rows):
-                pixels[...] = values
+                if bias is None:
+                    pixels[...] = values
+                else:
+                    np.add(values, bias.reshape(-1, 1, 1, 1), out=pixels)
 
     def backward(self, weight: Array, image: Array, dy: Array, dimage: Array | None, ctx: Context) -> Array:
         """Return dw (f, c, r, r), and fill dimage, the gradient to the padded image, if there is one."""

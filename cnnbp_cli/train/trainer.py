@@ -125,6 +125,8 @@ class Trainer:
         self.steps_per_epoch = math.ceil(len(self.data.train) / self.config.batch_size)
         self.total_steps = min(self.steps_per_epoch * self.config.epochs, self.config.max_steps or 10**18)
         self.workspace = Workspace()
+        for entry in model.layout.entries:
+            self.workspace.place((entry.node, entry.key), workers.gradient[entry.start : entry.stop])
         self.share = workers.share(model.layout.size)
         transform = self.config.optimizer.transform()
         if self.config.clip_norm is not None:

@@ -94,9 +94,7 @@ class Conv2d(Layer[ConvResiduals]):
         if g == 1 and winograd.suits(windows, x.shape[0], self.filters, y.dtype):
             fast = winograd.Winograd.over(windows)
             image = fast.patches.pad(x, ctx)
-            fast.forward(params["weight"], image, y, ctx)
-            if self.bias:
-                y += params["bias"].reshape(-1, 1, 1, 1)
+            fast.forward(params["weight"], params.get("bias"), image, y, ctx)
             return y, ConvResiduals(windows, image, fast)
         image = windows.pad(x, ctx)
         w = params["weight"].reshape(g, self.filters // g, -1)  # (g, f/g, c/g·kh·kw)

@@ -57,8 +57,10 @@ class Dense(Layer[Array]):
 
     def backward(self, params: Params, residuals: Array, dy: Array, ctx: Context) -> tuple[Array | None, Params]:
         x = residuals
-        dx = params["weight"].T @ dy if ctx.wants_dx else None
-        grads = {"weight": dy @ x.T}
+        dx = None
+        if ctx.wants_dx:
+            dx = np.matmul(params["weight"].T, dy, out=ctx.empty("dx", x.shape, dy.dtype))
+        grads = {"weight": np.matmul(dy, x.T, out=ctx.empty("weight", params["weight"].shape, dy.dtype))}
         if self.bias:
             grads["bias"] = dy.sum(1)
         return dx, grads

@@ -39,9 +39,12 @@ class Dropout(Layer[Array | None]):
         words = sample_words(
             ctx.seed, "dropout", ctx.node, ctx.step, start=ctx.first_sample, count=n, size=prod(features)
         )  # (n, units)
-        kept = (words >= np.uint32(self.rate * 2**32)).T.reshape(x.shape)
-        mask = kept.astype(x.real.dtype) * x.real.dtype.type(1 / (1 - self.rate))
-        return x * mask, mask
+        kept = np.ascontiguousarray((words >= round(self.rate * 2**16)).T).reshape(x.shape)
+        dtype = x.real.dtype
+        mask = np.multiply(kept, dtype.type(1 / (1 - self.rate)), out=ctx.empty("mask", x.shape, dtype))
+        return np.multiply(x, mask, out=ctx.empty("y", x.shape, x.dtype)), mask
 
     def backward(self, params: Params, residuals: Array | None, dy: Array, ctx: Context) -> tuple[Array, Params]:
-        return dy if residuals is None else dy * residuals, {}
+        if residuals is None:
+            return dy, {}
+        return np.multiply(dy, residuals, out=ctx.empty("dx", dy.shape, dy.dtype)), {}
