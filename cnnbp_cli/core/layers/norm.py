@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -213,7 +214,7 @@ class GroupNorm(Layer[Standardised]):
         return dx.reshape(dy.shape), grads
 
     def _grouped(self, x: Array) -> Shape:
-        return (self.groups, -1, x.shape[-1])  # (g, c/g·h·w, n)
+        return (self.groups, prod(x.shape[:-1]) // self.groups, x.shape[-1])  # (g, c/g·h·w, n)
 
     @staticmethod
     def _mean(values: Array) -> Array:

@@ -199,7 +199,8 @@ class GlobalMaxPool2d(Layer[GlobalMaxResiduals]):
         return channels_only(in_shape)
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, GlobalMaxResiduals]:
-        pixels = x.reshape(x.shape[0], -1, x.shape[3])  # (c, h·w, n)
+        c, h, w, n = x.shape
+        pixels = x.reshape(c, h * w, n)
         winners = pixels.real.argmax(1)[:, None]
         return np.take_along_axis(pixels, winners, 1)[:, 0], GlobalMaxResiduals(x.shape, winners)
 

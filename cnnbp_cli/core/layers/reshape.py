@@ -19,7 +19,7 @@ class Flatten(Layer[Shape]):
         return (prod(in_shape),)
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Shape]:
-        return x.reshape(-1, x.shape[-1]), x.shape
+        return x.reshape(prod(x.shape[:-1]), x.shape[-1]), x.shape
 
     def backward(self, params: Params, residuals: Shape, dy: Array, ctx: Context) -> tuple[Array, Params]:
         return dy.reshape(residuals), {}
