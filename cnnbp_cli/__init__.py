@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cnnbp_cli.core.layers import register as register
     from cnnbp_cli.data.dataset import Dataset as Dataset
-    from cnnbp_cli.loading import load_data as load_data
     from cnnbp_cli.inspect.gradcheck import GradcheckReport as GradcheckReport
     from cnnbp_cli.inspect.gradcheck import gradcheck as gradcheck
     from cnnbp_cli.inspect.summary import Summary as Summary
     from cnnbp_cli.inspect.summary import summary as summary
     from cnnbp_cli.loading import load as load
+    from cnnbp_cli.loading import load_data as load_data
     from cnnbp_cli.model import Model as Model
     from cnnbp_cli.train.evaluate import Evaluation as Evaluation
     from cnnbp_cli.train.evaluate import evaluate as evaluate

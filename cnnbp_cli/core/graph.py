@@ -151,19 +151,23 @@ class Graph:
     def rerun(
         self, params: Mapping[str, Params], values: Mapping[str, Array], changed: dict[str, Array], ctx: Context
     ) -> dict[str, Array]:
-        """Compute again only what depends on some outputs that were changed.
+        """Carry imaginary parts forward from some outputs to all that depend on them.
+
+        The real parts stay those of `values`, to the bit: complex products round otherwise than real ones,
+        and a maximum that several pixels share would go to another of them.
 
         Parameters
         ----------
         values : mapping of str to Array
             Every node's output in the pass that is varied, and ``"input"``.
         changed : dict of str to Array
-            What some of them, or ``"input"``, are instead; it is filled up with all that follows from it.
+            Some of them, or ``"input"``, with imaginary parts; it is filled up with all that depends on them.
         """
         for node in self.nodes:
             if node.name not in changed and any(name in changed for name in node.inputs):
                 xs = [changed.get(name, values[name]) for name in node.inputs]
-                changed[node.name], _ = self._compute(node, params, xs, ctx)
+                y, _ = self._compute(node, params, xs, ctx)
+                changed[node.name] = values[node.name] + 1j * y.imag
         return changed
 
     def _walk(
@@ -229,7 +233,7 @@ class Graph:
                     continue
                 # Never `+=`: a layer may have returned one array to several inputs.
                 flows[name] = flows[name] + dx if name in flows else dx
-        dx = flows.get(INPUT)
+        dx = flows.get(INPUT) if ctx.wants_dx else None  # without, layers may have left out their parts
         if watch is not None and dx is not None:
             watch(INPUT, dx)
         return dx, {node.name: grads[node.name] for node, _ in self.layers()}
@@ -272,4 +276,4 @@ def _in_order(nodes: Sequence[Node]) -> tuple[Node, ...]:
     try:
         return tuple(by_name[name] for name in sorter.static_order())
     except CycleError as error:
-        raise ValueError("layers feed each other in a circle: " + " → ".join(reversed(error.args[1]))) from error
+        raise ValueError("layers feed each other in a circle: " + " → ".join(error.args[1])) from error

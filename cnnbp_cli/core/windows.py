@@ -118,6 +118,17 @@ class Windows:
         """True when each window is one pixel and every pixel has one: a 1×1 kernel with stride 1."""
         return self.kernel == (1, 1) and self.stride == (1, 1) and self.padded == self.image
 
+    @property
+    def overlap(self) -> bool:
+        """True when a pixel may lie in several windows."""
+        return any(k > s for k, s in zip(self.kernel, self.stride, strict=True))
+
+    @property
+    def tile_the_image(self) -> bool:
+        """True when every pixel of the padded image lies in exactly one window."""
+        covered = (self.out[0] * self.stride[0], self.out[1] * self.stride[1])
+        return self.kernel == self.stride and self.dilation == (1, 1) and covered == self.padded
+
     def pad(self, x: Array, ctx: Context, value: float = 0.0) -> Array:
         """Return x (c, h, w, n) with its border of `value`: (c, h+, w+, n); x itself where there is none."""
         if self.padded == self.image:

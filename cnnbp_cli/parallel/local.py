@@ -217,7 +217,9 @@ def local_workers(
 
     try:
         for rank in range(1, size):
-            process: BaseProcess = context.Process(target=_work, args=(shared, rank, os.getpid(), program, content), daemon=True)
+            process: BaseProcess = context.Process(
+                target=_work, args=(shared, rank, os.getpid(), program, content), daemon=True
+            )
             process.start()
             processes.append(process)
         with blas_threads(1):

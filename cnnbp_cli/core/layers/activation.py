@@ -90,9 +90,7 @@ class Elu(Layer[tuple[Array, Array]]):
         y = np.where(positive, x, self.alpha * np.expm1(np.where(positive, 0, x)))
         return y, (positive, y)
 
-    def backward(
-        self, params: Params, residuals: tuple[Array, Array], dy: Array, ctx: Context
-    ) -> tuple[Array, Params]:
+    def backward(self, params: Params, residuals: tuple[Array, Array], dy: Array, ctx: Context) -> tuple[Array, Params]:
         positive, y = residuals
         return np.where(positive, dy, dy * (y + self.alpha)), {}
 
@@ -118,9 +116,7 @@ class Gelu(Layer[tuple[Array, Array]]):
         t = np.tanh(GELU_SCALE * (x + GELU_CUBIC * (x * x * x)))
         return 0.5 * x * (1 + t), (x, t)
 
-    def backward(
-        self, params: Params, residuals: tuple[Array, Array], dy: Array, ctx: Context
-    ) -> tuple[Array, Params]:
+    def backward(self, params: Params, residuals: tuple[Array, Array], dy: Array, ctx: Context) -> tuple[Array, Params]:
         x, t = residuals
         du = GELU_SCALE * (1 + 3 * GELU_CUBIC * (x * x))
         return dy * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * du), {}
@@ -141,9 +137,7 @@ class Silu(Layer[tuple[Array, Array]]):
         s = logistic(x)
         return x * s, (x, s)
 
-    def backward(
-        self, params: Params, residuals: tuple[Array, Array], dy: Array, ctx: Context
-    ) -> tuple[Array, Params]:
+    def backward(self, params: Params, residuals: tuple[Array, Array], dy: Array, ctx: Context) -> tuple[Array, Params]:
         x, s = residuals
         return dy * s * (1 + x * (1 - s)), {}
 

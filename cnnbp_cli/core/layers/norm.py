@@ -15,6 +15,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 
+from cnnbp_cli.core.blocks import channel_blocks
 from cnnbp_cli.core.types import Array, Context, Layer, Params, Shape, ShapeError, at_least, require, within
 
 Mean = Callable[[Array], Array]
@@ -63,7 +64,10 @@ def unit_affine(shapes: dict[str, Shape]) -> Params:
 
 
 class BatchNormResiduals(NamedTuple):
-    s: Standardised
+    x: Array  # (c, values of a channel)
+    mean: Array  # (c, 1)
+    variance: Array  # (c, 1), divided by the count (not by the count less one)
+    r: Array  # (c, 1), 1 / √(variance + epsilon)
     values: int | None  # per channel over all workers; None in evaluation mode
 
 
@@ -101,43 +105,76 @@ class BatchNorm(Layer[BatchNormResiduals]):
         }
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, BatchNormResiduals]:
-        axes = tuple(range(1, x.ndim))
+        flat = x.reshape(len(x), prod(x.shape[1:]))  # (c, h·w·n)
+        values = None
         if ctx.training:
-            count = self._count(x, ctx)
-            s = standardise(x, self._mean(axes, count, ctx), self.epsilon)
+            mean, variance, values = self._statistics(flat, ctx)
         else:
-            count = None
-            mean, variance = (np.expand_dims(params[name], axes) for name in self.state)
-            r = 1 / np.sqrt(variance + self.epsilon)
-            s = Standardised((x - mean) * r, r, mean, variance)
-        return affine(params, s.xhat, axes), BatchNormResiduals(s, count)
+            mean, variance = (params[name][:, None] for name in self.state)
+        r = 1 / np.sqrt(variance + self.epsilon)
+        scale = r * params["weight"][:, None] if self.affine else r
+        dtype = np.result_type(flat, *params.values())
+        y = ctx.empty("y", flat.shape, dtype)
+        for some in channel_blocks(flat):
+            y_block = np.subtract(flat[some], mean[some], out=y[some])
+            y_block *= scale[some]
+            if self.affine:
+                y_block += params["bias"][some, None]
+        return y.reshape(x.shape), BatchNormResiduals(flat, mean, variance, r, values)
 
     def backward(self, params: Params, residuals: BatchNormResiduals, dy: Array, ctx: Context) -> tuple[Array, Params]:
-        s, count = residuals.s, residuals.values
-        axes = tuple(range(1, dy.ndim))
-        dxhat, grads = affine_backward(params, s.xhat, dy, axes)
-        if count is None:
-            return dxhat * s.r, grads
-        return standardise_backward(dxhat, s, self._mean(axes, count, ctx)), grads
+        x, mean, _, r, values = residuals
+        flat = dy.reshape(x.shape)  # (c, h·w·n)
+        sums = np.empty((2, len(x), 1), dy.dtype)  # Σ dy and Σ dy · x̂ of each channel
+        for some in channel_blocks(flat):
+            xhat = (x[some] - mean[some]) * r[some]
+            sums[0, some, 0] = flat[some].sum(1)
+            sums[1, some, 0] = np.einsum("ci,ci->c", flat[some], xhat)
+        grads = {"weight": sums[1, :, 0], "bias": sums[0, :, 0]} if self.affine else {}
+        scale = r * params["weight"][:, None] if self.affine else r
+        dx = ctx.empty("dx", x.shape, dy.dtype)
+        if values is None:
+            np.multiply(flat, scale, out=dx)
+            return dx.reshape(dy.shape), grads
+        mean_dy, mean_dy_xhat = ctx.workers.all_reduce(sums) / values
+        for some in channel_blocks(flat):
+            # r · weight · (dy - mean(dy) - x̂ · mean(dy · x̂))
+            through_mean = (x[some] - mean[some]) * (r[some] * mean_dy_xhat[some])
+            through_mean += mean_dy[some]
+            dx_block = np.subtract(flat[some], through_mean, out=dx[some])
+            dx_block *= scale[some]
+        return dx.reshape(dy.shape), grads
 
     def next_state(self, params: Params, residuals: BatchNormResiduals) -> Params:
-        s, count = residuals.s, residuals.values
-        if count is None:
+        _, mean, variance, _, values = residuals
+        if values is None:
             return {}
-        unbiased = s.variance.ravel() * (count / max(count - 1, 1))
+        unbiased = variance[:, 0] * (values / max(values - 1, 1))
         keep = self.momentum
         return {
-            "running_mean": keep * params["running_mean"] + (1 - keep) * s.mean.ravel(),
+            "running_mean": keep * params["running_mean"] + (1 - keep) * mean[:, 0],
             "running_var": keep * params["running_var"] + (1 - keep) * unbiased,
         }
 
     @staticmethod
-    def _count(x: Array, ctx: Context) -> int:
-        return int(ctx.workers.all_reduce(np.array([x[0].size]))[0])
+    def _statistics(x: Array, ctx: Context) -> tuple[Array, Array, int]:
+        """Return mean and variance (c, 1) over all workers, and the number of values per channel.
 
-    @staticmethod
-    def _mean(axes: tuple[int, ...], count: int, ctx: Context) -> Mean:
-        return lambda values: ctx.workers.all_reduce(values.sum(axes, keepdims=True)) / count
+        Each worker takes its squares about its own mean m, so that no large numbers cancel; about the
+        common mean they are Σ (x - mean)² = Σ (x - m)² + count · (m - mean)².
+        """
+        count = x.shape[1]
+        own = np.zeros((len(x), 1), np.result_type(x, np.float64))
+        squares = np.zeros_like(own)
+        for some in channel_blocks(x):
+            own[some, 0] = x[some].sum(1) / max(1, count)
+            centred = x[some] - own[some].astype(x.dtype)
+            squares[some, 0] = np.einsum("ci,ci->c", centred, centred)
+        *sums, values = ctx.workers.all_reduce(np.append(own * count, count))
+        mean = np.reshape(sums, own.shape) / values
+        off = own - mean
+        variance = ctx.workers.all_reduce(squares + count * (off * off)) / values
+        return mean.astype(x.dtype), variance.astype(x.dtype), int(values.real)
 
 
 @dataclass(frozen=True, slots=True)

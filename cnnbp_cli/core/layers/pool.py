@@ -7,8 +7,20 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from cnnbp_cli.core.types import Array, Context, Layer, Params, Shape, ShapeError, Size, at_least, pair, require
-from cnnbp_cli.core.types import show_shape
+from cnnbp_cli.core.blocks import channel_blocks
+from cnnbp_cli.core.types import (
+    Array,
+    Context,
+    Layer,
+    Params,
+    Shape,
+    ShapeError,
+    Size,
+    at_least,
+    pair,
+    require,
+    show_shape,
+)
 from cnnbp_cli.core.windows import Padding, Windows, check_padding
 
 
@@ -64,26 +76,36 @@ class MaxPool2d(Layer[MaxPoolResiduals]):
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, MaxPoolResiduals]:
         windows = pool_windows(self, x.shape[:3])
         image = windows.pad(x, ctx, -np.inf)
-        first, *others = windows.taps(image, range(windows.out[0]))
-        y = ctx.empty("y", first.shape, x.dtype)
-        y[...] = first
-        for tap in others:
-            if np.iscomplexobj(x):
-                np.copyto(y, tap, where=tap.real > y.real)
-            else:
-                np.maximum(y, tap, out=y)
+        y = ctx.empty("y", (x.shape[0], *windows.out, x.shape[3]), x.dtype)
+        rows = range(windows.out[0])
+        for some in channel_blocks(image):
+            first, *others = windows.taps(image[some], rows)
+            y_block = y[some]
+            y_block[...] = first
+            for tap in others:
+                if np.iscomplexobj(x):
+                    np.copyto(y_block, tap, where=tap.real > y_block.real)
+                else:
+                    np.maximum(y_block, tap, out=y_block)
         return y, MaxPoolResiduals(windows, image, y)
 
     def backward(self, params: Params, residuals: MaxPoolResiduals, dy: Array, ctx: Context) -> tuple[Array, Params]:
         windows, image, y = residuals
         dimage = ctx.empty("dx", image.shape, dy.dtype)
-        dimage.fill(0)
+        if not windows.tile_the_image:
+            dimage.fill(0)
         rows = range(windows.out[0])
-        open_windows = np.ones(y.shape, bool)  # those whose winner has not been met yet
-        for tap, dtap in zip(windows.taps(image, rows), windows.taps(dimage, rows), strict=True):
-            won = open_windows & (tap.real == y.real)
-            dtap += dy * won
-            open_windows &= ~won
+        for some in channel_blocks(image):
+            maximum, dy_block = y[some], dy[some]
+            open_windows = np.ones(maximum.shape, bool)  # those whose winner has not been met yet
+            for tap, dtap in zip(windows.taps(image[some], rows), windows.taps(dimage[some], rows), strict=True):
+                won = tap == maximum
+                won &= open_windows
+                open_windows ^= won
+                if windows.overlap:
+                    dtap += dy_block * won
+                else:
+                    np.multiply(dy_block, won, out=dtap)
         return windows.crop(dimage), {}
 
     def kernel(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
