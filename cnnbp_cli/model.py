@@ -116,14 +116,20 @@ class Model:
         """
         return {f"{node}.{key}": value.copy() for node, own in self.params.items() for key, value in own.items()}
 
-    def set_parameters(self, values: Mapping[str, Array]) -> None:
+    def set_parameters(self, values: Mapping[str, Array], *, complete: bool = False) -> None:
         """Replace the parameters that `values` names; the others stay.
+
+        Parameters
+        ----------
+        values : mapping of str to Array
+        complete : bool
+            Whether all parameters have to be among them, as in a checkpoint.
 
         Raises
         ------
         ModelInputError
-            When a name is unknown, or an array differs from the parameter in shape or dtype. Nothing is
-            changed then.
+            When a name is unknown or missing, or an array differs from the parameter in shape or dtype.
+            Nothing is changed then.
         """
         places: list[tuple[str, str, Array]] = []
         for name, value in values.items():
@@ -137,6 +143,9 @@ class Model:
             if value.dtype != old.dtype:
                 raise ModelInputError(f"parameter {name}: expected {old.dtype}, got {value.dtype}")
             places.append((node, key, value))
+        missing = [name for name in self.parameters() if name not in values] if complete else []
+        if missing:
+            raise ModelInputError(f"parameter {missing[0]} is missing")
         for node, key, value in places:
             self.params[node][key][...] = value
 
@@ -195,9 +204,16 @@ class Model:
         if labels.dtype.kind == "f" and out == (1,):
             return labels.astype(self.dtype)[None, :]
         classes = max(2, out[0])
-        if labels.dtype.kind not in "bui" or (out != (1,) or self.classifies) and not _in_range(labels, classes):
+        if labels.dtype.kind not in "bui" or ((out != (1,) or self.classifies) and not _in_range(labels, classes)):
             raise ModelInputError(f"expected labels from 0 to {classes - 1}, the model's classes")
         return labels
+
+    def batch_in(self, images: Array, labels: Array | None) -> tuple[Array, Array]:
+        """Return the input and the target of a batch to learn from, which has one image at least."""
+        x = self.images_in(images)
+        if not x.size:
+            raise ModelInputError("expected one image or more, got none")
+        return x, self.targets_in(labels, x)
 
     def predict(self, images: Array) -> Array:
         """Return the head's outputs (N, classes), in evaluation mode; (N, c, h, w) when they are images."""
@@ -231,9 +247,8 @@ class Model:
         gradients : dict of str to Array
             By parameter name, in layer order, and ``"input"`` of shape (N, C, H, W).
         """
-        x = self.images_in(images)
-        ctx = Context(training=True, seed=self.config.seed)
-        loss, dx, grads = self.backpropagate(x, self.targets_in(labels, x), ctx)
+        x, target = self.batch_in(images, labels)
+        loss, dx, grads = self.backpropagate(x, target, Context(training=True, seed=self.config.seed))
         named = {f"{node}.{key}": value for node, own in grads.items() for key, value in own.items()}
         return loss, named | {INPUT: np.moveaxis(dx, -1, 0)}
 

@@ -18,7 +18,7 @@ Squire & Trapp 1998, *Using Complex Variables to Estimate Derivatives of Real Fu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -27,11 +27,14 @@ import numpy as np
 from cnnbp_cli.core.graph import INPUT
 from cnnbp_cli.core.rng import generator
 from cnnbp_cli.core.types import Array, Context, Params
-from cnnbp_cli.model import Model
+from cnnbp_cli.model import Model, ModelInputError
 
 STEP = 1e-30
-NOISE = 64 * np.finfo(np.float64).eps
-"""Times the largest gradient and the largest change that meet: differences below are rounding."""
+NOISE = 1024 * np.finfo(np.float64).eps
+"""Times the largest gradient and change that meet in one layer: differences below are rounding. Derivatives are
+differences themselves, such as 1 - y of a sigmoid, and a normalisation may divide their rounding by √epsilon."""
+UNDERFLOW = np.finfo(np.float64).tiny / STEP
+"""Times `STEP`, derivatives below this lose their digits."""
 
 Status = Literal["ok", "kink", "noise", "wrong"]
 _SEVERITY: list[Status] = ["ok", "noise", "kink", "wrong"]
@@ -141,11 +144,11 @@ def gradcheck(
 
     Raises
     ------
-    ValueError
-        When there is no such layer or parameter.
+    ModelInputError
+        When there is no such layer or parameter, or no image, or when labels do not fit.
     """
-    x = model.images_in(images).astype(np.float64)
-    target = model.targets_in(labels, x)
+    x, target = model.batch_in(images, labels)
+    x = x.astype(np.float64)
     if target.dtype.kind == "f":
         target = target.astype(np.float64)
     has_modes = any(layer.type == "dropout" or layer.state for _, layer in model.graph.layers())
@@ -163,13 +166,13 @@ def gradcheck(
 
 def _chosen(names: list[str], layer: str | None, parameter: str | None) -> list[str]:
     if parameter is not None and parameter not in names:
-        raise ValueError(f"there is no parameter {parameter!r}; expected one of: {', '.join(names)}")
+        raise ModelInputError(f"there is no parameter {parameter!r}; expected one of: {', '.join(names)}")
     chosen = [parameter] if parameter is not None else names
     if layer is not None:
         chosen = [name for name in chosen if name.rpartition(".")[0] == layer or name == layer == INPUT]
         if not chosen:
             layers = dict.fromkeys(name.rpartition(".")[0] or name for name in names)
-            raise ValueError(f"there is no parameter in a layer {layer!r}; expected one of: {', '.join(layers)}")
+            raise ModelInputError(f"there is no parameter in a layer {layer!r}; expected one of: {', '.join(layers)}")
     return chosen
 
 
@@ -192,7 +195,7 @@ class _Pass:
         dx, grads = self.graph.backward(self.params, tape, dz, self.ctx, self.flows.__setitem__)
         assert dx is not None
         self.gradients = {f"{node}.{key}": g for node, own in grads.items() for key, g in own.items()} | {INPUT: dx}
-        self.largest_flow = max(float(np.linalg.norm(flow)) for flow in self.flows.values())
+        self.flow_norms = {name: float(np.linalg.norm(flow)) for name, flow in self.flows.items()}
 
     def compare(self, name: str, direction: Array, index: tuple[int, ...] | None) -> _Comparison:
         """Compare the two derivatives of the loss along a direction in one tensor."""
@@ -205,20 +208,30 @@ class _Pass:
             params = self.params[node] | {key: self.params[node][key] + step}
             at, layer = next((n, layer) for n, layer in self.graph.layers() if n.name == node)
             y, _ = layer.forward(params, self.values[at.inputs[0]], self.ctx.at(node))
-            changed = {node: y}
+            changed = {node: self.values[node] + 1j * y.imag}
         changed = self.graph.rerun(self.params, self.values, changed, self.ctx)
         z = changed.get(self.graph.output, self.values[self.graph.output])
         loss_sum, _ = self.loss.forward(z, self.target)
-        change = changed[start].imag / STEP
-        largest_change = max(float(np.linalg.norm(y.imag)) for y in changed.values()) / STEP
         return _Comparison(
             analytic=float((self.gradients[name] * direction).sum()),
             numeric=float(np.imag(loss_sum)) / STEP / self.count,
-            scale=float(np.abs(self.flows[start] * change).sum()),
-            noise=NOISE * self.largest_flow * largest_change,
+            scale=float(np.abs(self.flows[start] * (changed[start].imag / STEP)).sum()),
+            noise=NOISE * self._largest_meeting(start, changed) + UNDERFLOW,
             index=index,
             mode=self.mode,
         )
+
+    def _largest_meeting(self, start: str, changed: Mapping[str, Array]) -> float:
+        """Return the largest product of a layer's change at the input and its gradient at the output.
+
+        A layer's rounding is relative to this product, and not to the derivative, which may be far smaller.
+        """
+        changes = {name: float(np.linalg.norm(y.imag / STEP)) for name, y in changed.items()}
+        meetings = [changes[start] * self.flow_norms[start], changes.get(self.graph.output, 0.0) / self.count]
+        for node in self.graph.nodes:
+            if node.name in changes and node.name != start:
+                meetings.append(max(changes.get(name, 0.0) for name in node.inputs) * self.flow_norms[node.name])
+        return max(meetings)
 
 
 def _check(
@@ -239,6 +252,8 @@ def _check(
         return _SEVERITY.index(comparison.status(tolerance)), comparison.error
 
     worst = max(found, key=badness)
+    if worst.index is None and worst.status(tolerance) == "wrong":
+        found.append(_locate(name, next(one for one in passes if one.mode == worst.mode), seed))
     worst_single = max((c for c in found if c.index is not None), key=badness, default=None)
     public = (shape[-1], *shape[:-1]) if name == INPUT else shape
     return ParameterCheck(
@@ -269,6 +284,23 @@ def _probes(
         index = tuple(int(i) for i in np.unravel_index(flat, shape))
         direction[index] = 1.0
         yield direction, index
+
+
+def _locate(name: str, one: _Pass, seed: int) -> _Comparison:
+    """Find an element that is wrong, by halving: go on with the half along which the derivatives differ more."""
+    shape = one.gradients[name].shape
+    weights = generator(seed, "gradcheck", name, "locate").normal(size=shape)
+    suspects = np.arange(weights.size)
+
+    def along(chosen: Array) -> _Comparison:
+        direction = np.zeros(shape)
+        direction.flat[chosen] = weights.flat[chosen]
+        return one.compare(name, direction, tuple(int(i) for i in np.unravel_index(chosen[0], shape)))
+
+    while len(suspects) > 1:
+        halves = np.array_split(suspects, 2)
+        suspects = max(halves, key=lambda half: abs(along(half).analytic - along(half).numeric))
+    return along(suspects)
 
 
 def _public_index(name: str, index: tuple[int, ...]) -> list[int]:
