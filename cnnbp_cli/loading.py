@@ -46,7 +46,8 @@ def load_checkpoint(path: Path, overrides: Sequence[str] = ()) -> Model:
     checkpoint = Checkpoint.read(path)
     model = build(parse_config(checkpoint.config, overrides, label=str(path)))
     try:
-        model.set_parameters({name: value.astype(model.dtype) for name, value in checkpoint.parameters.items()})
+        values = {name: value.astype(model.dtype) for name, value in checkpoint.parameters.items()}
+        model.set_parameters(values, complete=True)
     except ValueError as error:
         raise CheckpointError(f"{path}: does not fit the model: {error}") from None
     model.normalization = Normalization.from_dict(checkpoint.normalization)

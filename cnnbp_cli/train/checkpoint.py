@@ -108,7 +108,9 @@ class Checkpoint:
                 group, _, rest = name.partition("/")
                 groups[group][rest] = value
             checkpoint = cls(header["config"], header["progress"], header["normalization"], **groups)
-        except (KeyError, TypeError, ValueError):
+            if [type(value) for value in (checkpoint.config, checkpoint.progress)] != [str, dict]:
+                raise TypeError
+        except (KeyError, TypeError, ValueError, RecursionError):
             raise CheckpointError(f"{path}: is not a checkpoint of cnnbp") from None
         if made_by != FORMAT:
             raise CheckpointError(f"{path}: is a checkpoint of format {made_by}, this version reads format {FORMAT}")

@@ -37,7 +37,7 @@ class PerClass:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The figures of a split; all but `loss` and `count` are None when the model does not classify.
+    """The figures of a split; all but `loss` and `count` are None where model or split have no classes.
 
     Attributes
     ----------
@@ -89,7 +89,7 @@ def evaluate(
     first, last = (len(split) * k // workers.size for k in (workers.rank, workers.rank + 1))
     ctx = Context(arrays=Workspace())
     loss = model.loss_function
-    confusion = np.zeros((model.classes, model.classes), np.int64) if model.classifies else None
+    confusion = np.zeros((model.classes, model.classes), np.int64) if model.classifies and split.has_classes else None
     total = np.zeros(2)  # the summed loss, and what to divide it by
     for start in range(first, last, batch_size):
         chosen = slice(start, min(start + batch_size, last))

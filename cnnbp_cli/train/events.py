@@ -123,14 +123,14 @@ class StoppedEarly:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NonFinite:
-    """A value became NaN or infinite, so the run stopped before it spoilt the parameters.
+    """A value became NaN or infinite, so the run stopped; what was saved before is good.
 
     Attributes
     ----------
     step : int
         Counted from 1.
     layer : str
-        The first layer, in the order of computation, whose values went bad, or ``"loss"``.
+        The first layer, in the order of computation, whose values went bad; or ``"input"``, or ``"loss"``.
     where : str
         ``"parameters"``, ``"output"``, ``"loss"`` or ``"gradient"``: what of it went bad.
     loss : float

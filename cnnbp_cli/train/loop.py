@@ -65,9 +65,9 @@ def fit(
     if model.classifies:
         check_labels(data, model.classes)
     model.normalization = data.normalization
-    directory = None
-    if run is not None:
-        directory = RunDirectory.create(Path(run), to_yaml(model.config), resume=resume)
+    directory = None if run is None else RunDirectory(Path(run))
+    if directory is not None:
+        directory.require_free(resume=resume)
     job = Job(model, data, directory, resume and directory is not None, norms_of, norms_every)
     try:
         yield from _on_workers(job, planned_workers(model, len(data.train)), stop or (lambda: False))
@@ -106,6 +106,7 @@ def _logged(trainer: Trainer) -> Iterator[Event]:
     if trainer.directory is None:
         yield from trainer.events()
         return
+    trainer.directory.create(to_yaml(trainer.model.config))  # not before the trainer could resume
     with RunLog(trainer.directory, since=trainer.state.step) as log:
         for event in trainer.events():
             log.write(event)

@@ -10,7 +10,7 @@ from typing import Any
 
 from cnnbp_cli.errors import UserError
 from cnnbp_cli.train.checkpoint import Checkpoint, CheckpointError
-from cnnbp_cli.train.events import EpochDone, Event, StepDone, to_dict
+from cnnbp_cli.train.events import EpochDone, Event, RunFinished, StepDone, to_dict
 
 KEPT = 3  # checkpoints besides the best one
 
@@ -51,26 +51,26 @@ class RunDirectory:
     def best(self) -> Path:
         return self.path / "checkpoints" / "best.npz"
 
-    @classmethod
-    def create(cls, path: Path, config: str, *, resume: bool = False) -> RunDirectory:
+    def require_free(self, *, resume: bool) -> None:
+        """Raise `RunError` when the folder holds a run already, and nobody means to resume it."""
+        if self.config.exists() and not resume:
+            raise RunError(
+                f"{self.path}: holds a run already; continue it with --resume, or choose another folder with --out"
+            )
+
+    def create(self, config: str) -> None:
         """Make the folder and write the complete config into it.
 
         Raises
         ------
         RunError
-            When it holds a run already and `resume` is false, or when it cannot be written.
+            When it cannot be written.
         """
-        run = cls(path)
-        if run.config.exists() and not resume:
-            raise RunError(
-                f"{path}: holds a run already; continue it with --resume, or choose another folder with --out"
-            )
         try:
-            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
-            run.config.write_text(config, encoding="utf-8")
+            self.best.parent.mkdir(parents=True, exist_ok=True)
+            self.config.write_text(config, encoding="utf-8")
         except OSError as error:
-            raise RunError(f"{path}: the run directory cannot be written: {error.strerror or error}") from None
-        return run
+            raise RunError(f"{self.path}: the run directory cannot be written: {error.strerror or error}") from None
 
     @classmethod
     def next_under(cls, parent: Path, name: str) -> Path:
@@ -87,9 +87,9 @@ class RunDirectory:
     def save(self, checkpoint: Checkpoint, step: int, *, best: bool) -> Path:
         """Save a checkpoint, as the best too if it is, and drop those that are too old."""
         path = self.path / "checkpoints" / f"step-{step:08d}.npz"
-        checkpoint.save(path)
-        if best:
+        if best:  # first: a crash in between must not leave a step behind whose best is not there
             checkpoint.save(self.best)
+        checkpoint.save(path)
         for old in self.checkpoints()[KEPT:]:
             old.unlink(missing_ok=True)
         return path
@@ -138,14 +138,14 @@ class RunLog:
     """
 
     def __init__(self, run: RunDirectory, since: int = 0) -> None:
-        _keep_until(run.events, since)
-        _keep_metrics_until(run.metrics, since)
-        self._events = run.events.open("a", encoding="utf-8")
-        fresh = not run.metrics.exists()
-        self._metrics = run.metrics.open("a", encoding="utf-8", newline="")
+        kept = _until(since, read_events(run.path)) if since and run.events.exists() else []
+        self._events = run.events.open("w", encoding="utf-8")
+        self._metrics = run.metrics.open("w", encoding="utf-8", newline="")
         self._table = csv.DictWriter(self._metrics, METRICS, extrasaction="ignore")
-        if fresh:
-            self._table.writeheader()
+        self._table.writeheader()
+        for record in kept:
+            self._append(record)
+        self._flush()
 
     def __enter__(self) -> RunLog:
         return self
@@ -158,13 +158,18 @@ class RunLog:
 
     def write(self, event: Event) -> None:
         """Append one event; all but steps are flushed at once."""
-        record = to_dict(event)
-        self._events.write(json.dumps(record) + "\n")
-        if isinstance(event, EpochDone):
-            self._table.writerow(record)
-            self._metrics.flush()
+        self._append(to_dict(event))
         if not isinstance(event, StepDone):
-            self._events.flush()
+            self._flush()
+
+    def _append(self, record: dict[str, Any]) -> None:
+        self._events.write(json.dumps(record) + "\n")
+        if record["event"] == EpochDone.event:
+            self._table.writerow(record)
+
+    def _flush(self) -> None:
+        self._events.flush()
+        self._metrics.flush()
 
 
 def read_events(run: Path) -> list[dict[str, Any]]:
@@ -193,19 +198,5 @@ def read_events(run: Path) -> list[dict[str, Any]]:
     return events
 
 
-def _keep_until(path: Path, step: int) -> None:
-    if path.exists():
-        kept = [
-            event for event in read_events(path.parent) if event.get("step", 0) <= step and event["event"] != "finished"
-        ]
-        path.write_text("".join(json.dumps(event) + "\n" for event in kept if step), encoding="utf-8")
-
-
-def _keep_metrics_until(path: Path, step: int) -> None:
-    if path.exists():
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row["step"] and int(row["step"]) <= step]
-        with path.open("w", encoding="utf-8", newline="") as file:
-            table = csv.DictWriter(file, METRICS)
-            table.writeheader()
-            table.writerows(rows)
+def _until(step: int, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [event for event in events if event.get("step", 0) <= step and event["event"] != RunFinished.event]

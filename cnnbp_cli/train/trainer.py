@@ -15,6 +15,7 @@ from time import perf_counter
 import numpy as np
 
 from cnnbp_cli.config.write import to_yaml
+from cnnbp_cli.core.graph import INPUT
 from cnnbp_cli.core.optim import Step, Updater, chain, clip_by_global_norm
 from cnnbp_cli.core.schedules import LinearWarmup, Progress, ReduceOnPlateau
 from cnnbp_cli.core.types import Array, Context, Workspace
@@ -39,6 +40,9 @@ from cnnbp_cli.train.events import (
 )
 from cnnbp_cli.train.run import RunDirectory, RunError
 from cnnbp_cli.train.statistics import Statistic, layer_norms
+
+Look = Callable[..., None]
+"""Called with a layer's name, what of it is shown, and the arrays."""
 
 quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
 """Bad values are found and reported by `NonFinite`; NumPy's warnings would only come before it."""
@@ -121,6 +125,7 @@ class Trainer:
         model.move_to(workers.vector)
         self.config = model.config.train
         self.seed = model.config.seed
+        self.classifies = model.classifies and self.data.train.has_classes
         self.state = RunState()
         self.steps_per_epoch = math.ceil(len(self.data.train) / self.config.batch_size)
         self.total_steps = min(self.steps_per_epoch * self.config.epochs, self.config.max_steps or 10**18)
@@ -228,7 +233,7 @@ class Trainer:
         z, tape = model.graph.forward(model.params, x, ctx, None if watched is None else watched.__setitem__)
         target = model.targets_in(labels, x)
         loss_sum, residuals = loss.forward(z, target)
-        right = float((predicted_classes(z) == labels).sum()) if model.classifies else 0.0
+        right = float((predicted_classes(z) == labels).sum()) if self.classifies else 0.0
         count = loss.count(z) // max(1, last - first) * n  # of all workers together
         dz = loss.backward(residuals) / count
         _, grads = model.graph.backward(model.params, tape, dz, ctx)
@@ -238,12 +243,14 @@ class Trainer:
         loss_sum, right, squares = self.workers.all_reduce(own_sums).tolist()
         mean_loss, grad_norm = loss_sum / count, math.sqrt(squares) if squares >= 0 else math.nan
         if not (math.isfinite(mean_loss) and math.isfinite(grad_norm)):
-            return self._non_finite(x, dz, ctx, mean_loss)
+            return self._non_finite(mean_loss, lambda watch: self._repeat(x, dz, ctx, mean_loss, watch))
         model.set_state(model.graph.next_state(model.params, tape))
-        rate = self._learning_rate(epoch)
+        rate = self._learning_rate(epoch, state.step)
         before = model.vector.copy() if self._wants_norms("update", "ratio") else model.vector
         self.updater.update(model.vector[self.share], gradient, Step(state.step + 1, rate, grad_norm))
         self.workers.barrier()
+        if not _all_finite(*(value for own in model.params.values() for value in own.values())):
+            return self._non_finite(mean_loss, lambda watch: None)
         state.step += 1
         seconds = perf_counter() - started
         state.loss_sum += loss_sum
@@ -258,7 +265,7 @@ class Trainer:
             step=state.step,
             epoch=epoch + 1,
             loss=mean_loss,
-            accuracy=right / n if model.classifies else None,
+            accuracy=right / n if self.classifies else None,
             learning_rate=rate,
             grad_norm=grad_norm,
             seconds=seconds,
@@ -269,41 +276,39 @@ class Trainer:
     def _wants_norms(self, *statistics: Statistic) -> bool:
         return self.norms_of in statistics and (self.state.step + 1) % self.norms_every == 0
 
-    def _learning_rate(self, epoch: int) -> float:
+    def _learning_rate(self, epoch: int, step: int) -> float:
         schedule = self.config.schedule
         inner = schedule.then if isinstance(schedule, LinearWarmup) else schedule
         history: list[float] = []
         if isinstance(inner, ReduceOnPlateau):
             history = [figures[inner.monitor] or 0.0 for figures in self.state.history]
-        progress = Progress(self.state.step, self.steps_per_epoch, self.total_steps, epoch, history)
+        progress = Progress(step, self.steps_per_epoch, self.total_steps, epoch, history)
         return schedule.learning_rate(self.config.optimizer.learning_rate, progress)
 
-    def _non_finite(self, x: Array, dz: Array, ctx: Context, loss: float) -> NonFinite:
-        """Go through the step once more and find the first array that went bad."""
-        model, bad = self.model, None
-        for node, params in model.params.items():
-            if not all(np.isfinite(value).all() for value in params.values()):
-                bad = bad or (node, "parameters")
+    def _non_finite(self, loss: float, repeat: Callable[[Look], None]) -> NonFinite:
+        """Name the first array that went bad, on any of the workers; all of them look at the same arrays."""
+        places: dict[tuple[str, str], bool] = {}  # in the order of computation
 
-        def watch(where: str) -> Callable[[str, Array], None]:
-            def look(name: str, array: Array) -> None:
-                nonlocal bad
-                if bad is None and not np.isfinite(array).all():
-                    bad = (name, where)
+        def look(name: str, where: str, *arrays: Array) -> None:
+            places[name, where] = places.get((name, where), False) or not _all_finite(*arrays)
 
-            return look
-
-        _, tape = model.graph.forward(model.params, x, ctx, watch("output"))
-        if bad is None and not math.isfinite(loss):
-            bad = ("loss", "loss")
-        if bad is None:
-            _, grads = model.graph.backward(model.params, tape, dz, ctx, watch("gradient"))
-            for name, gradient in model.layout.by_layer(model.layout.vector(grads, model.dtype)):
-                if bad is None and not np.isfinite(gradient).all():
-                    bad = (name, "gradient")
-        layer, where = bad or ("all layers together", "gradient")
+        for node, params in self.model.params.items():
+            look(node, "parameters", *params.values())
+        repeat(look)
+        bad = self.workers.all_reduce(np.array([*places.values(), True], np.int64))
+        layer, where = [*places, ("all layers together", "gradient")][int(np.flatnonzero(bad)[0])]
         checkpoint = _text(self.last_checkpoint)
         return NonFinite(step=self.state.step + 1, layer=layer, where=where, loss=loss, checkpoint=checkpoint)
+
+    def _repeat(self, x: Array, dz: Array, ctx: Context, loss: float, look: Look) -> None:
+        """Go through a step once more and show every array of it."""
+        model = self.model
+        look(INPUT, "output", x)
+        _, tape = model.graph.forward(model.params, x, ctx, lambda name, y: look(name, "output", y))
+        look("loss", "loss", np.array(loss))
+        _, grads = model.graph.backward(model.params, tape, dz, ctx, lambda name, dy: look(name, "gradient", dy))
+        for name, own in grads.items():
+            look(name, "gradient", *own.values())
 
     # ------------------------------------------------------------------ epochs and the end
 
@@ -315,10 +320,10 @@ class Trainer:
             epoch=epoch + 1,
             step=state.step,
             train_loss=state.loss_sum / state.loss_count,
-            train_accuracy=state.right / state.seen if self.model.classifies else None,
+            train_accuracy=state.right / state.seen if self.classifies else None,
             validation_loss=validation.loss if validation else None,
             validation_accuracy=validation.accuracy if validation else None,
-            learning_rate=self._learning_rate(epoch),
+            learning_rate=self._learning_rate(epoch, state.step - 1),
             seconds=state.seconds,
             images_per_second=state.seen / max(state.seconds, 1e-9),
         )
@@ -346,7 +351,7 @@ class Trainer:
             return False
         value = self._oriented(monitor, value)
         best, margin = self.state.best, stopping.min_delta if stopping else 0.0
-        if best is None or value < best - margin:
+        if not math.isnan(value) and (best is None or value < best - margin):
             self.state.best, self.state.stale = value, 0
             self.best_parameters = self.model.parameters()
             return True
@@ -406,7 +411,7 @@ class Trainer:
             return
         path, checkpoint = found
         try:
-            self.model.set_parameters(checkpoint.parameters)
+            self.model.set_parameters(checkpoint.parameters, complete=True)
             self.updater.load_state_dict({name: whole[self.share] for name, whole in checkpoint.optimizer.items()})
             self.state = RunState(**checkpoint.progress)
             if self.directory.best.exists():
@@ -424,6 +429,10 @@ def square_norm(vector: Array) -> float:
     if math.isinf(squares):
         return float(np.square(vector, dtype=np.float64).sum())
     return squares
+
+
+def _all_finite(*arrays: Array) -> bool:
+    return all(bool(np.isfinite(array).all()) for array in arrays)
 
 
 def _text(path: Path | None) -> str | None:
