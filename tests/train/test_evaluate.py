@@ -1,0 +1,184 @@
+"""Evaluation against counting one image at a time."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from cnnbp_cli.data.split import Split
+from cnnbp_cli.model import ModelInputError
+from cnnbp_cli.train.evaluate import evaluate
+from cnnbp_cli.train.loop import fit
+
+
+def slow_figures(p, labels, classes):
+    """Accuracy, confusion, precision and recall, by going through the images."""
+    confusion = [[0] * classes for _ in range(classes)]
+    for row, label in zip(p, labels, strict=True):
+        called = int(max(range(len(row)), key=lambda k: row[k])) if len(row) > 1 else int(row[0] > 0.5)
+        confusion[int(label)][called] += 1
+    right = sum(confusion[k][k] for k in range(classes))
+    precision, recall = [], []
+    for k in range(classes):
+        called = sum(confusion[j][k] for j in range(classes))
+        true = sum(confusion[k])
+        precision.append(confusion[k][k] / called if called else None)
+        recall.append(confusion[k][k] / true if true else None)
+    return right / len(labels), confusion, precision, recall
+
+
+def wide(setup, classes, *overrides):
+    """Return a model of several classes whose data use but a few of them."""
+    model, data = setup(f"model.layers.last.units={classes}", "data.test=57", *overrides)
+    model.normalization = data.normalization
+    rng = np.random.default_rng(classes)
+    for name in ("last.weight", "last.bias"):
+        model.set_parameters({name: rng.normal(size=model.parameters()[name].shape).astype(model.dtype)})
+    return model, data.test
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+@pytest.mark.parametrize("batch_size", [1, 10, 57, 256])
+def test_classification(setup, classes, batch_size):
+    model, split = wide(setup, classes, "dtype=float64")
+    found = evaluate(model, split, batch_size=batch_size)
+    p = model.predict(split.images)
+    accuracy, confusion, precision, recall = slow_figures(p, split.labels, classes)
+    assert found.count == 57
+    assert found.accuracy == accuracy
+    assert found.confusion == confusion
+    assert [one.label for one in found.per_class] == list(range(classes))
+    assert [one.precision for one in found.per_class] == precision
+    assert [one.recall for one in found.per_class] == recall
+    assert [one.count for one in found.per_class] == [int((split.labels == k).sum()) for k in range(classes)]
+    losses = [-math.log(row[label]) for row, label in zip(p, split.labels, strict=True)]
+    assert found.loss == pytest.approx(math.fsum(losses) / 57, rel=1e-12)
+    assert found.loss == pytest.approx(model.loss(split.images, split.labels), rel=1e-12)
+
+
+def test_json_keys(setup):
+    model, split = wide(setup, 3)
+    record = json.loads(json.dumps(evaluate(model, split).to_dict(), allow_nan=False))
+    assert set(record) == {"loss", "accuracy", "count", "per_class", "confusion"}
+    assert set(record["per_class"][0]) == {"label", "precision", "recall", "count"}
+    assert record["per_class"][2]["recall"] is None  # the bars have two classes only
+
+
+def test_one_sigmoid_unit_says_yes_or_no(setup):
+    model, split = wide(setup, 1, "model.head=sigmoid", "dtype=float64")
+    found = evaluate(model, split)
+    p = model.predict(split.images)
+    accuracy, confusion, precision, recall = slow_figures(p, split.labels, 2)
+    assert (found.accuracy, found.confusion) == (accuracy, confusion)
+    assert [(one.precision, one.recall) for one in found.per_class] == list(zip(precision, recall, strict=True))
+    y = split.labels
+    expected = -(y * np.log(p[:, 0]) + (1 - y) * np.log(1 - p[:, 0])).mean()
+    assert found.loss == pytest.approx(expected, rel=1e-12)
+
+
+def test_evaluation_is_in_evaluation_mode_and_changes_nothing(setup):
+    model, split = wide(setup, 2, "model.layers.dropout_1.rate=0.9")
+    before = model.parameters()
+    assert evaluate(model, split) == evaluate(model, split)
+    for name, value in model.parameters().items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+def predictions(model, data):
+    """Return the outputs for the test images; floats go in as they come out of the normalisation."""
+    return model.predict(data.normalization.apply(data.test.images, np.float64))
+
+
+def npz(tmp_path, labels, count=30):
+    rng = np.random.default_rng(0)
+    path = tmp_path / "data.npz"
+    images = rng.normal(size=(count, 6, 6))
+    np.savez(path, x_train=images, y_train=labels, x_test=images[:11], y_test=labels[:11])
+    return f"data={{source: npz, path: {path}}}"
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_regression(setup, tmp_path, outputs):
+    """Targets are floats: the loss is the mean over images and outputs, and there is no accuracy."""
+    shape = (30,) if outputs == 1 else (30, outputs)
+    source = npz(tmp_path, np.random.default_rng(1).normal(size=shape))
+    model, data = setup(source, "model.head=none", f"model.layers.last.units={outputs}", "dtype=float64")
+    model.normalization = data.normalization
+    found = evaluate(model, data.test)
+    errors = predictions(model, data) - data.test.labels.reshape(11, outputs)
+    assert found.loss == pytest.approx((errors**2).mean(), rel=1e-12)
+    assert (found.accuracy, found.per_class, found.confusion, found.count) == (None, None, None, 11)
+    events = list(fit(model, data))
+    assert events[1].accuracy is None
+    assert events[-1].test_loss < found.loss
+    assert (events[-1].test_accuracy, events[-1].train_accuracy) == (None, None)
+
+
+@pytest.mark.parametrize("units", [1, 3])
+def test_soft_targets_of_a_sigmoid_have_no_accuracy(setup, tmp_path, units):
+    """Each unit is a question of its own, with an answer between 0 and 1."""
+    shape = (30,) if units == 1 else (30, units)
+    source = npz(tmp_path, np.random.default_rng(1).uniform(size=shape))
+    model, data = setup(source, "model.head=sigmoid", f"model.layers.last.units={units}", "dtype=float64")
+    model.normalization = data.normalization
+    found = evaluate(model, data.test)
+    p, y = predictions(model, data), data.test.labels.reshape(11, units)
+    assert found.loss == pytest.approx(-(y * np.log(p) + (1 - y) * np.log(1 - p)).sum(1).mean(), rel=1e-12)
+    assert found.accuracy is None
+    events = list(fit(model, data))
+    assert events[1].accuracy is None
+    assert events[-1].test_accuracy is None
+    assert math.isfinite(events[-1].test_loss)
+
+
+def test_soft_targets_of_a_softmax_have_no_accuracy(setup, tmp_path):
+    y = np.random.default_rng(1).dirichlet([1, 1, 1], 30)
+    model, data = setup(npz(tmp_path, y), "model.layers.last.units=3", "dtype=float64")
+    model.normalization = data.normalization
+    found = evaluate(model, data.test)
+    assert found.loss == pytest.approx(-(y[:11] * np.log(predictions(model, data))).sum(1).mean(), rel=1e-12)
+    assert found.accuracy is None
+    assert list(fit(model, data))[-1].test_accuracy is None
+
+
+def test_numbers_of_classes_as_targets_of_regression(setup):
+    model, data = setup("model.head=none", "model.layers.last.units=1", "dtype=float64")
+    model.normalization = data.normalization
+    found = evaluate(model, data.test)
+    errors = predictions(model, data)[:, 0] - data.test.labels
+    assert found.loss == pytest.approx((errors**2).mean(), rel=1e-12)
+    assert found.accuracy is None
+
+
+def test_an_autoencoder(setup):
+    layers = "[{type: conv2d, filters: 1, kernel_size: 3, padding: same}, sigmoid]"
+    model, data = setup(
+        f"model={{input: [1, 6, 6], head: none, layers: {layers}}}", "data.normalize=unit", "dtype=float64"
+    )
+    model.normalization = data.normalization
+    assert model.target == "image"
+    found = evaluate(model, data.test)
+    errors = predictions(model, data) - data.test.images / 255
+    assert found.loss == pytest.approx((errors**2).mean(), rel=1e-12)
+    assert found.accuracy is None
+    events = list(fit(model, data))
+    assert events[1].accuracy is None
+    assert events[-1].test_loss < found.loss
+
+
+def test_an_untrained_model_needs_a_normalisation(setup):
+    model, data = setup()
+    with pytest.raises(ValueError, match=r"^the model does not know its normalisation: pass one$"):
+        evaluate(model, data.test)
+    assert evaluate(model, data.test, data.normalization).count == 20
+
+
+def test_labels_that_are_no_classes(setup):
+    model, data = setup()
+    split = Split(data.test.images, np.full(20, 2))
+    with pytest.raises(ModelInputError) as caught:
+        evaluate(model, split, data.normalization)
+    assert str(caught.value) == "expected labels from 0 to 1, the model's classes"
