@@ -24,6 +24,13 @@ VERDICT, BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 class Boundary(TyperGroup):
     """The root of the command line."""
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the options, all of them flags: off means False, where None would make Typer import pydantic."""
+        params: list[Any] = super().get_params(ctx)
+        for param in params:
+            param.default = param.default or False
+        return params
+
     def invoke(self, ctx: Any) -> Any:
         with boundary():
             return super().invoke(ctx)
@@ -36,8 +43,10 @@ def boundary() -> Iterator[None]:
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")  # a layer's name may be in any script
-        yield
-        sys.stdout.flush()
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
     except UserError as error:
         fail(error)
     except KeyboardInterrupt:

@@ -1,1 +1,57 @@
-def add_to(app): pass
+"""`cnnbp evaluate`: how good a trained model is."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from cnnbp_cli.cli.options import Format, OutputFormat, Trained, examples
+
+
+class Part(StrEnum):
+    """The splits of a data set."""
+
+    TEST = "test"
+    VALIDATION = "validation"
+    TRAIN = "train"
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(
+        epilog=examples(
+            "cnnbp evaluate runs/lenet5-1",
+            "cnnbp evaluate runs/lenet5-1 --min-accuracy 0.97",
+            "cnnbp evaluate runs/lenet5-1/checkpoints/best.npz --data other.yaml --format json",
+        )
+    )(evaluate)
+
+
+def evaluate(
+    trained: Trained,
+    data: Annotated[
+        str | None, typer.Option(metavar="CONFIG", help="Take the data of this config instead of the run's.")
+    ] = None,
+    split: Annotated[Part, typer.Option(help="Which images.")] = Part.TEST,
+    min_accuracy: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Leave with code 1 where the accuracy is below this share.")
+    ] = None,
+    format: OutputFormat = Format.TABLE,
+) -> None:
+    """Measure loss, accuracy, and which classes a trained model confuses."""
+    from cnnbp_cli.cli.boundary import VERDICT, fail
+    from cnnbp_cli.inspect.trained import load_trained, split_for
+    from cnnbp_cli.report.evaluate import render
+    from cnnbp_cli.report.terminal import note
+    from cnnbp_cli.report.text import percent
+    from cnnbp_cli.train.evaluate import evaluate as measure
+
+    model = load_trained(trained)
+    if min_accuracy is not None and not model.classifies:
+        fail(f"{trained}: --min-accuracy is for models that classify")
+    result = measure(model, split_for(model, split.value, data))
+    render(result, format.value)
+    if min_accuracy is not None and (result.accuracy or 0.0) < min_accuracy:
+        note(f"accuracy {percent(result.accuracy)} is below {percent(min_accuracy)}")
+        raise typer.Exit(VERDICT)

@@ -27,7 +27,7 @@ def how_many(text: str) -> int | str:
 def gradcheck(
     config: ConfigFile,
     overrides: Overrides = None,
-    batch: Annotated[int, typer.Option(min=1, help="Images: the first of the first training batch.")] = 8,
+    batch: Annotated[int, typer.Option(min=1, help="Images: the first of the first training batch.")] = 4,
     directions: Annotated[int, typer.Option(min=0, help="Random directions in each parameter tensor.")] = 3,
     elements: Annotated[
         str, typer.Option(metavar="N|all", help="Single elements of each tensor, drawn at random.")
@@ -45,8 +45,9 @@ def gradcheck(
     if directions == count == 0:
         raise typer.BadParameter("nothing to check: give --directions or --elements")
     from cnnbp_cli.cli.boundary import VERDICT
+    from cnnbp_cli.inspect.batch import first_batch
     from cnnbp_cli.inspect.gradcheck import gradcheck as check
-    from cnnbp_cli.loading import first_batch, load
+    from cnnbp_cli.loading import load
     from cnnbp_cli.report.gradcheck import render
 
     model = load(config, overrides or ())

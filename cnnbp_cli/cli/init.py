@@ -1,1 +1,43 @@
-def add_to(app): pass
+"""`cnnbp init`: a config to start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cnnbp_cli.cli.options import examples
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(epilog=examples("cnnbp init", "cnnbp init lenet5", "cnnbp init lenet5 mine.yaml"))(init)
+
+
+def init(
+    template: Annotated[
+        str | None, typer.Argument(metavar="[TEMPLATE]", help="Which config; without it, all are listed.")
+    ] = None,
+    file: Annotated[
+        str | None, typer.Argument(metavar="[FILE]", help="Where to write it, by default TEMPLATE.yaml; - prints it.")
+    ] = None,
+) -> None:
+    """Write a config to start from, or list those that there are."""
+    from cnnbp_cli.cli import templates
+    from cnnbp_cli.report.terminal import note
+
+    if template is None:
+        from cnnbp_cli.config.load import parse_config
+        from cnnbp_cli.inspect.summary import summary
+        from cnnbp_cli.report.templates import render
+
+        render([(one.name, summary(parse_config(one.text)), one.about) for one in templates.templates()])
+        return
+    chosen = templates.template(template)
+    if file == "-":
+        print(chosen.text, end="")
+        return
+    path = Path(file or f"{chosen.name}.yaml")
+    templates.write_new(path, chosen.text)
+    print(path)
+    note(f"next: cnnbp train {path}")

@@ -40,13 +40,15 @@ def train(
     """Train a network, save it as a run, and test it."""
     if resume and out is None:
         raise typer.BadParameter("names no run: add --out DIR", param_hint="--resume")
+    from contextlib import closing
+
     from cnnbp_cli.build import build
     from cnnbp_cli.cli.boundary import INTERRUPTED, VERDICT
     from cnnbp_cli.cli.interrupts import Interrupts
     from cnnbp_cli.config.load import load_config
     from cnnbp_cli.loading import load_data
     from cnnbp_cli.report.train import rendering
-    from cnnbp_cli.train.events import Interrupted, NonFinite
+    from cnnbp_cli.train.events import Event, Interrupted, NonFinite
     from cnnbp_cli.train.loop import fit
     from cnnbp_cli.train.run import RunDirectory
 
@@ -55,9 +57,19 @@ def train(
     loaded = load_config(config, [*(overrides or ()), *settings])
     model, data = build(loaded), load_data(loaded)
     run = out or RunDirectory.next_under(Path("runs"), loaded.name)
-    norms_of = "gradient" if grad_norms else None
+    last: Event | None = None
     with Interrupts() as stop, rendering(format.value, quiet=quiet) as render:
-        for event in fit(model, data, run=run, resume=resume, norms_of=norms_of, norms_every=every, stop=stop):
-            render(event)
-            if isinstance(event, NonFinite | Interrupted):
-                raise typer.Exit(VERDICT if isinstance(event, NonFinite) else INTERRUPTED)
+        events = fit(
+            model,
+            data,
+            run=run,
+            resume=resume,
+            norms_of="gradient" if grad_norms else None,
+            norms_every=every,
+            stop=stop,
+        )
+        with closing(events):  # type: ignore[type-var]
+            for last in events:
+                render(last)
+    if isinstance(last, NonFinite | Interrupted):
+        raise typer.Exit(VERDICT if isinstance(last, NonFinite) else INTERRUPTED)

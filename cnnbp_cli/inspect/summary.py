@@ -21,15 +21,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from math import ceil, prod
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from cnnbp_cli.build import build_graph
+from cnnbp_cli.config.schema import Config
 from cnnbp_cli.core.graph import INPUT, Graph, Node, trainable
-from cnnbp_cli.core.layers import ConvTranspose2d
+from cnnbp_cli.core.layers.conv import ConvTranspose2d
 from cnnbp_cli.core.types import Merge, Shape, pair
-
-if TYPE_CHECKING:
-    from cnnbp_cli.config.schema import Config
-    from cnnbp_cli.model import Model
+from cnnbp_cli.model import Model
 
 ITEM_BYTES = {"float32": 4, "float64": 8}
 
@@ -109,10 +108,10 @@ def summary(model: Model | Config) -> Summary:
     ConfigError
         When the shapes of a config do not fit.
     """
-    from cnnbp_cli.build import build_graph  # here, so that a graph can be described without the config package
-
-    config: Config = getattr(model, "config", model)
-    graph: Graph = model.graph if hasattr(model, "graph") else build_graph(config)  # type: ignore[union-attr]
+    if isinstance(model, Model):
+        config, graph = model.config, model.graph
+    else:
+        config, graph = model, build_graph(model)
     layers = describe(graph, ITEM_BYTES[config.dtype])
     return Summary(
         name=config.name,

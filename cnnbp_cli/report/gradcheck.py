@@ -39,13 +39,16 @@ def _table(report: GradcheckReport) -> None:
         Column("gradient to", text=True),
         Column("status", text=True, leaves=1),
         Column("relative\nerror", leaves=2),
-        Column("checked", leaves=5),
-        Column("shape", text=True, leaves=6),
-        Column("worst\nelement", text=True, leaves=7),
-        Column("analytic", leaves=3),
-        Column("numeric", leaves=4),
+        Column("checked", leaves=3),
+        Column("shape", text=True, leaves=4),
+        Column("worst\nelement", text=True, leaves=5),
     ]
-    show(columns, [_row(check) for check in report.parameters])
+    rows = [_row(check) for check in report.parameters]
+    if any(check.status != "ok" for check in report.parameters):
+        columns += [Column("analytic", leaves=6), Column("numeric", leaves=7)]
+        for row, check in zip(rows, report.parameters, strict=True):
+            row += [f"{check.analytic:.6e}", f"{check.numeric:.6e}"]
+    show(columns, rows)
     line()
     for status in dict.fromkeys(check.status for check in report.parameters):
         if status in MEANINGS:
@@ -68,6 +71,4 @@ def _row(check: ParameterCheck) -> list[str | tuple[str, str]]:
         count(check.checked),
         shape(check.shape),
         index,
-        f"{check.analytic:.6e}",
-        f"{check.numeric:.6e}",
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import chain
 from math import isfinite, log10
 
@@ -22,8 +22,8 @@ SCALE = ((-6.0, "magenta"), (-4.0, "blue"), (-2.0, "cyan"), (0.0, "green"), (2.0
 """The style of a magnitude below each power of ten."""
 
 
-def render(rows: Iterable[NormRow], format: str, of: Statistic | None) -> None:
-    """Write rows as they come; `of` is None where it is not known what a run recorded."""
+def render(rows: Iterable[NormRow], format: str, of: Statistic) -> None:
+    """Write rows as they come."""
     if format == "json":
         for row in rows:
             write_json_line(row.to_dict())
@@ -47,11 +47,11 @@ class NormTable:
 
     Parameters
     ----------
-    of : Statistic or None
+    of : Statistic
         What the numbers are, for the title.
     """
 
-    def __init__(self, of: Statistic | None) -> None:
+    def __init__(self, of: Statistic) -> None:
         self._of = of
         self._table: Table | None = None
         self._columns: list[Column] = []
@@ -81,8 +81,7 @@ class NormTable:
             self._page, self._written = [], True
 
     def _start(self, layers: list[str]) -> None:
-        if self._of:
-            line(f"{self._of} norms: {DEFINITIONS[self._of]}", "bold")
+        line(f"{self._of}: {DEFINITIONS[self._of]}", "bold")
         _legend()
         self._columns = [Column("step", width=5), Column("loss", leaves=1, width=8)]
         self._columns.append(Column("whole\ngradient", leaves=2, width=8))
@@ -110,5 +109,3 @@ def _legend() -> None:
             text.append(f"<1e{limit:+03.0f}  " if isfinite(limit) else "larger", style)
         text.plain = plain(text.plain, out.file)  # type: ignore[arg-type]
         out.print(text)
-
-

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cnnbp_cli.report.terminal import console, note
 from cnnbp_cli.report.text import count, duration, figure, percent
@@ -16,8 +16,9 @@ from cnnbp_cli.train.events import EpochDone, Event, Interrupted, NonFinite, Run
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
-QUICKEST = 0.1  # seconds between two updates of the bar
-SHARE = 0.01  # of the time, at most, goes into drawing
+QUICKEST, SLOWEST = 0.15, 0.5  # seconds between two updates of the bar
+SHARE = 0.01  # of the time goes into drawing it, if a draw does not take longer than 5 ms
+BAR = 12  # columns that the bar keeps at least
 LINE_EVERY = 10.0  # seconds between two lines of a log within an epoch
 
 
@@ -98,12 +99,12 @@ class Live(Silence):
     def _draw(self) -> None:
         started = perf_counter()
         so_far = self._so_far
-        text = so_far.fitting(self._console.width - 15)
-        self._bar.start()
+        text = so_far.fitting(self._console.width - BAR)
         self._bar.update(self._task, completed=so_far.step, total=so_far.total_steps, description=text)
+        self._bar.start()
         self._bar.refresh()
         now = perf_counter()
-        self._next_update = now + max(QUICKEST, (now - started) / SHARE)
+        self._next_update = now + min(max((now - started) / SHARE, QUICKEST), SLOWEST)
 
     @contextmanager
     def aside(self) -> Iterator[None]:

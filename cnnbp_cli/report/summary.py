@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from cnnbp_cli.report.records import write_csv, write_json
@@ -26,17 +27,14 @@ def render(summary: Summary, format: str) -> None:
         _table(summary)
 
 
-def _records(summary: Summary) -> list[list[object]]:
-    rows: list[list[object]] = []
+def _records(summary: Summary) -> Iterator[list[object]]:
     for layer in summary.layers:
-        windows = layer.kernel and {
-            "kernel": layer.kernel.size,
-            "stride": layer.kernel.stride,
-            "dilation": layer.kernel.dilation,
-        }
-        values = {name: getattr(layer, name, None) for name in FIELDS} | (windows or {})
-        rows.append([*(" ".join(value) if name == "inputs" else value for name, value in values.items())])
-    return rows
+        windows = layer.kernel
+        values: dict[str, object] = {name: getattr(layer, name, None) for name in FIELDS}
+        values["inputs"] = " ".join(layer.inputs)
+        if windows:
+            values |= {"kernel": windows.size, "stride": windows.stride, "dilation": windows.dilation}
+        yield list(values.values())
 
 
 def _table(summary: Summary) -> None:

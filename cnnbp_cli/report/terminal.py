@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Literal, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,8 +53,12 @@ def console(stream: TextIO | None = None) -> Console:
     """Return a rich console for a stream, by default standard output: colours only where a person reads them."""
     from rich.console import Console
 
+    class Terminal(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # rich would leave with code 1, which is a verdict here
+
     stream = stream or sys.stdout
-    colours = "auto" if not os.environ.get("NO_COLOR") else None
-    return Console(
+    colours: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
+    return Terminal(
         file=stream, width=width(), color_system=colours, highlight=False, markup=False, emoji=False, soft_wrap=True
     )

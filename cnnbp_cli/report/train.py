@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from cnnbp_cli.inspect.gradnorms import NormRow
 from cnnbp_cli.report.gradnorms import NormTable
@@ -19,7 +20,7 @@ from cnnbp_cli.train.run import METRICS
 def rendering(format: str, *, quiet: bool) -> Iterator[Callable[[Event], None]]:
     """Render events until the block ends: results on standard output, progress on standard error."""
     watch = progress(quiet=quiet, results_are_table=format == "table")
-    results = {"json": JsonLines, "csv": EpochRows, "table": Tables}[format]()
+    results: Results = Tables() if format == "table" else EpochRows() if format == "csv" else JsonLines()
 
     def render(event: Event) -> None:
         watch(event)
@@ -32,6 +33,14 @@ def rendering(format: str, *, quiet: bool) -> Iterator[Callable[[Event], None]]:
     finally:
         watch.close()
         results.close()
+
+
+class Results(Protocol):
+    """What a run comes to, written event by event."""
+
+    def wants(self, event: Event) -> bool: ...
+    def __call__(self, event: Event) -> None: ...
+    def close(self) -> None: ...
 
 
 class JsonLines:
@@ -47,7 +56,7 @@ class JsonLines:
         """Nothing is kept back."""
 
 
-class EpochRows(JsonLines):
+class EpochRows:
     """A row of CSV for each epoch, with the columns of the run's `metrics.csv`."""
 
     def __init__(self) -> None:
@@ -58,6 +67,9 @@ class EpochRows(JsonLines):
 
     def __call__(self, event: Event) -> None:
         write_csv_row([getattr(event, name) for name in METRICS])
+
+    def close(self) -> None:
+        """Nothing is kept back."""
 
 
 class Tables:

@@ -37,5 +37,4 @@ def _lines(verdict: Verdict) -> None:
     if verdict.error:
         note(complaint(verdict.error))
         return
-    assert verdict.layers is not None and verdict.parameters is not None
-    print(f"{verdict.config}: ok, {count(verdict.layers, 'layer')}, {count(verdict.parameters, 'parameter')}")
+    print(f"{verdict.config}: ok, {count(verdict.layers or 0, 'layer')}, {count(verdict.parameters or 0, 'parameter')}")

@@ -1,0 +1,60 @@
+"""A trained model from disk, and the images to try it on: what `evaluate` and `predict` start with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cnnbp_cli.config.load import load_config
+from cnnbp_cli.data.dataset import check_labels, load_dataset
+from cnnbp_cli.data.split import Split
+from cnnbp_cli.errors import UserError
+from cnnbp_cli.loading import load
+from cnnbp_cli.model import Model
+
+
+class TrainedError(UserError):
+    """Something that is no trained model, or images that there are none of."""
+
+
+def load_trained(path: Path) -> Model:
+    """Return the model of a run directory or a checkpoint.
+
+    Raises
+    ------
+    TrainedError
+        When `path` is something else.
+    RunError, CheckpointError
+        When it cannot be read.
+    """
+    if not path.exists():
+        raise TrainedError(f"{path}: does not exist; expected a run directory or a checkpoint")
+    if not path.is_dir() and path.suffix != ".npz":
+        raise TrainedError(f"{path}: is not a run directory or a checkpoint; `cnnbp train` makes them from a config")
+    return load(path)
+
+
+def split_for(model: Model, name: str, config: str | None = None) -> Split:
+    """Return a split of the data that the model was made for, or of those of another config.
+
+    Parameters
+    ----------
+    model : Model
+    name : {"train", "validation", "test"}
+    config : str, optional
+        The path of the other config.
+
+    Raises
+    ------
+    TrainedError
+        When the data have no such split.
+    ConfigError, DataError
+        When the config is wrong, or the data cannot be read or do not fit the model.
+    """
+    chosen = model.config if config is None else load_config(config)
+    data = load_dataset(chosen.data, model.config.model.input, chosen.seed)
+    if model.classifies:
+        check_labels(data, model.classes)
+    split = getattr(data, name)
+    if split is None:
+        raise TrainedError(f"{data.name}: has no {name} split")
+    return split

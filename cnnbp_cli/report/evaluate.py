@@ -1,0 +1,96 @@
+"""`cnnbp evaluate`: the figures of a split, class by class."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cnnbp_cli.report.records import write_csv, write_json
+from cnnbp_cli.report.text import count, figure, percent
+
+if TYPE_CHECKING:
+    from cnnbp_cli.report.table import Cell
+    from cnnbp_cli.train.evaluate import Evaluation
+
+MATRIX = 30  # classes up to which the whole confusion matrix is shown
+WORST = 10  # confusions that are shown instead where there are more
+
+
+def render(evaluation: Evaluation, format: str) -> None:
+    """Write an evaluation to standard output."""
+    if format == "json":
+        write_json(evaluation.to_dict())
+    elif format == "csv":
+        _csv(evaluation)
+    else:
+        _tables(evaluation)
+
+
+def _csv(evaluation: Evaluation) -> None:
+    """Write a row for each class with its row of the confusion matrix; one row in all for a regression."""
+    if evaluation.per_class is None or evaluation.confusion is None:
+        write_csv(("loss", "count"), [(evaluation.loss, evaluation.count)])
+        return
+    header = ["label", "precision", "recall", "count", *(f"predicted_{k}" for k in range(len(evaluation.confusion)))]
+    write_csv(
+        header,
+        [
+            [one.label, one.precision, one.recall, one.count, *row]
+            for one, row in zip(evaluation.per_class, evaluation.confusion, strict=True)
+        ],
+    )
+
+
+def _tables(evaluation: Evaluation) -> None:
+    from cnnbp_cli.report.table import Column, line, show
+
+    figures = f"loss {figure(evaluation.loss)}"
+    if evaluation.accuracy is not None:
+        figures += f", accuracy {percent(evaluation.accuracy)}"
+    line(f"{figures}, {count(evaluation.count, 'image')}", "bold")
+    if evaluation.per_class is None or evaluation.confusion is None:
+        return
+    line()
+    show(
+        [Column("class"), Column("precision"), Column("recall"), Column("images")],
+        [
+            [str(one.label), percent(one.precision), percent(one.recall), count(one.count)]
+            for one in evaluation.per_class
+        ],
+    )
+    line()
+    if len(evaluation.confusion) <= MATRIX:
+        _matrix(evaluation.confusion)
+    else:
+        _confusions(evaluation.confusion)
+
+
+def _matrix(confusion: list[list[int]]) -> None:
+    from cnnbp_cli.report.table import Column, line, show
+
+    line("confusion: the true class down, the predicted class across", "bold")
+    columns = [Column("true"), *(Column(str(k), leaves=k + 1, width=4) for k in range(len(confusion)))]
+    rows: list[list[Cell]] = [
+        [str(true), *(_entry(number, true == called) for called, number in enumerate(row))]
+        for true, row in enumerate(confusion)
+    ]
+    show(columns, rows)
+
+
+def _entry(number: int, right: bool) -> Cell:
+    return (count(number), "green" if right else "red") if number else ("0", "dim")
+
+
+def _confusions(confusion: list[list[int]]) -> None:
+    from cnnbp_cli.report.table import Column, line, show
+
+    worst = sorted(
+        ((number, true, called) for true, row in enumerate(confusion) for called, number in enumerate(row) if number),
+        key=lambda entry: -entry[0],
+    )
+    wrong = [entry for entry in worst if entry[1] != entry[2]][:WORST]
+    if wrong:
+        line("the most frequent confusions", "bold")
+        show(
+            [Column("true"), Column("predicted"), Column("images")],
+            [[str(true), str(called), count(number)] for number, true, called in wrong],
+        )

@@ -1,0 +1,16 @@
+"""`cnnbp init` without arguments: the templates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cnnbp_cli.inspect.summary import Summary
+from cnnbp_cli.report.table import Column, show
+from cnnbp_cli.report.text import count
+
+
+def render(templates: Sequence[tuple[str, Summary, str]]) -> None:
+    """List names, parameters and what they are about, the smallest first."""
+    columns = [Column("template", text=True), Column("parameters", leaves=1), Column("what it is", text=True, leaves=2)]
+    ordered = sorted(templates, key=lambda entry: entry[1].trainable_parameters)
+    show(columns, [[name, count(found.trainable_parameters), about] for name, found, about in ordered])
