@@ -56,7 +56,7 @@ def watch_norms(
 
 
 def recorded_norms(run: Path, *, every: int = 1) -> Iterator[NormRow]:
-    """Yield the rows that a run recorded.
+    """Yield the rows that a run recorded of every `every`-th step.
 
     Raises
     ------
@@ -66,5 +66,6 @@ def recorded_norms(run: Path, *, every: int = 1) -> Iterator[NormRow]:
     rows = [event for event in read_events(run) if event["event"] == "step" and event.get("norms")]
     if not rows:
         raise RunError(f"{run}: recorded no gradient norms; train with --grad-norms")
-    for event in rows[::every]:
-        yield NormRow(event["step"], event["loss"], event["grad_norm"], event["norms"])
+    for event in rows:
+        if event["step"] % every == 0:
+            yield NormRow(event["step"], event["loss"], event["grad_norm"], event["norms"])

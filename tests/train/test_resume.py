@@ -191,7 +191,8 @@ def test_resuming_an_empty_folder_starts_afresh(setup, run):
 
 def test_resuming_a_folder_that_does_not_exist_starts_afresh(setup, run):
     model, data = setup("train.max_steps=1")
-    assert list(fit(model, data, run=run / "deep", resume=True))[0].step == 0
+    started, *_ = fit(model, data, run=run / "deep", resume=True)
+    assert started.step == 0
     assert (run / "deep" / "config.yaml").exists()
 
 
