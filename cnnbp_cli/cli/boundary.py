@@ -21,8 +21,8 @@ from cnnbp_cli.errors import UserError
 VERDICT, BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 
 
-class Boundary(TyperGroup):
-    """The root of the command line."""
+class Group(TyperGroup):
+    """Commands below a common name."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the options, all of them flags: off means False, where None would make Typer import pydantic."""
@@ -30,6 +30,10 @@ class Boundary(TyperGroup):
         for param in params:
             param.default = param.default or False
         return params
+
+
+class Boundary(Group):
+    """The root of the command line."""
 
     def invoke(self, ctx: Any) -> Any:
         with boundary():

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import typer
 
+from cnnbp_cli.cli.boundary import Group
 from cnnbp_cli.cli.options import ConfigFile, Format, OutputFormat, Overrides, examples
 
 
 def add_to(app: typer.Typer) -> None:
-    data = typer.Typer(no_args_is_help=True, help="Look at data sets.")
+    data = typer.Typer(cls=Group, no_args_is_help=True)
     data.command(epilog=examples("cnnbp data info lenet5.yaml", "cnnbp data info lenet5.yaml --format json"))(info)
     app.add_typer(data, name="data")
     data.callback()(group)

@@ -7,6 +7,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
+from cnnbp_cli.config.errors import suggestion
 from cnnbp_cli.errors import UserError
 
 
@@ -51,7 +52,7 @@ def template(name: str) -> Template:
     """
     known = {template.name: template for template in templates()}
     if name not in known:
-        raise TemplateError(f"unknown template '{name}', expected one of: {', '.join(known)}")
+        raise TemplateError(f"unknown template '{name}'{suggestion(name, list(known))}")
     return known[name]
 
 

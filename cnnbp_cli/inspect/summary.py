@@ -8,7 +8,8 @@ image, between neighbouring positions)
 
 Padding is not taken off, so deep in a network a field may be larger than the image. What mixes all
 positions (flatten, dense, global pooling) sees the image as far as its input covers it. Where branches
-meet, the largest field counts. The statistics of normalisation layers are left aside.
+meet, the largest field counts. The statistics of normalisation layers are left aside. The positions after
+a transposed convolution differ in what they see; later windows over them may see a little more or less.
 
 References
 ----------

@@ -11,6 +11,9 @@ from cnnbp_cli.report.text import count
 
 def render(templates: Sequence[tuple[str, Summary, str]]) -> None:
     """List names, parameters and what they are about, the smallest first."""
-    columns = [Column("template", text=True), Column("parameters", leaves=1), Column("what it is", text=True, leaves=2)]
+    columns = [Column("template", text=True), Column("what it is", text=True)]
     ordered = sorted(templates, key=lambda entry: entry[1].trainable_parameters)
-    show(columns, [[name, count(found.trainable_parameters), about] for name, found, about in ordered])
+    show(
+        columns,
+        [[name, f"{about} ({count(found.trainable_parameters, 'parameter')})"] for name, found, about in ordered],
+    )

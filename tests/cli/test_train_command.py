@@ -1,0 +1,172 @@
+"""`cnnbp train`: results on standard output, progress on standard error, exit codes, resuming."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from cli.bars import BARS, Command
+
+HEADER = """\
+          train     train  validation  validation  learning
+epoch      loss  accuracy        loss    accuracy      rate  images/s     time
+──────────────────────────────────────────────────────────────────────────────"""
+
+
+def test_table(cnnbp: Command) -> None:
+    done = cnnbp("train", "bars.yaml")
+    assert done.code == 0
+    assert done.stdout.startswith(HEADER)
+    assert [line.split()[0] for line in done.lines[3:5]] == ["1", "2"]
+    assert done.lines[5] == ""
+    assert done.lines[6].startswith("test: loss 0.")
+    assert done.lines[6].endswith("%")
+    assert done.lines[7:] == [f"run: {Path('runs/bars-1')}"]
+    assert Path("runs/bars-1/config.yaml").exists()
+
+
+def test_progress_in_a_log_is_a_line_for_each_epoch(cnnbp: Command) -> None:
+    done = cnnbp("train", "bars.yaml")
+    first, *epochs = done.stderr.splitlines()
+    assert first == "bars: 38 parameters, 48 images, 2 epochs of 4 steps, batch 12"
+    assert [line.split("  ")[0] for line in epochs] == ["epoch 1/2", "epoch 2/2"]
+    assert all(" images/s  " in line and "validation loss" in line for line in epochs)
+
+
+def test_quiet_keeps_results_only(cnnbp: Command) -> None:
+    done = cnnbp("train", "bars.yaml", "--quiet")
+    assert done.stderr == ""
+    assert done.stdout.startswith(HEADER)
+
+
+def test_json_lines(cnnbp: Command) -> None:
+    done = cnnbp("train", "bars.yaml", "--format", "json")
+    events = [json.loads(line) for line in done.lines]
+    kinds = [event["event"] for event in events]
+    assert kinds == ["started", "checkpoint", *(["step"] * 4 + ["epoch", "checkpoint"]) * 2, "finished"]
+    step, epoch, finished = events[2], events[6], events[-1]
+    assert {"step", "epoch", "loss", "learning_rate", "grad_norm"} <= step.keys()
+    assert {"train_loss", "train_accuracy", "validation_loss", "validation_accuracy"} <= epoch.keys()
+    assert {"test_loss", "test_accuracy", "run"} <= finished.keys()
+    assert step["step"] == step["epoch"] == 1
+    assert finished["run"] == str(Path("runs/bars-1"))
+
+
+def test_csv_has_the_rows_of_the_runs_metrics(cnnbp: Command) -> None:
+    done = cnnbp("train", "bars.yaml", "--format", "csv")
+    rows = list(csv.DictReader(done.lines))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert Path("runs/bars-1/metrics.csv").read_text(encoding="utf-8").splitlines() == done.lines
+
+
+def test_options_override_the_config(cnnbp: Command) -> None:
+    done = cnnbp("train", "bars.yaml", "--epochs", "9", "--max-steps", "3", "--workers", "1", "--set", "seed=7")
+    assert done.code == 0
+    kept = Path("runs/bars-1/config.yaml").read_text(encoding="utf-8")
+    assert "seed: 7\n" in kept
+    assert "epochs: 9\n" in kept
+    assert "max_steps: 3\n" in kept
+
+
+def test_a_table_for_40_columns_names_what_it_leaves_out(cnnbp: Command) -> None:
+    done = cnnbp("train", "bars.yaml", "--quiet", columns=40)
+    assert done.lines[1] == "epoch      loss  accuracy    accuracy"
+    assert done.stderr == (
+        "no room for validation loss, learning rate, images/s, time: widen the terminal, or use --format csv\n"
+    )
+
+
+def test_norms_come_first_and_epochs_after_them(cnnbp: Command) -> None:
+    done = cnnbp("train", "bars.yaml", "--quiet", "--grad-norms", "--every", "4")
+    assert done.lines[:6] == [
+        "gradient: L2 norm of the loss gradient over all parameters of the layer, before clipping",
+        "                    whole",
+        " step      loss  gradient     edges   dense_1",
+        "─" * 45,
+        done.lines[4],
+        done.lines[5],
+    ]
+    assert [line.split()[0] for line in done.lines[4:6]] == ["4", "8"]
+    assert done.lines[6] == ""
+    assert done.lines[8].startswith("epoch      loss")
+    assert done.lines[-1] == f"run: {Path('runs/bars-1')}"
+
+
+def test_each_run_gets_a_folder_of_its_own(cnnbp: Command) -> None:
+    assert cnnbp("train", "bars.yaml", "--quiet").lines[-1] == f"run: {Path('runs/bars-1')}"
+    assert cnnbp("train", "bars.yaml", "--quiet").lines[-1] == f"run: {Path('runs/bars-2')}"
+
+
+def test_a_folder_that_holds_a_run_is_refused(cnnbp: Command) -> None:
+    assert cnnbp("train", "bars.yaml", "--out", "here").code == 0
+    done = cnnbp("train", "bars.yaml", "--out", "here")
+    assert (done.code, done.stdout) == (2, "")
+    assert done.stderr == (
+        "error: here: holds a run already; continue it with --resume, or choose another folder with --out\n"
+    )
+
+
+def test_resume_starts_a_run_and_goes_on_with_it(cnnbp: Command) -> None:
+    assert cnnbp("train", "bars.yaml", "--out", "here", "--resume", "--epochs", "1").code == 0
+    done = cnnbp("train", "bars.yaml", "--out", "here", "--resume", "--epochs", "2")
+    assert done.code == 0
+    assert done.stderr.splitlines()[0].endswith(", going on from step 4")
+    assert [line.split()[0] for line in done.lines[3:4]] == ["2"]
+
+
+def test_resume_needs_a_folder(cnnbp: Command) -> None:
+    done = cnnbp("train", "bars.yaml", "--resume")
+    assert done.code == 2
+    assert "Invalid value for --resume: names no run: add --out DIR" in done.stderr
+
+
+@pytest.mark.parametrize("option", [["--epochs", "0"], ["--max-steps", "0"], ["--workers", "0"], ["--every", "0"]])
+def test_numbers_start_at_one(cnnbp: Command, option: list[str]) -> None:
+    done = cnnbp("train", "bars.yaml", *option)
+    assert done.code == 2
+    assert f"Invalid value for '{option[0]}'" in done.stderr
+
+
+def test_values_that_are_not_finite_end_the_run_with_code_1(cnnbp: Command) -> None:
+    done = cnnbp("train", "bars.yaml", "--quiet", "--set", "train.optimizer={type: sgd, learning_rate: 1e30}")
+    assert done.code == 1
+    message, advice = done.stderr.splitlines()
+    assert message.startswith("error: step 2: the output of ")
+    assert message.endswith(f"; the last good checkpoint is {Path('runs/bars-1/checkpoints/step-00000000.npz')}")
+    assert advice == "Try a smaller train.optimizer.learning_rate, or train.clip_norm."
+
+
+def test_early_stopping_says_so(cnnbp: Command) -> None:
+    stopping = "train.early_stopping={monitor: train_loss, patience: 1, min_delta: 100}"
+    done = cnnbp("train", "bars.yaml", "--epochs", "9", "--set", stopping)
+    assert done.code == 0
+    assert "stopped after epoch 2: train_loss has not improved on " in done.stderr
+    assert done.stderr.splitlines()[-1].endswith(" for 1 epoch")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are sent differently there")
+def test_interrupt_saves_a_checkpoint_and_leaves_with_130(tmp_path: Path) -> None:
+    config = tmp_path / "bars.yaml"
+    config.write_text(BARS.replace("epochs: 2", "epochs: 100000"), encoding="utf-8")
+    arguments = [sys.executable, "-m", "cnnbp_cli", "train", str(config), "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "run" / "checkpoints" / "best.npz").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in stderr
+    *_, asked, stopped = [line for line in stderr.splitlines() if line and not line.startswith("epoch")]
+    assert asked == "stopping after this step; press Ctrl-C again to stop at once"
+    assert stopped.startswith("interrupted after step ")
+    checkpoint = stopped.split("go on from ")[1].removesuffix(" with --resume")
+    assert Path(checkpoint).exists()
+    assert "test:" not in stdout
