@@ -16,10 +16,10 @@ def add_to(app: typer.Typer) -> None:
 
 def init(
     template: Annotated[
-        str | None, typer.Argument(metavar="[TEMPLATE]", help="Which config; without it, all are listed.")
+        str | None, typer.Argument(metavar="TEMPLATE", help="Which config; without it, all are listed.")
     ] = None,
     file: Annotated[
-        str | None, typer.Argument(metavar="[FILE]", help="Where to write it, by default TEMPLATE.yaml; - prints it.")
+        str | None, typer.Argument(metavar="FILE", help="Where to write it, by default TEMPLATE.yaml; - prints it.")
     ] = None,
 ) -> None:
     """Write a config to start from, or list those that there are."""

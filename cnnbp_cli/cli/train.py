@@ -14,8 +14,8 @@ def add_to(app: typer.Typer) -> None:
     app.command(
         epilog=examples(
             "cnnbp train lenet5.yaml --epochs 2",
-            "cnnbp train lenet5.yaml --set train.optimizer.learning_rate=0.01 --out runs/slow",
-            "cnnbp train lenet5.yaml --out runs/slow --resume",
+            "cnnbp train lenet5.yaml --set train.batch_size=32 --out runs/small",
+            "cnnbp train lenet5.yaml --out runs/small --resume",
         )
     )(train)
 

@@ -23,11 +23,11 @@ LINE_EVERY = 10.0  # seconds between two lines of a log within an epoch
 
 
 class Silence:
-    """The progress of `--quiet`: nothing but what went wrong."""
+    """The progress of `--quiet`: nothing but why a run ended before its end."""
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, NonFinite):
-            note(_non_finite(event))
+        if isinstance(event, NonFinite | Interrupted) and (text := message(event)):
+            note(text)
 
     @contextmanager
     def aside(self) -> Iterator[None]:

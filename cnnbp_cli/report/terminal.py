@@ -12,20 +12,20 @@ if TYPE_CHECKING:
 ASCII = str.maketrans({"×": "x", "→": "->", "…": "...", "─": "-", "·": "*", "−": "-", "–": "-", "≥": ">=", "σ": "std"})
 """Stand-ins where the encoding is not Unicode."""
 
-UNLIMITED = 10_000
+WIDEST = 200  # in a file, which has no width of its own
 
 
 def width() -> int:
-    """Return the columns to write in: `COLUMNS`, else the terminal's; no limit where there is no terminal."""
+    """Return the columns to write in: `COLUMNS`, else the terminal's, else many."""
     columns = os.environ.get("COLUMNS", "")
     if columns.isdigit() and int(columns) > 0:
         return int(columns)
     for stream in (sys.__stdout__, sys.__stderr__, sys.__stdin__):
         try:
-            return os.get_terminal_size(stream.fileno()).columns or UNLIMITED  # type: ignore[union-attr]
+            return os.get_terminal_size(stream.fileno()).columns or WIDEST  # type: ignore[union-attr]
         except (AttributeError, OSError, ValueError):
             continue
-    return UNLIMITED
+    return WIDEST
 
 
 def is_unicode(stream: TextIO) -> bool:

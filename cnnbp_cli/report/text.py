@@ -27,12 +27,12 @@ def memory(number: int) -> str:
 
 
 def figure(number: float | None) -> str:
-    """Write a loss or the like with four decimals, or in powers of ten where those would say nothing."""
+    """Write a loss or the like in eight characters at most: four decimals, fewer, or powers of ten."""
     if number is None:
         return "-"
     if number and math.isfinite(number) and not 0.001 <= abs(number) < 100_000:
         return f"{number:.2e}"
-    return f"{number:.4f}"
+    return f"{number:.4f}" if abs(number) < 100 else f"{number:,.1f}"
 
 
 def percent(share: float | None) -> str:
