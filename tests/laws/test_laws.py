@@ -28,7 +28,7 @@ from laws.passes import (
 )
 from oracles.naive import NAIVE
 
-from cnnbp_cli.core import windows
+from cnnbp_cli.core import blocks, windows
 from cnnbp_cli.core.initializers import INITIALIZERS, AnyInitializer
 from cnnbp_cli.core.layers import (
     LAYERS,
@@ -419,13 +419,16 @@ def test_reused_buffers_change_nothing(case, ctx):
 
 
 @every_case
-def test_two_nodes_share_a_workspace(case):
+def test_two_nodes_share_a_workspace_until_the_end_of_the_step(case):
     workspace = Workspace()
     contexts = [replace(TRAINING, arrays=workspace, node=node) for node in ("first", "second")]
     numbers = [problem(case, seed=seed) for seed in (0, 1)]
     tapes = [forward(case.layer, one.params, one.xs, ctx) for one, ctx in zip(numbers, contexts, strict=True)]
-    for one, (y, residuals), ctx in reversed(list(zip(numbers, tapes, contexts, strict=True))):
-        dxs, grads = backward(case.layer, one.params, residuals, one.dy, ctx)
+    results = [
+        backward(case.layer, one.params, residuals, one.dy, ctx)
+        for one, (_, residuals), ctx in reversed(list(zip(numbers, tapes, contexts, strict=True)))
+    ]
+    for one, (y, _), (dxs, grads), ctx in zip(numbers, tapes, reversed(results), contexts, strict=True):
         alone = passes(one, replace(ctx, arrays=TRAINING.arrays))
         assert_same({"y": y} | {f"dx{k}": dx for k, dx in enumerate(dxs)} | grads, alone.arrays, 0)
 
@@ -443,4 +446,5 @@ def test_the_size_of_blocks_does_not_matter(case, size, monkeypatch):
     numbers = problem(case)
     expected = passes(numbers, TRAINING).arrays
     monkeypatch.setattr(windows, "COLUMN_BYTES", size)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", size)
     assert_same(passes(numbers, TRAINING).arrays, expected, case.tolerance)
