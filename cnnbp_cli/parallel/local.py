@@ -4,20 +4,28 @@ The parent is worker 0. The others are forked where that is possible, and so sha
 at no cost; else they are spawned, and get it once, through shared memory. Nothing of it has a name in
 the file system, so nothing is left behind whatever happens to a process.
 
-Workers meet at barriers. One that waits looks after the others meanwhile: a worker that finds its parent
-gone ends itself, a parent that finds a worker gone ends the others and raises `WorkerDiedError`.
+Workers meet at barriers. A parent that waits there looks after the others meanwhile: what one of them raised
+it raises itself, and when one has gone without a word it raises `WorkerDiedError`; either way it ends the
+rest. A worker ends itself soon after its parent has gone.
 """
 
 from __future__ import annotations
 
+import mmap
 import multiprocessing
 import os
+import pickle
 import signal
+import sys
 import threading
+import time
+import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkContext, SpawnContext
 from multiprocessing.process import BaseProcess
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -32,7 +40,7 @@ SMALL = 1 << 16
 SPINS = 3000
 """How often to look for the others before going to sleep: about as long as a wake-up takes."""
 
-LOOK_AFTER = 0.2  # seconds of waiting between two looks at the other processes
+LOOK_AFTER = 0.2  # seconds between two looks at the other processes
 
 Context = ForkContext | SpawnContext
 
@@ -81,6 +89,8 @@ class Shared:
 
 def shared_bytes(context: Context, count: int) -> Any:
     """Return zeroed memory that workers of this context share with the parent."""
+    if context.get_start_method() == "fork":
+        return mmap.mmap(-1, max(1, count))  # takes nothing of /dev/shm, which containers keep small
     return context.RawArray("B", max(1, count))
 
 
@@ -96,14 +106,14 @@ class LocalWorkers:
         This worker's own gradient, which the others can read.
     """
 
-    def __init__(self, shared: Shared, rank: int, alive: Callable[[], None]) -> None:
+    def __init__(self, shared: Shared, rank: int, look_after: Callable[[], None]) -> None:
         self.rank, self.size = rank, shared.size
         self.vector = shared.vector
         self._gradients = shared.gradients
         self.gradient = self._gradients[rank]
         self._small = shared.small
         self._semaphores = shared.semaphores
-        self._alive = alive
+        self._look_after = look_after
         self._turn = self._small_turn = 0
         self._spins = SPINS if shared.size <= available_cores() else 1
 
@@ -126,7 +136,7 @@ class LocalWorkers:
             if semaphore.acquire(False):
                 return
         while not semaphore.acquire(True, LOOK_AFTER):
-            self._alive()
+            self._look_after()
 
     def all_reduce(self, array: Array) -> Array:
         """Return the sum of all workers' arrays, added up in the order of their ranks.
@@ -186,7 +196,13 @@ Program = Callable[[LocalWorkers, Any], None]
 
 @contextmanager
 def local_workers(
-    size: int, values: int, dtype: np.dtype[Any], program: Program, payload: Callable[[Context], Any]
+    size: int,
+    values: int,
+    dtype: np.dtype[Any],
+    program: Program,
+    payload: Callable[[Context], Any],
+    *,
+    script: bool = True,
 ) -> Iterator[LocalWorkers]:
     """Start `size - 1` workers that run `program`, and be worker 0 meanwhile.
 
@@ -199,51 +215,104 @@ def local_workers(
         A function of a module, so that it can be spawned.
     payload : callable
         Given the context, returns what the program needs; arrays in it should be `SharedArray`.
+    script : bool
+        Whether the payload has objects of classes that the user's script defines. If not, workers that are
+        spawned do not run it once more, and it may do without an ``if __name__ == "__main__"``.
 
     Raises
     ------
     WorkerDiedError
-        When a worker ends early.
+        When a worker is killed.
+    Exception
+        Whatever a worker raises.
     """
     context = start_context()
     shared = Shared(context, size, values, dtype)
     content = payload(context)
-    processes: list[BaseProcess] = []
+    team: list[tuple[BaseProcess, Connection]] = []
 
-    def alive() -> None:
-        for rank, process in enumerate(processes, 1):
-            if not process.is_alive():
+    def look_after() -> None:
+        for rank, (process, failures) in enumerate(team, 1):
+            dead = not process.is_alive()  # asked first: the last words may come before the end
+            if failures.poll():
+                raise failures.recv()
+            if dead:
                 raise WorkerDiedError(_obituary(rank, process.exitcode))
 
     try:
-        for rank in range(1, size):
-            process: BaseProcess = context.Process(
-                target=_work, args=(shared, rank, os.getpid(), program, content), daemon=True
-            )
-            process.start()
-            processes.append(process)
+        with _interrupts_held_back(), nullcontext() if script else _without_script():
+            for rank in range(1, size):
+                failures, tell = context.Pipe(duplex=False)
+                process: BaseProcess = context.Process(
+                    target=_work, args=(shared, rank, os.getpid(), program, content, tell), daemon=True
+                )
+                process.start()
+                tell.close()
+                team.append((process, failures))
         with blas_threads(1):
-            yield LocalWorkers(shared, 0, alive)
-        for started in processes:
-            started.join(timeout=5)
+            yield LocalWorkers(shared, 0, look_after)
+        for process, _ in team:
+            process.join(timeout=5)
     finally:
-        for started in processes:
-            if started.is_alive():
-                started.kill()
-            started.join()
-            started.close()
+        for process, failures in team:
+            if process.is_alive():
+                process.kill()
+            process.join()
+            process.close()
+            failures.close()
 
 
-def _work(shared: Shared, rank: int, parent: int, program: Program, payload: Any) -> None:
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Keep Ctrl-C from workers that do not ignore it yet; they inherit what is held back."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _without_script() -> Iterator[None]:
+    """Let processes start without the user's script, which `multiprocessing` looks for in this module."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _work(shared: Shared, rank: int, parent: int, program: Program, payload: Any, tell: Connection) -> None:
     """Be one of the other workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and tells between two steps
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     set_blas_threads(1)
+    try:
+        program(LocalWorkers(shared, rank, lambda: None), payload)
+    except Exception as error:
+        tell.send(_portable(error, rank))
 
-    def alive() -> None:
-        if os.getppid() != parent:
-            os._exit(1)
 
-    program(LocalWorkers(shared, rank, alive), payload)
+def _end_with(parent: int) -> None:
+    """End this process soon after its parent, whatever it is doing at the time."""
+    while os.getppid() == parent:
+        time.sleep(LOOK_AFTER)
+    os._exit(1)
+
+
+def _portable(error: Exception, rank: int) -> Exception:
+    """Return the error as one that gets through a pipe, with a note where it comes from."""
+    note = f"raised in worker {rank}:\n{''.join(traceback.format_exception(error))}"
+    try:
+        whole: Exception = pickle.loads(pickle.dumps(error))
+    except Exception:
+        whole = RuntimeError(f"{type(error).__name__}: {error}")
+    whole.add_note(note)
+    return whole
 
 
 def _obituary(rank: int, exitcode: int | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from math import ceil
+from multiprocessing import current_process
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,13 @@ from cnnbp_cli.config.write import to_yaml
 from cnnbp_cli.data.dataset import Dataset, check_labels
 from cnnbp_cli.data.split import Split
 from cnnbp_cli.model import Model
+from cnnbp_cli.parallel.blas import blas_threads
 from cnnbp_cli.parallel.local import Context, LocalWorkers, SharedArray, available_cores, local_workers
 from cnnbp_cli.parallel.solo import SoloWorker
 from cnnbp_cli.train.events import Event
 from cnnbp_cli.train.run import RunDirectory, RunLog
 from cnnbp_cli.train.statistics import Statistic
-from cnnbp_cli.train.trainer import Job, Trainer
+from cnnbp_cli.train.trainer import Job, Mark, Trainer
 
 WORTHWHILE = 2_000_000
 """Multiply-accumulates per step and worker: about 0.1 ms of work."""
@@ -36,6 +38,7 @@ def fit(
     norms_of: Statistic | None = None,
     norms_every: int = 1,
     stop: Callable[[], bool] | None = None,
+    mark: Mark | None = None,
 ) -> Iterator[Event]:
     """Train a model as its config says, and yield what happens.
 
@@ -54,6 +57,8 @@ def fit(
         Puts this statistic of every layer into every `norms_every`-th step's event.
     stop : callable, optional
         Asked before every step; when it returns true the run saves a checkpoint and ends.
+    mark : Mark, optional
+        Called by the first worker as the parts of a step go by, for whoever takes the time.
 
     Raises
     ------
@@ -70,7 +75,7 @@ def fit(
         directory.require_free(resume=resume)
     job = Job(model, data, directory, resume and directory is not None, norms_of, norms_every)
     try:
-        yield from _on_workers(job, planned_workers(model, len(data.train)), stop or (lambda: False))
+        yield from _on_workers(job, planned_workers(model, len(data.train)), stop or (lambda: False), mark)
     finally:
         model.move_to(np.empty_like(model.vector))  # out of memory that workers shared
 
@@ -80,9 +85,11 @@ def planned_workers(model: Model, samples: int) -> int:
 
     A worker pays when it takes over at least `WORTHWHILE` multiply-accumulates of a step: below that,
     waiting for each other costs more than is gained. Starting workers costs some tens of milliseconds, so
-    a short run is not worth it either.
+    a short run is not worth it either. A process of a pool is one of several already, and may not start more.
     """
     config = model.config.train
+    if current_process().daemon:
+        return 1
     if config.workers != "auto":
         return min(config.workers, config.batch_size)
     per_sample = 3 * sum(layer.macs(model.graph.in_shape(node)) for node, layer in model.graph.layers())
@@ -93,13 +100,24 @@ def planned_workers(model: Model, samples: int) -> int:
     return max(1, min(available_cores(), per_step // WORTHWHILE, config.batch_size // 8))
 
 
-def _on_workers(job: Job, count: int, stop: Callable[[], bool]) -> Iterator[Event]:
-    model = job.model
+def _on_workers(job: Job, count: int, stop: Callable[[], bool], mark: Mark | None) -> Iterator[Event]:
+    model, values = job.model, job.model.layout.size
     if count == 1:
-        yield from _logged(Trainer(job, SoloWorker(model.layout.size, model.dtype), stop))
+        with blas_threads(1):
+            yield from _logged(Trainer(job, SoloWorker(values, model.dtype), stop, mark))
         return
-    with local_workers(count, model.layout.size, model.dtype, _work, lambda context: _packed(job, context)) as workers:
-        yield from _logged(Trainer(job, workers, stop))
+    script = _needs_script(model)
+    with local_workers(
+        count, values, model.dtype, _work, lambda context: _packed(job, context), script=script
+    ) as workers:
+        yield from _logged(Trainer(job, workers, stop, mark))
+
+
+def _needs_script(model: Model) -> bool:
+    """Tell whether the model is made of classes from the script that is running."""
+    train = model.config.train
+    parts = (*(node.layer for node in model.graph.nodes), model.loss_function, train.optimizer, train.schedule)
+    return any(type(part).__module__ == "__main__" for part in parts)
 
 
 def _logged(trainer: Trainer) -> Iterator[Event]:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from cnnbp_cli.core.types import Array
+from cnnbp_cli.core.types import Array, Communicator
 from cnnbp_cli.model import Model
 
 Statistic = Literal["gradient", "update", "activation", "weight", "ratio"]
@@ -22,7 +22,12 @@ DEFINITIONS: dict[Statistic, str] = {
 
 
 def layer_norms(
-    statistic: Statistic, model: Model, gradient: Array, before: Array, outputs: Mapping[str, Array]
+    statistic: Statistic,
+    model: Model,
+    gradient: Array,
+    before: Array,
+    outputs: Mapping[str, Array],
+    workers: Communicator,
 ) -> dict[str, float]:
     """Return the statistic of every layer that has one, in network order.
 
@@ -32,10 +37,13 @@ def layer_norms(
     before : Array, shape (parameters,)
         The parameters before the step.
     outputs : mapping of str to Array
-        Each layer's output, for ``"activation"``.
+        Each layer's output for this worker's slice of the batch, for ``"activation"``.
+    workers : Communicator
     """
     if statistic == "activation":
-        return {name: _l2(y) / np.sqrt(y.size) for name, y in outputs.items()}
+        own = np.array([(_l2(y) ** 2, y.size) for y in outputs.values()])
+        squares, counts = workers.all_reduce(own).T
+        return dict(zip(outputs, np.sqrt(squares / counts).tolist(), strict=True))
     if statistic == "gradient":
         return {name: _l2(g) for name, g in model.layout.by_layer(gradient)}
     weights = {name: _l2(w) for name, w in model.layout.by_layer(model.vector)}

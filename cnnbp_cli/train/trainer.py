@@ -44,6 +44,13 @@ from cnnbp_cli.train.statistics import Statistic, layer_norms
 Look = Callable[..., None]
 """Called with a layer's name, what of it is shown, and the arrays."""
 
+Mark = Callable[[str, str], None]
+"""Called while a step goes by, with a part of the step and a layer's name or ``""``.
+
+In this order: ``batch`` is ready; ``forward`` of a layer is done; ``loss`` is done; ``backward`` of a layer
+begins; ``gradients`` are all there; ``sums`` over the workers are; the ``update`` is.
+"""
+
 quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
 """Bad values are found and reported by `NonFinite`; NumPy's warnings would only come before it."""
 
@@ -113,19 +120,24 @@ class Trainer:
     workers : SoloWorker or LocalWorkers
     stop : callable
         Asked by the first worker before every step.
+    mark : Mark, optional
     """
 
-    def __init__(self, job: Job, workers: SoloWorker | LocalWorkers, stop: Callable[[], bool]) -> None:
+    def __init__(
+        self, job: Job, workers: SoloWorker | LocalWorkers, stop: Callable[[], bool], mark: Mark | None = None
+    ) -> None:
         self.model = model = job.model
         self.data = job.data
         self.directory = job.directory
         self.norms_of, self.norms_every = job.norms_of, job.norms_every
         self.workers = workers
         self.stop = stop
+        self.mark = mark or (lambda part, layer: None)
         model.move_to(workers.vector)
         self.config = model.config.train
         self.seed = model.config.seed
         self.classifies = model.classifies and self.data.train.has_classes
+        self.count_per_sample = model.loss_function.count(np.empty((*model.output_shape, 1)))
         self.state = RunState()
         self.steps_per_epoch = math.ceil(len(self.data.train) / self.config.batch_size)
         self.total_steps = min(self.steps_per_epoch * self.config.epochs, self.config.max_steps or 10**18)
@@ -219,6 +231,8 @@ class Trainer:
             first_sample=first,
             out=self.workspace.empty(("", "batch"), (*model.graph.shapes["input"], last - first), model.dtype),
         )
+        mark = self.mark
+        mark("batch", "")
         ctx = Context(
             training=True,
             seed=self.seed,
@@ -230,27 +244,42 @@ class Trainer:
         )
         watched: dict[str, Array] | None = {} if self._wants_norms("activation") else None
         loss = model.loss_function
-        z, tape = model.graph.forward(model.params, x, ctx, None if watched is None else watched.__setitem__)
+
+        def watch_outputs(name: str, y: Array) -> None:
+            mark("forward", name)
+            if watched is not None:
+                watched[name] = y
+
+        z, tape = model.graph.forward(model.params, x, ctx, watch_outputs)
         target = model.targets_in(labels, x)
         loss_sum, residuals = loss.forward(z, target)
         right = float((predicted_classes(z) == labels).sum()) if self.classifies else 0.0
-        count = loss.count(z) // max(1, last - first) * n  # of all workers together
+        count = self.count_per_sample * n  # of all workers together
         dz = loss.backward(residuals) / count
-        _, grads = model.graph.backward(model.params, tape, dz, ctx)
+        mark("loss", "")
+        _, grads = model.graph.backward(model.params, tape, dz, ctx, lambda name, dy: mark("backward", name))
         model.layout.gather(grads, self.workers.gradient)
+        mark("gradients", "")
         gradient = self.workers.reduce_share()
         own_sums = np.array([loss_sum, right, square_norm(gradient)], np.float64)
         loss_sum, right, squares = self.workers.all_reduce(own_sums).tolist()
+        mark("sums", "")
         mean_loss, grad_norm = loss_sum / count, math.sqrt(squares) if squares >= 0 else math.nan
         if not (math.isfinite(mean_loss) and math.isfinite(grad_norm)):
             return self._non_finite(mean_loss, lambda watch: self._repeat(x, dz, ctx, mean_loss, watch))
-        model.set_state(model.graph.next_state(model.params, tape))
+        statistics = model.graph.next_state(model.params, tape)
+        model.set_state(statistics)
         rate = self._learning_rate(epoch, state.step)
-        before = model.vector.copy() if self._wants_norms("update", "ratio") else model.vector
-        self.updater.update(model.vector[self.share], gradient, Step(state.step + 1, rate, grad_norm))
-        self.workers.barrier()
-        if not _all_finite(*(value for own in model.params.values() for value in own.values())):
+        before = model.vector
+        if self._wants_norms("update", "ratio"):
+            before = model.vector.copy()
+            self.workers.barrier()  # nobody updates before all have their copy
+        mine = model.vector[self.share]
+        self.updater.update(mine, gradient, Step(state.step + 1, rate, grad_norm))
+        bad = not _all_finite(mine, *(value for own in statistics.values() for value in own.values()))
+        if self.workers.all_reduce(np.array([bad], np.int64))[0]:
             return self._non_finite(mean_loss, lambda watch: None)
+        mark("update", "")
         state.step += 1
         seconds = perf_counter() - started
         state.loss_sum += loss_sum
@@ -260,7 +289,8 @@ class Trainer:
         state.seconds += seconds
         norms = None
         if self.norms_of and state.step % self.norms_every == 0:
-            norms = layer_norms(self.norms_of, model, self.workers.gather(gradient), before, watched or {})
+            whole = self.workers.gather(gradient)
+            norms = layer_norms(self.norms_of, model, whole, before, watched or {}, self.workers)
         return StepDone(
             step=state.step,
             epoch=epoch + 1,
@@ -432,7 +462,8 @@ def square_norm(vector: Array) -> float:
 
 
 def _all_finite(*arrays: Array) -> bool:
-    return all(bool(np.isfinite(array).all()) for array in arrays)
+    # A sum of squares takes one pass; it says no as well where it overflows, and then every value is looked at.
+    return all(math.isfinite(np.vdot(array, array)) or bool(np.isfinite(array).all()) for array in arrays)
 
 
 def _text(path: Path | None) -> str | None:
