@@ -247,6 +247,14 @@ class Layer(ABC, Generic[R]):
         """Return the entries named in `state` as they are after this training step."""
         return {}
 
+    def branches(self, residuals: R) -> Array | None:
+        """Return the discrete decisions of a forward pass, such as which units are on, or None where there are none.
+
+        Between two passes that decided alike the layer is smooth. Where they differ, the loss may have a
+        kink between them, and a difference quotient across it is no derivative.
+        """
+        return None
+
     def macs(self, in_shape: Shape) -> int:
         """Return the multiply-accumulate operations of one sample's forward pass."""
         return 0
@@ -274,6 +282,10 @@ class Merge(ABC, Generic[R]):
     @abstractmethod
     def backward(self, residuals: R, dy: Array, ctx: Context) -> tuple[Array, ...]:
         """Return the gradient to each input. One array may be returned for several inputs."""
+
+    def branches(self, residuals: R) -> Array | None:
+        """Return the discrete decisions of a forward pass, as a `Layer` does."""
+        return None
 
 
 class Loss(ABC, Generic[R]):

@@ -1,24 +1,13 @@
-"""Prove the gradients: compare every one with the complex-step derivative of the loss.
+"""Prove the gradients: compare every one with a derivative of the loss that is found numerically.
 
-For a direction v in one parameter tensor, `imag(L(w + i·h·v)) / h` with h = 1e-30 is the derivative of
-the loss along v to machine precision: there is no subtraction, hence no cancellation, and no step long
-enough to cross a kink. A wrong gradient anywhere in a tensor shows along a random direction; single
-elements then tell where.
-
-The error is `|analytic - numeric| / scale`. The scale is Σ |dy · δy| over the layer's output, where δy is
-its change and dy the gradient there: the size of the terms whose sum both numbers are. It is the larger
-of the two numbers when nothing cancels, and keeps a gradient that is zero by cancellation, such as a bias
-before batch norm, from looking wrong by its rounding noise.
-
-References
-----------
-Squire & Trapp 1998, *Using Complex Variables to Estimate Derivatives of Real Functions*; Martins, Sturdza
-& Alonso 2003, *The Complex-Step Derivative Approximation*.
+A wrong gradient anywhere in a tensor shows along a random direction; single elements then tell where. Two
+methods find derivatives: complex steps, exact to machine precision, and central differences, as textbooks do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -26,18 +15,19 @@ import numpy as np
 
 from cnnbp_cli.core.graph import INPUT
 from cnnbp_cli.core.rng import generator
-from cnnbp_cli.core.types import Array, Context, Params
+from cnnbp_cli.core.types import Array
+from cnnbp_cli.inspect import complex_step
+from cnnbp_cli.inspect.central import STEPS, CentralDifferences
+from cnnbp_cli.inspect.complex_step import ComplexStep
+from cnnbp_cli.inspect.explain import Suspects, explain
+from cnnbp_cli.inspect.point import Comparison, Method, Point, Status, public_index
 from cnnbp_cli.model import Model, ModelInputError
+from cnnbp_cli.parallel.blas import blas_threads
 
-STEP = 1e-30
-NOISE = 1024 * np.finfo(np.float64).eps
-"""Times the largest gradient and change that meet in one layer: differences below are rounding. Derivatives are
-differences themselves, such as 1 - y of a sigmoid, and a normalisation may divide their rounding by √epsilon."""
-UNDERFLOW = np.finfo(np.float64).tiny / STEP
-"""Times `STEP`, derivatives below this lose their digits."""
+MethodName = Literal["complex", "central"]
+Precision = Literal["float64", "float32"]
 
-Status = Literal["ok", "kink", "noise", "wrong"]
-_SEVERITY: list[Status] = ["ok", "noise", "kink", "wrong"]
+TOLERANCES = {("complex", "float64"): 1e-10, ("central", "float64"): 1e-5, ("central", "float32"): 1e-2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +38,9 @@ class ParameterCheck:
     ----------
     name : str
     status : {"ok", "kink", "noise", "wrong"}
+        The worst of all comparisons; only the last fails the check.
     relative_error : float
-        The largest over everything checked.
+        Of the worst comparison.
     checked : int
         Directions and elements compared.
     worst_index : list of int or None
@@ -60,6 +51,12 @@ class ParameterCheck:
         The two derivatives where the error is largest.
     mode : {"training", "evaluation"}
         The mode in which it is.
+    kinks, noise : int
+        Comparisons that say nothing: on a kink of the loss, or below its rounding.
+    coverage : float
+        Percent of the comparisons that say something.
+    explanation : str or None
+        Of a wrong gradient: what kind of wrong, and where to look.
     """
 
     name: str
@@ -72,43 +69,51 @@ class ParameterCheck:
     analytic: float
     numeric: float
     mode: str
+    kinks: int
+    noise: int
+    coverage: float
+    explanation: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class GradcheckReport:
-    """The verdicts on all parameter tensors, in layer order, and on the input image."""
+    """The verdicts on all parameter tensors, in layer order, and on the input image.
+
+    Attributes
+    ----------
+    ok : bool
+        Whether no gradient is wrong.
+    method : {"complex", "central"}
+    max_relative_error : float
+        The largest of the comparisons that say something.
+    tolerance : float
+    step : float
+        The length of the step.
+    dtype : {"float64", "float32"}
+        What was computed in.
+    kinks, noise : int
+        Over all tensors.
+    coverage : float
+        Percent of all comparisons that say something.
+    modes : list of str
+        The modes in which all was checked: evaluation too where a layer behaves differently in it.
+    parameters : list of ParameterCheck
+    """
 
     ok: bool
-    method: str
+    method: MethodName
     max_relative_error: float
     tolerance: float
+    step: float
+    dtype: Precision
+    kinks: int
+    noise: int
+    coverage: float
+    modes: list[str]
     parameters: list[ParameterCheck]
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class _Comparison:
-    analytic: float
-    numeric: float
-    scale: float
-    noise: float
-    index: tuple[int, ...] | None
-    mode: str
-
-    @property
-    def error(self) -> float:
-        difference = abs(self.analytic - self.numeric)
-        if not np.isfinite(difference):
-            return float("inf")
-        largest = max(self.scale, abs(self.analytic), abs(self.numeric))
-        return difference / largest if difference else 0.0
-
-    def status(self, tolerance: float) -> Status:
-        if self.error <= tolerance:
-            return "ok"
-        return "noise" if abs(self.analytic - self.numeric) <= self.noise else "wrong"
 
 
 def gradcheck(
@@ -116,9 +121,12 @@ def gradcheck(
     images: Array,
     labels: Array | None = None,
     *,
+    method: MethodName = "complex",
     directions: int = 3,
     elements: int | Literal["all"] = 5,
-    tolerance: float = 1e-10,
+    tolerance: float | None = None,
+    step: float | None = None,
+    dtype: Precision = "float64",
     seed: int = 0,
     layer: str | None = None,
     parameter: str | None = None,
@@ -128,15 +136,22 @@ def gradcheck(
     Parameters
     ----------
     model : Model
-        Checked in float64 whatever its dtype; not changed.
+        Checked in `dtype` whatever its own; not changed.
     images, labels
         As for `Model.loss`; a handful of images is enough.
+    method : {"complex", "central"}
+        Complex steps, or central differences.
     directions : int
         Random directions in each tensor.
     elements : int or "all"
         Single elements of each tensor, drawn at random.
-    tolerance : float
-        The largest relative error that passes.
+    tolerance : float, optional
+        The largest relative error that passes: by default 1e-10 for complex steps, 1e-5 for central differences,
+        1e-2 for those in float32.
+    step : float, optional
+        The step of central differences: by default 1e-5, or 1e-2 in float32.
+    dtype : {"float64", "float32"}
+        What central differences are computed in; complex steps are always double.
     seed : int
         Draws the directions and the elements.
     layer, parameter : str, optional
@@ -145,23 +160,55 @@ def gradcheck(
     Raises
     ------
     ModelInputError
-        When there is no such layer or parameter, or no image, or when labels do not fit.
+        When there is no such layer or parameter, or no image, when labels do not fit, or options do not go together.
     """
+    _refuse_what_does_not_fit(method, step, dtype)
     x, target = model.batch_in(images, labels)
-    x = x.astype(np.float64)
-    if target.dtype.kind == "f":
-        target = target.astype(np.float64)
+    if tolerance is None:
+        tolerance = TOLERANCES[method, dtype]
+    if step is None:
+        step = complex_step.STEP if method == "complex" else STEPS[dtype]
     has_modes = any(layer.type == "dropout" or layer.state for _, layer in model.graph.layers())
-    passes = [_Pass(model, x, target, mode) for mode in (("training", "evaluation") if has_modes else ("training",))]
-    names = _chosen([*passes[0].gradients], layer, parameter)
-    checks = [_check(name, passes, directions, elements, tolerance, seed) for name in names]
+    modes = ["training", "evaluation"] if has_modes else ["training"]
+    # The products are small: several threads would wait for each other longer than they compute.
+    with blas_threads(1):
+        points = [Point(model, x, target, mode, dtype) for mode in modes]
+        names = _chosen([*points[0].gradients], layer, parameter)
+        methods: list[Method] = [
+            ComplexStep(point, tolerance) if method == "complex" else CentralDifferences(point, step, tolerance, seed)
+            for point in points
+        ]
+        found = {name: _compare(name, methods, directions, elements, seed) for name in names}
+        explanations = _explanations(model, x, target, method, found, seed)
+    checks = [_summed_up(name, points[0], found[name], explanations.get(name)) for name in names]
+    everything = [comparison for some in found.values() for comparison in some]
     return GradcheckReport(
         ok=all(check.status != "wrong" for check in checks),
-        method="complex",
-        max_relative_error=max((check.relative_error for check in checks if check.status != "noise"), default=0.0),
+        method=method,
+        max_relative_error=max((one.error for one in everything if one.counts), default=0.0),
         tolerance=tolerance,
+        step=step,
+        dtype=dtype,
+        kinks=sum(check.kinks for check in checks),
+        noise=sum(check.noise for check in checks),
+        coverage=_coverage(everything),
+        modes=modes,
         parameters=checks,
     )
+
+
+def _refuse_what_does_not_fit(method: str, step: float | None, dtype: str) -> None:
+    for name, value, known in (("method", method, ("complex", "central")), ("dtype", dtype, ("float64", "float32"))):
+        if value not in known:
+            raise ModelInputError(f"unknown {name} {value!r}, expected one of: {', '.join(known)}")
+    if method == "complex" and step is not None:
+        raise ModelInputError("complex steps have no length to choose; a step goes with the method central")
+    if method == "complex" and dtype != "float64":
+        raise ModelInputError(
+            "complex steps are always computed in double precision; float32 goes with the method central"
+        )
+    if step is not None and not 0 < step < float("inf"):
+        raise ModelInputError(f"expected a step above 0, got {step:g}")
 
 
 def _chosen(names: list[str], layer: str | None, parameter: str | None) -> list[str]:
@@ -176,98 +223,20 @@ def _chosen(names: list[str], layer: str | None, parameter: str | None) -> list[
     return chosen
 
 
-class _Pass:
-    """One forward and backward pass in float64, of which the neighbourhood is then explored."""
-
-    def __init__(self, model: Model, x: Array, target: Array, mode: str) -> None:
-        self.mode = mode
-        self.model, self.target = model, target
-        self.graph, self.loss = model.graph, model.loss_function
-        self.ctx = Context(training=mode == "training", seed=model.config.seed)
-        self.params: dict[str, Params] = {
-            node: {key: value.astype(np.float64) for key, value in own.items()} for node, own in model.params.items()
-        }
-        self.values: dict[str, Array] = {INPUT: x}
-        z, tape = self.graph.forward(self.params, x, self.ctx, self.values.__setitem__)
-        self.count = self.loss.count(z)
-        self.flows: dict[str, Array] = {}
-        dz = self.loss.backward(self.loss.forward(z, target)[1]) / self.count
-        dx, grads = self.graph.backward(self.params, tape, dz, self.ctx, self.flows.__setitem__)
-        assert dx is not None
-        self.gradients = {f"{node}.{key}": g for node, own in grads.items() for key, g in own.items()} | {INPUT: dx}
-        self.flow_norms = {name: float(np.linalg.norm(flow)) for name, flow in self.flows.items()}
-
-    def compare(self, name: str, direction: Array, index: tuple[int, ...] | None) -> _Comparison:
-        """Compare the two derivatives of the loss along a direction in one tensor."""
-        node, _, key = name.rpartition(".")
-        step = 1j * STEP * direction
-        if name == INPUT:
-            start, changed = INPUT, {INPUT: self.values[INPUT] + step}
-        else:
-            start = node
-            params = self.params[node] | {key: self.params[node][key] + step}
-            at, layer = next((n, layer) for n, layer in self.graph.layers() if n.name == node)
-            y, _ = layer.forward(params, self.values[at.inputs[0]], self.ctx.at(node))
-            changed = {node: self.values[node] + 1j * y.imag}
-        changed = self.graph.rerun(self.params, self.values, changed, self.ctx)
-        z = changed.get(self.graph.output, self.values[self.graph.output])
-        loss_sum, _ = self.loss.forward(z, self.target)
-        return _Comparison(
-            analytic=float((self.gradients[name] * direction).sum()),
-            numeric=float(np.imag(loss_sum)) / STEP / self.count,
-            scale=float(np.abs(self.flows[start] * (changed[start].imag / STEP)).sum()),
-            noise=NOISE * self._largest_meeting(start, changed) + UNDERFLOW,
-            index=index,
-            mode=self.mode,
-        )
-
-    def _largest_meeting(self, start: str, changed: Mapping[str, Array]) -> float:
-        """Return the largest product of a layer's change at the input and its gradient at the output.
-
-        A layer's rounding is relative to this product, and not to the derivative, which may be far smaller.
-        """
-        changes = {name: float(np.linalg.norm(y.imag / STEP)) for name, y in changed.items()}
-        meetings = [changes[start] * self.flow_norms[start], changes.get(self.graph.output, 0.0) / self.count]
-        for node in self.graph.nodes:
-            if node.name in changes and node.name != start:
-                meetings.append(max(changes.get(name, 0.0) for name in node.inputs) * self.flow_norms[node.name])
-        return max(meetings)
-
-
-def _check(
-    name: str,
-    passes: list[_Pass],
-    directions: int,
-    elements: int | Literal["all"],
-    tolerance: float,
-    seed: int,
-) -> ParameterCheck:
-    shape = passes[0].gradients[name].shape
-    found: list[_Comparison] = []
-    for one in passes:
-        for direction, index in _probes(name, shape, directions, elements, seed):
-            found.append(one.compare(name, direction, index))
-
-    def badness(comparison: _Comparison) -> tuple[int, float]:
-        return _SEVERITY.index(comparison.status(tolerance)), comparison.error
-
-    worst = max(found, key=badness)
-    if worst.index is None and worst.status(tolerance) == "wrong":
-        found.append(_locate(name, next(one for one in passes if one.mode == worst.mode), seed))
-    worst_single = max((c for c in found if c.index is not None), key=badness, default=None)
-    public = (shape[-1], *shape[:-1]) if name == INPUT else shape
-    return ParameterCheck(
-        name=name,
-        status=worst.status(tolerance),
-        relative_error=worst.error,
-        checked=len(found),
-        worst_index=_public_index(name, worst_single.index) if worst_single and worst_single.index else None,
-        shape=list(public),
-        size=int(np.prod(shape)),
-        analytic=worst.analytic,
-        numeric=worst.numeric,
-        mode=worst.mode,
-    )
+def _compare(
+    name: str, methods: Sequence[Method], directions: int, elements: int | Literal["all"], seed: int
+) -> list[Comparison]:
+    """Return all comparisons in one tensor: directions and elements in each mode, and a wrong element if any is."""
+    shape = methods[0].point.gradients[name].shape
+    found = [
+        method.compare(name, direction, index)
+        for method in methods
+        for direction, index in _probes(name, shape, directions, elements, seed)
+    ]
+    worst = max(found, key=lambda one: one.badness)
+    if worst.status == "wrong" and worst.index is None:
+        found.append(_locate(name, next(one for one in methods if one.point.mode == worst.mode), seed))
+    return found
 
 
 def _probes(
@@ -286,23 +255,70 @@ def _probes(
         yield direction, index
 
 
-def _locate(name: str, one: _Pass, seed: int) -> _Comparison:
+def _locate(name: str, method: Method, seed: int) -> Comparison:
     """Find an element that is wrong, by halving: go on with the half along which the derivatives differ more."""
-    shape = one.gradients[name].shape
+    shape = method.point.gradients[name].shape
     weights = generator(seed, "gradcheck", name, "locate").normal(size=shape)
     suspects = np.arange(weights.size)
 
-    def along(chosen: Array) -> _Comparison:
+    def along(chosen: Array) -> Comparison:
         direction = np.zeros(shape)
         direction.flat[chosen] = weights.flat[chosen]
-        return one.compare(name, direction, tuple(int(i) for i in np.unravel_index(chosen[0], shape)))
+        return method.compare(name, direction, tuple(int(i) for i in np.unravel_index(chosen[0], shape)))
 
     while len(suspects) > 1:
-        halves = np.array_split(suspects, 2)
-        suspects = max(halves, key=lambda half: abs(along(half).analytic - along(half).numeric))
-    return along(suspects)
+        halves = [(half, along(half)) for half in np.array_split(suspects, 2)]
+        suspects, _ = max(halves, key=lambda tried: (tried[1].status == "wrong", _difference(tried[1])))
+    direction = np.zeros(shape)
+    direction.flat[suspects] = 1.0
+    return method.compare(name, direction, tuple(int(i) for i in np.unravel_index(suspects[0], shape)))
 
 
-def _public_index(name: str, index: tuple[int, ...]) -> list[int]:
-    """Return an index as the public shape counts: images (N, C, H, W) have the batch first."""
-    return [index[-1], *index[:-1]] if name == INPUT else list(index)
+def _difference(comparison: Comparison) -> float:
+    difference = abs(comparison.analytic - comparison.numeric)
+    return difference if np.isfinite(difference) else float("inf")
+
+
+def _explanations(
+    model: Model, x: Array, target: Array, method: str, found: dict[str, list[Comparison]], seed: int
+) -> dict[str, str]:
+    """Return what is wrong with each gradient that is, in the mode in which it is worst."""
+    wrong = {name: [one for one in some if one.status == "wrong"] for name, some in found.items()}
+    texts: dict[str, str] = {}
+    for mode in ("training", "evaluation"):
+        suspects: Suspects = {}
+        for name, some in wrong.items():
+            if some and max(some, key=lambda one: one.badness).mode == mode:
+                suspects[name] = [one.index for one in some if one.index is not None and one.mode == mode]
+        if suspects:
+            point = Point(model, x, target, mode)
+            texts |= explain(point, suspects, by_complex_steps=method == "complex", seed=seed)
+    return texts
+
+
+def _summed_up(name: str, point: Point, found: list[Comparison], explanation: str | None) -> ParameterCheck:
+    shape = point.gradients[name].shape
+    worst = max(found, key=lambda one: one.badness)
+    worst_single = max((one for one in found if one.index is not None), key=lambda one: one.badness, default=None)
+    public = (shape[-1], *shape[:-1]) if name == INPUT else shape
+    statuses = Counter(one.status for one in found)
+    return ParameterCheck(
+        name=name,
+        status=worst.status,
+        relative_error=worst.error,
+        checked=len(found),
+        worst_index=public_index(name, worst_single.index) if worst_single and worst_single.index else None,
+        shape=list(public),
+        size=int(np.prod(shape)),
+        analytic=worst.analytic,
+        numeric=worst.numeric,
+        mode=worst.mode,
+        kinks=statuses["kink"],
+        noise=statuses["noise"],
+        coverage=_coverage(found),
+        explanation=explanation,
+    )
+
+
+def _coverage(found: Sequence[Comparison]) -> float:
+    return round(100 * sum(one.counts for one in found) / len(found), 2) if found else 0.0

@@ -36,9 +36,23 @@ def register(operation: type[Operation]) -> type[Operation]:
     Raises
     ------
     ValueError
-        When the name is taken.
+        When it is no layer, is incomplete, or its name is taken.
     """
-    name = next(str(f.default) for f in fields(operation) if f.name == "type")  # type: ignore[arg-type]
+    if not issubclass(operation, Layer | Merge):
+        raise ValueError(
+            f"{operation.__name__} is no layer: it has to derive from Layer, or from Merge for several inputs"
+        )
+    if missing := sorted(operation.__abstractmethods__):
+        raise ValueError(f"{operation.__name__} lacks the method{'s' * (len(missing) > 1)} {' and '.join(missing)}")
+    # A subclass that forgets the decorator has its parent's fields, so the class itself must have been decorated.
+    declared = {f.name: f for f in fields(operation)} if "__dataclass_fields__" in vars(operation) else {}
+    name = getattr(declared.get("type"), "default", None)
+    if not isinstance(name, str):
+        raise ValueError(
+            f"{operation.__name__} has to be a @dataclass(frozen=True) with a field like "
+            f'type: Literal["{operation.__name__.lower()}"] = "{operation.__name__.lower()}"; '
+            "@register goes above @dataclass"
+        )
     if name in LAYERS:
         raise ValueError(f"a layer of type {name!r} is registered already")
     LAYERS[name] = operation

@@ -49,6 +49,9 @@ class Relu(Layer[Array]):
         y = residuals
         return np.multiply(dy, y.real > 0, out=ctx.empty("dx", dy.shape, dy.dtype)), {}
 
+    def branches(self, residuals: Array) -> Array:
+        return residuals.real > 0
+
 
 @dataclass(frozen=True, slots=True)
 class LeakyRelu(Layer[Array]):
@@ -68,6 +71,9 @@ class LeakyRelu(Layer[Array]):
     def backward(self, params: Params, residuals: Array, dy: Array, ctx: Context) -> tuple[Array, Params]:
         x = residuals
         return np.where(x.real > 0, dy, self.slope * dy), {}
+
+    def branches(self, residuals: Array) -> Array:
+        return residuals.real > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,9 @@ class Elu(Layer[tuple[Array, Array]]):
     def backward(self, params: Params, residuals: tuple[Array, Array], dy: Array, ctx: Context) -> tuple[Array, Params]:
         positive, y = residuals
         return np.where(positive, dy, dy * (y + self.alpha)), {}
+
+    def branches(self, residuals: tuple[Array, Array]) -> Array:
+        return residuals[0]
 
 
 GELU_SCALE = float(np.sqrt(2 / np.pi))

@@ -108,6 +108,15 @@ class MaxPool2d(Layer[MaxPoolResiduals]):
                     np.multiply(dy_block, won, out=dtap)
         return windows.crop(dimage), {}
 
+    def branches(self, residuals: MaxPoolResiduals) -> Array:
+        """Return which kernel position won each window, counted in row-major order: (c, oh, ow, n)."""
+        windows, image, y = residuals
+        winners = np.zeros(y.shape, np.int32)
+        taps = list(windows.taps(image, range(windows.out[0])))
+        for k in reversed(range(len(taps))):  # the first of several equal ones has the last word
+            winners[taps[k] == y] = k
+        return winners
+
     def kernel(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
         return pair(self.pool_size), pair(self.stride or self.pool_size), (1, 1)
 
@@ -231,3 +240,6 @@ class GlobalMaxPool2d(Layer[GlobalMaxResiduals]):
         dpixels = np.zeros((c, h * w, n), dy.dtype)
         np.put_along_axis(dpixels, residuals.winners, dy[:, None], 1)
         return dpixels.reshape(residuals.in_shape), {}
+
+    def branches(self, residuals: GlobalMaxResiduals) -> Array:
+        return residuals.winners

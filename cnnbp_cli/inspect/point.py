@@ -1,0 +1,177 @@
+"""Where a gradient is checked: one forward and backward pass, and what the methods of checking share.
+
+A method explores the neighbourhood of a `Point` by moving one tensor and following the change to the loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from cnnbp_cli.core.graph import INPUT, Node
+from cnnbp_cli.core.types import Array, Context, Layer, Merge, Params
+from cnnbp_cli.model import Model
+
+Status = Literal["ok", "kink", "noise", "wrong"]
+SEVERITY: tuple[Status, ...] = ("ok", "noise", "kink", "wrong")
+
+Index = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The two derivatives of the loss along one direction, or to one element.
+
+    Attributes
+    ----------
+    analytic, numeric : float
+    error : float
+        Relative, as the method defines it.
+    status : {"ok", "kink", "noise", "wrong"}
+    index : tuple of int or None
+        The element; None for a direction.
+    mode : {"training", "evaluation"}
+    """
+
+    analytic: float
+    numeric: float
+    error: float
+    status: Status
+    index: Index | None
+    mode: str
+
+    @property
+    def badness(self) -> tuple[int, float]:
+        """What the worst of several comparisons has most of."""
+        return SEVERITY.index(self.status), self.error
+
+    @property
+    def counts(self) -> bool:
+        """Whether it says something about the gradient, for it or against it."""
+        return self.status in ("ok", "wrong")
+
+
+class Method(Protocol):
+    """A way to find the derivative numerically, at one point."""
+
+    @property
+    def point(self) -> Point: ...
+
+    def compare(self, name: str, direction: Array, index: Index | None) -> Comparison:
+        """Compare the two derivatives of the loss along a direction in one tensor."""
+        ...
+
+
+class Point:
+    """One forward and backward pass, of which the neighbourhood is then explored.
+
+    Parameters
+    ----------
+    model : Model
+    x : Array, shape (c, h, w, n)
+    target : Array
+    mode : {"training", "evaluation"}
+    dtype : float64 or float32
+
+    Attributes
+    ----------
+    values : dict of str to Array
+        Every node's output, and ``"input"``.
+    flows : dict of str to Array
+        The gradient of the mean loss at every node's output, and ``"input"``.
+    gradients : dict of str to Array
+        Those to the parameters by name, in layer order, and to ``"input"``.
+    nodes : dict of str to Node
+    loss_value : float
+        The mean loss.
+    """
+
+    def __init__(self, model: Model, x: Array, target: Array, mode: str, dtype: DTypeLike = np.float64) -> None:
+        self.mode = mode
+        self.graph, self.loss = model.graph, model.loss_function
+        self.target = target.astype(dtype) if target.dtype.kind == "f" else target
+        self.ctx = Context(training=mode == "training", seed=model.config.seed)
+        self.params: dict[str, Params] = {
+            node: {key: value.astype(dtype) for key, value in own.items()} for node, own in model.params.items()
+        }
+        self.nodes: dict[str, Node] = {node.name: node for node in self.graph.nodes}
+        self.values: dict[str, Array] = {INPUT: x.astype(dtype)}
+        z, self._tape = self.graph.forward(self.params, self.values[INPUT], self.ctx, self.values.__setitem__)
+        self.count = self.loss.count(z)
+        loss_sum, residuals = self.loss.forward(z, self.target)
+        self.loss_value = float(loss_sum) / self.count
+        self.flows: dict[str, Array] = {}
+        dz = self.loss.backward(residuals) / self.count
+        dx, grads = self.graph.backward(self.params, self._tape, dz, self.ctx, self.flows.__setitem__)
+        assert dx is not None
+        self.gradients = {f"{node}.{key}": g for node, own in grads.items() for key, g in own.items()} | {INPUT: dx}
+
+    def start(self, name: str, step: Array) -> tuple[str, Array, Any]:
+        """Move one tensor by `step`.
+
+        Returns
+        -------
+        node : str
+            The first output that changes: the layer's own, or ``"input"``.
+        y : Array
+            That output.
+        residuals
+            Of the layer; None for the image.
+        """
+        node, _, key = name.rpartition(".")
+        if name == INPUT:
+            return INPUT, self.values[INPUT] + step, None
+        at = self.nodes[node]
+        params = self.params[node] | {key: self.params[node][key] + step}
+        y, residuals = self.compute(at, params, [self.values[name] for name in at.inputs])
+        return node, y, residuals
+
+    def compute(self, node: Node, params: Params, xs: list[Array]) -> tuple[Array, Any]:
+        """Return a node's output and residuals for other parameters or inputs than those of this pass."""
+        here = self.ctx.at(node.name)
+        if isinstance(node.layer, Merge):
+            return node.layer.forward(xs, here)
+        return node.layer.forward(params, xs[0], here)
+
+    def own_backward(self, node: Node) -> tuple[tuple[Array | None, ...], Params]:
+        """Return the gradients to a node's inputs and to its parameters, from that which arrives at its output."""
+        here, flow, residuals = self.ctx.at(node.name), self.flows[node.name], self._tape.residuals[node.name]
+        if isinstance(node.layer, Merge):
+            return tuple(node.layer.backward(residuals, flow, here)), {}
+        dx, grads = node.layer.backward(self.params[node.name], residuals, flow, here)
+        return (dx,), grads
+
+    def mean_loss(self, changed: Mapping[str, Array]) -> Any:
+        """Return the mean loss where some outputs are others than those of this pass."""
+        z = changed.get(self.graph.output, self.values[self.graph.output])
+        return self.loss.forward(z, self.target)[0] / self.count
+
+    def branches(self) -> dict[str, Array]:
+        """Return the discrete decisions of the pass, of the nodes that take some."""
+        found = {node: self.nodes[node].layer.branches(residuals) for node, residuals in self._tape.residuals.items()}
+        return {node: taken for node, taken in found.items() if taken is not None}
+
+    def parameter_node(self, name: str) -> tuple[Node, Layer[Any], str]:
+        """Return the node, the layer, and the key of a parameter."""
+        node, _, key = name.rpartition(".")
+        layer = self.nodes[node].layer
+        assert isinstance(layer, Layer)
+        return self.nodes[node], layer, key
+
+
+def along(gradient: Array, direction: Array) -> float:
+    """Return the derivative that a gradient claims along a direction."""
+    claimed = float((gradient * direction).sum())
+    if np.isfinite(claimed):
+        return claimed
+    moved = direction != 0  # what is not finite elsewhere does not matter
+    return float((gradient[moved] * direction[moved]).sum())
+
+
+def public_index(name: str, index: Index) -> list[int]:
+    """Return an index as the public shape counts: images (N, C, H, W) have the batch first."""
+    return [index[-1], *index[:-1]] if name == INPUT else list(index)
