@@ -1,9 +1,7 @@
 """Sliding windows: the only place that knows how kernels, strides, padding and dilation address an image.
 
-A `Windows` is the geometry of one layer on one image size. `unfold` copies the windows of a few
-output rows into the columns of a matrix, `fold` is its transpose: it adds such columns back to where
-they came from. The whole column matrix never exists; `row_blocks` cuts it into pieces that stay in
-the processor's cache between the copy and the matrix product.
+A `Windows` is the geometry of one layer on one image size. It pads and crops, and cuts out the view of
+all pixels under one position of the kernel, a *tap*.
 """
 
 from __future__ import annotations
@@ -13,15 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
 from cnnbp_cli.core.types import Array, Context, Shape, ShapeError, Size, pair, show, show_shape
 
 Padding = int | Literal["valid", "same"] | tuple[int, int]
 """`valid` (none), `same`, or how many pixels on both sides: one number or (vertical, horizontal)."""
-
-COLUMN_BYTES = 512 * 1024
-"""About how many bytes of columns to unfold at a time, so that they stay in a 1–2 MB second-level cache."""
 
 
 def out_size(size: int, kernel: int, stride: int, padding: int, dilation: int = 1) -> int:
@@ -114,11 +108,6 @@ class Windows:
         return h + top + bottom, w + left + right
 
     @property
-    def is_identity(self) -> bool:
-        """True when each window is one pixel and every pixel has one: a 1×1 kernel with stride 1."""
-        return self.kernel == (1, 1) and self.stride == (1, 1) and self.padded == self.image
-
-    @property
     def overlap(self) -> bool:
         """True when a pixel may lie in several windows."""
         return any(k > s for k, s in zip(self.kernel, self.stride, strict=True))
@@ -154,44 +143,3 @@ class Windows:
             for j in range(self.kernel[1]):
                 left = j * dw
                 yield padded[:, top : top + (len(rows) - 1) * sh + 1 : sh, left : left + (ow - 1) * sw + 1 : sw]
-
-    def row_blocks(self, depth: int, n: int, itemsize: int) -> Iterator[range]:
-        """Cut the output rows into blocks of about `COLUMN_BYTES` of columns, `depth` values deep."""
-        oh, ow = self.out
-        height = max(1, min(oh, COLUMN_BYTES // max(1, depth * ow * n * itemsize)))
-        for start in range(0, oh, height):
-            yield range(start, min(start + height, oh))
-
-    def view(self, padded: Array, rows: range) -> Array:
-        """Return the windows of some output rows as a read-only view (c, kh, kw, rows, ow, n)."""
-        c, _, _, n = padded.shape
-        (kh, kw), (sh, sw), (dh, dw) = self.kernel, self.stride, self.dilation
-        channel, row, column, sample = padded.strides
-        return as_strided(
-            padded[:, rows.start * sh :],
-            (c, kh, kw, len(rows), self.out[1], n),
-            (channel, row * dh, column * dw, row * sh, column * sw, sample),
-            writeable=False,
-        )
-
-    def unfold(self, padded: Array, rows: range, ctx: Context) -> Array:
-        """Copy the windows of some output rows into columns (c·kh·kw, rows·ow·n).
-
-        Row (c, i, j) of the result is the view that `taps` yields for (i, j), of channel c.
-        """
-        c, _, _, n = padded.shape
-        if self.is_identity:
-            positions = slice(rows.start * self.out[1] * n, rows.stop * self.out[1] * n)
-            return padded.reshape(c, -1)[:, positions]
-        windows = self.view(padded, rows)
-        columns = ctx.scratch("columns", windows.shape, padded.dtype)
-        np.copyto(columns, windows)
-        return columns.reshape(c * self.kernel[0] * self.kernel[1], -1)
-
-    def fold(self, columns: Array, rows: range, into: Array) -> None:
-        """Add columns (c·kh·kw, rows·ow·n) to the pixels `into` (c, h+, w+, n) that they were unfolded from."""
-        c, _, _, n = into.shape
-        kh, kw = self.kernel
-        taps = columns.reshape(c, kh * kw, len(rows), self.out[1], n)
-        for k, pixels in enumerate(self.taps(into, rows)):
-            pixels += taps[:, k]

@@ -6,15 +6,12 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
-from hypothesis import strategies as st
+from core.geometry import CTX, placed
+from hypothesis import given
 from oracles.naive import axis_windows, same_amounts
 
-from cnnbp_cli.core import windows as windows_module
-from cnnbp_cli.core.types import Context, ShapeError
+from cnnbp_cli.core.types import ShapeError
 from cnnbp_cli.core.windows import Windows, check_padding, out_size, same_padding
-
-CTX = Context()
 
 
 def test_out_size_counts_the_windows_that_fit():
@@ -31,27 +28,8 @@ def test_same_padding_is_the_least_that_gives_a_window_for_every_stride():
         assert out_size(size, kernel, stride, before + after, dilation) == -(-size // stride)
 
 
-pairs = st.tuples(st.integers(1, 4), st.integers(1, 4))
-
-
-@st.composite
-def placed(draw) -> Windows:
-    amounts = st.tuples(st.integers(0, 2), st.integers(0, 2))
-    try:
-        return Windows.over(
-            (1, draw(st.integers(1, 8)), draw(st.integers(1, 8))),
-            draw(pairs),
-            draw(pairs),
-            draw(st.sampled_from(["valid", "same"]) | amounts),
-            draw(pairs),
-        )
-    except ShapeError:
-        assume(False)
-        raise
-
-
 @given(placed())
-def test_unfold_copies_the_windows_that_enumeration_finds(windows):
+def test_taps_are_the_pixels_that_enumeration_finds(windows):
     x = np.random.default_rng(0).normal(size=(2, *windows.image, 3))
     rows, columns = (
         axis_windows(size, k, s, before, after, d)
@@ -60,25 +38,12 @@ def test_unfold_copies_the_windows_that_enumeration_finds(windows):
         )
     )
     assert windows.out == (len(rows), len(columns))
-    unfolded = windows.unfold(windows.pad(x, CTX), range(windows.out[0]), CTX)
-    unfolded = unfolded.reshape(2, *windows.kernel, *windows.out, 3)
+    taps = np.array(list(windows.taps(windows.pad(x, CTX), range(windows.out[0]))))
+    taps = taps.reshape(*windows.kernel, 2, *windows.out, 3)
     for c, (p, some_rows), (q, some_columns) in product(range(2), enumerate(rows), enumerate(columns)):
         for (i, row), (j, column) in product(enumerate(some_rows), enumerate(some_columns)):
             seen = np.zeros(3) if row is None or column is None else x[c, row, column]
-            np.testing.assert_array_equal(unfolded[c, i, j, p, q], seen)
-
-
-@given(placed(), st.data())
-def test_fold_is_the_transpose_of_unfold(windows, data):
-    start = data.draw(st.integers(0, windows.out[0] - 1))
-    rows = range(start, data.draw(st.integers(start + 1, windows.out[0])))
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(2, *windows.padded, 3))
-    columns = rng.normal(size=(2 * np.prod(windows.kernel), len(rows) * windows.out[1] * 3))
-    folded = np.zeros(x.shape)
-    windows.fold(columns, rows, into=folded)
-    unfolded = windows.unfold(x, rows, CTX)
-    np.testing.assert_allclose((unfolded * columns).sum(), (x * folded).sum(), rtol=1e-11, atol=1e-11)
+            np.testing.assert_array_equal(taps[i, j, c, p, q], seen)
 
 
 @given(placed())
@@ -97,16 +62,6 @@ def test_pad_fills_the_border_with_the_value():
     assert padded.shape == (1, 4, 7, 1)
     assert (padded == -np.inf).sum() == 4 * 7 - 2 * 3
     assert (padded[:, 1:3, 2:5] == 1).all()
-
-
-@pytest.mark.parametrize("size", [1, 1000, 1 << 40])
-@pytest.mark.parametrize("n", [0, 1, 64])
-def test_blocks_cover_every_row_once_and_in_order(size, n, monkeypatch):
-    monkeypatch.setattr(windows_module, "COLUMN_BYTES", size)
-    windows = Windows.over((3, 11, 6), 3, 1, "same")
-    blocks = list(windows.row_blocks(27, n, 8))
-    assert [row for block in blocks for row in block] == list(range(11))
-    assert all(len(block) > 0 for block in blocks)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Convolution and transposed convolution: each is one matrix product per block of unfolded windows."""
+"""Convolution and transposed convolution: two of the sums over windows, and each other's gradient."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from cnnbp_cli.core import winograd
+from cnnbp_cli.core.correlate import correlate, correlate_transposed, correlate_weights
 from cnnbp_cli.core.initializers import AnyInitializer, HeNormal
 from cnnbp_cli.core.types import (
     Array,
@@ -27,8 +27,7 @@ from cnnbp_cli.core.windows import Padding, Windows, check_padding
 
 class ConvResiduals(NamedTuple):
     windows: Windows
-    image: Array  # what the windows slide over, padded: (c, h+, w+, n)
-    winograd: winograd.Winograd | None = None  # takes the place of the windows where it is faster
+    image: Array  # what the forward pass took: for `Conv2d` with its padding, (c, h+, w+, n)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +37,16 @@ class Conv2d(Layer[ConvResiduals]):
         y[f, p, q] = bias[f] + Σ_{c, i, j} weight[f, c, i, j] · x[c, p·s + i·d, q·s + j·d]
 
     With `groups` g, output channels in the k-th of g equal parts see only the k-th part of the input
-    channels. With the windows unfolded into columns, and w the weight as a matrix:
+    channels. The gradients are sums over the same windows (see `core.correlate`):
 
-        y = w @ columns + bias          dw = dy @ columnsᵀ
-        dx = fold(wᵀ @ dy)              dbias = Σ dy over positions and batch
+        dw[f, c, i, j] = Σ_{p, q, n} dy[f, p, q] · x[c, p·s + i·d, q·s + j·d]        dbias[f] = Σ_{p, q, n} dy[f, p, q]
+        dx[c, p·s + i·d, q·s + j·d] += Σ_f weight[f, c, i, j] · dy[f, p, q]
 
     Parameters are `weight` (f, c/g, kh, kw) and `bias` (f,).
 
     References
     ----------
-    Chellapilla et al. 2006 for the unfolding; Goodfellow et al., *Deep Learning*, section 9.5, for the
-    gradients.
+    Goodfellow, Bengio & Courville, *Deep Learning*, section 9.5; Dumoulin & Visin 2016, arXiv:1603.07285.
     """
 
     filters: int
@@ -89,60 +87,26 @@ class Conv2d(Layer[ConvResiduals]):
         return {"weight": weight} | ({"bias": np.zeros(self.filters)} if self.bias else {})
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, ConvResiduals]:
-        windows, g, n = self.windows(x.shape[:3]), self.groups, x.shape[3]
-        y = ctx.empty("y", (self.filters, *windows.out, n), np.result_type(x, *params.values()))
-        if g == 1 and winograd.suits(windows, x.shape[0], self.filters, y.dtype):
-            fast = winograd.Winograd.over(windows)
-            image = fast.patches.pad(x, ctx)
-            fast.forward(params["weight"], params.get("bias"), image, y, ctx)
-            return y, ConvResiduals(windows, image, fast)
+        windows = self.windows(x.shape[:3])
         image = windows.pad(x, ctx)
-        w = params["weight"].reshape(g, self.filters // g, -1)  # (g, f/g, c/g·kh·kw)
-        y_flat = y.reshape(g, self.filters // g, -1)  # (g, f/g, oh·ow·n)
-        for rows in windows.row_blocks(g * w.shape[2], n, x.itemsize):
-            columns = windows.unfold(image, rows, ctx).reshape(g, w.shape[2], -1)  # (g, c/g·kh·kw, positions·n)
-            y_block = y_flat[:, :, self._positions(windows, rows, n)]
-            np.matmul(w, columns, out=y_block)
-            if self.bias:
-                y_block += params["bias"].reshape(g, -1, 1)
+        y = ctx.empty("y", (self.filters, *windows.out, x.shape[3]), np.result_type(x, *params.values()))
+        correlate(image, params["weight"], windows, self.groups, y, ctx)
+        if self.bias:
+            y += params["bias"].reshape(-1, 1, 1, 1)
         return y, ConvResiduals(windows, image)
 
     def backward(
         self, params: Params, residuals: ConvResiduals, dy: Array, ctx: Context
     ) -> tuple[Array | None, Params]:
-        windows, image, fast = residuals
-        if fast is not None:
-            dimage = ctx.empty("dx", image.shape, dy.dtype) if ctx.wants_dx else None
-            grads = {"weight": fast.backward(params["weight"], image, dy, dimage, ctx)}
-            if self.bias:
-                grads["bias"] = dy.sum((1, 2, 3))
-            return None if dimage is None else fast.patches.crop(dimage), grads
-        g, n = self.groups, image.shape[3]
-        w = params["weight"].reshape(g, self.filters // g, -1)  # (g, f/g, c/g·kh·kw)
-        w_transposed = w.swapaxes(1, 2)
-        dy_flat = np.ascontiguousarray(dy).reshape(g, self.filters // g, -1)  # (g, f/g, oh·ow·n)
-        dw = np.zeros_like(w)
-        dimage = ctx.empty("dx", image.shape, dy.dtype) if ctx.wants_dx else None
-        if dimage is not None:
-            dimage.fill(0)
-        for rows in windows.row_blocks(g * w.shape[2], n, image.itemsize):
-            # Unfolded again rather than kept: a copy in cache is cheaper than kh·kw times the memory.
-            columns = windows.unfold(image, rows, ctx).reshape(g, w.shape[2], -1)
-            dy_block = dy_flat[:, :, self._positions(windows, rows, n)]
-            dw += dy_block @ columns.swapaxes(1, 2)
-            if dimage is not None:
-                dcolumns = ctx.scratch("dcolumns", columns.shape, dy.dtype)
-                np.matmul(w_transposed, dy_block, out=dcolumns)
-                windows.fold(dcolumns, rows, into=dimage)
-        grads = {"weight": dw.reshape(params["weight"].shape)}
+        windows, image = residuals
+        grads = {"weight": correlate_weights(image, dy, windows, self.groups, ctx)}
         if self.bias:
             grads["bias"] = dy.sum((1, 2, 3))
-        return None if dimage is None else windows.crop(dimage), grads
-
-    @staticmethod
-    def _positions(windows: Windows, rows: range, n: int) -> slice:
-        """Where the outputs of these rows lie in a flat (oh·ow·n) axis."""
-        return slice(rows.start * windows.out[1] * n, rows.stop * windows.out[1] * n)
+        if not ctx.wants_dx:
+            return None, grads
+        dimage = ctx.empty("dx", image.shape, dy.dtype)
+        correlate_transposed(params["weight"], dy, windows, self.groups, dimage, ctx)
+        return windows.crop(dimage), grads
 
     def macs(self, in_shape: Shape) -> int:
         kh, kw = pair(self.kernel_size)
@@ -159,9 +123,11 @@ class ConvTranspose2d(Layer[ConvResiduals]):
 
         y[f, p·s + i, q·s + j] += weight[c, f, i, j] · x[c, p, q]
 
-    It is `Conv2d.backward` to the input as a forward pass, so the same windows slide over the *output*:
+    It is the gradient of `Conv2d` to its input, as a forward pass: the windows slide over the *output*, and
+    its own gradient to the input is `Conv2d` forward:
 
-        y = fold(wᵀ @ x) + bias         dw = x @ unfold(dy)ᵀ         dx = w @ unfold(dy)
+        dx[c, p, q] = Σ_{f, i, j} weight[c, f, i, j] · dy[f, p·s + i, q·s + j]
+        dw[c, f, i, j] = Σ_{p, q, n} x[c, p, q] · dy[f, p·s + i, q·s + j]
 
     `same` makes the output exactly `stride` times the input. Parameters are `weight` (c, f, kh, kw),
     as PyTorch and ONNX store it, and `bias` (f,).
@@ -224,37 +190,20 @@ class ConvTranspose2d(Layer[ConvResiduals]):
         return {"weight": weight} | ({"bias": np.zeros(self.filters)} if self.bias else {})
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, ConvResiduals]:
-        windows, n = self.windows(x.shape[:3]), x.shape[3]
-        x = np.ascontiguousarray(x)
-        x_flat = x.reshape(len(x), -1)  # (c, h·w·n)
-        w = params["weight"].reshape(len(x), -1)  # (c, f·kh·kw)
-        image = ctx.empty("y", (self.filters, *windows.padded, n), np.result_type(x, *params.values()))
-        image.fill(0)
-        for rows in windows.row_blocks(w.shape[1], n, x.itemsize):
-            x_block = x_flat[:, Conv2d._positions(windows, rows, n)]
-            columns = ctx.scratch("columns", (w.shape[1], x_block.shape[1]), image.dtype)
-            np.matmul(w.T, x_block, out=columns)
-            windows.fold(columns, rows, into=image)
+        windows = self.windows(x.shape[:3])
+        image = ctx.empty("y", (self.filters, *windows.padded, x.shape[3]), np.result_type(x, *params.values()))
+        correlate_transposed(params["weight"], x, windows, 1, image, ctx)
         y = windows.crop(image)
         if self.bias:
             y += params["bias"].reshape(-1, 1, 1, 1)
         return y, ConvResiduals(windows, x)
 
     def backward(self, params: Params, residuals: ConvResiduals, dy: Array, ctx: Context) -> tuple[Array, Params]:
-        windows, x, _ = residuals
-        n = x.shape[3]
-        x_flat = x.reshape(len(x), -1)  # (c, h·w·n)
-        w = params["weight"].reshape(len(x), -1)  # (c, f·kh·kw)
+        windows, x = residuals
         dimage = windows.pad(dy, ctx)
-        dw = np.zeros_like(w)
         dx = ctx.empty("dx", x.shape, dy.dtype)
-        dx_flat = dx.reshape(len(x), -1)
-        for rows in windows.row_blocks(w.shape[1], n, x.itemsize):
-            columns = windows.unfold(dimage, rows, ctx)  # (f·kh·kw, positions·n)
-            positions = Conv2d._positions(windows, rows, n)
-            dw += x_flat[:, positions] @ columns.T
-            np.matmul(w, columns, out=dx_flat[:, positions])
-        grads = {"weight": dw.reshape(params["weight"].shape)}
+        correlate(dimage, params["weight"], windows, 1, dx, ctx)
+        grads = {"weight": correlate_weights(dimage, x, windows, 1, ctx)}
         if self.bias:
             grads["bias"] = dy.sum((1, 2, 3))
         return dx, grads
