@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from cnnbp_cli.cli.boundary import Group
-from cnnbp_cli.cli.options import ConfigFile, Format, OutputFormat, Overrides, examples
+from cnnbp_cli.cli.options import ConfigFile, Format, OutputFormat, Overrides, OwnLayers, examples
 
 
 def add_to(app: typer.Typer) -> None:
@@ -19,7 +19,9 @@ def group() -> None:
     """Look at data sets."""
 
 
-def info(config: ConfigFile, overrides: Overrides = None, format: OutputFormat = Format.TABLE) -> None:
+def info(
+    config: ConfigFile, overrides: Overrides = None, layers: OwnLayers = None, format: OutputFormat = Format.TABLE
+) -> None:
     """Show the splits of a config's data: images, classes, pixel statistics and memory."""
     from cnnbp_cli.config.load import load_config
     from cnnbp_cli.data.info import data_info

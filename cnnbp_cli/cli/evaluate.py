@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cnnbp_cli.cli.options import Format, OutputFormat, Trained, examples
+from cnnbp_cli.cli.options import Format, OutputFormat, OwnLayers, Trained, examples
 
 
 class Part(StrEnum):
@@ -37,6 +37,7 @@ def evaluate(
     min_accuracy: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="Leave with code 1 where the accuracy is below this share.")
     ] = None,
+    layers: OwnLayers = None,
     format: OutputFormat = Format.TABLE,
 ) -> None:
     """Measure loss, accuracy, and which classes a trained model confuses."""

@@ -33,6 +33,27 @@ Overrides = Annotated[
     ),
 ]
 
+
+def run_layer_files(ctx: typer.Context, files: list[Path] | None) -> list[Path] | None:
+    """Register the layers of the user's files, as soon as the option is read."""
+    if files and not ctx.resilient_parsing:
+        from cnnbp_cli.config.own_layers import load_layers
+
+        for file in files:
+            load_layers(file)
+    return files
+
+
+OwnLayers = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--layers",
+        metavar="FILE.py",
+        callback=run_layer_files,
+        help="Run this Python file, which registers layers of your own; may be repeated.",
+    ),
+]
+
 OutputFormat = Annotated[Format, typer.Option("--format", help="How to write the result.")]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cnnbp_cli.cli.options import Format, OutputFormat, Trained, examples
+from cnnbp_cli.cli.options import Format, OutputFormat, OwnLayers, Trained, examples
 
 
 def add_to(app: typer.Typer) -> None:
@@ -32,6 +32,7 @@ def predict(
     invert: Annotated[
         bool, typer.Option("--invert", help="Swap dark and light: MNIST is white on black, paper is not.")
     ] = False,
+    layers: OwnLayers = None,
     format: OutputFormat = Format.TABLE,
 ) -> None:
     """Show the class and the probabilities of images."""

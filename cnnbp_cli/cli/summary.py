@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cnnbp_cli.cli.options import ConfigFile, Format, OutputFormat, Overrides, examples
+from cnnbp_cli.cli.options import ConfigFile, Format, OutputFormat, Overrides, OwnLayers, examples
 
 
 def add_to(app: typer.Typer) -> None:
@@ -13,7 +13,9 @@ def add_to(app: typer.Typer) -> None:
     )(summary)
 
 
-def summary(config: ConfigFile, overrides: Overrides = None, format: OutputFormat = Format.TABLE) -> None:
+def summary(
+    config: ConfigFile, overrides: Overrides = None, layers: OwnLayers = None, format: OutputFormat = Format.TABLE
+) -> None:
     """Show each layer's shape, kernel, parameters, operations, receptive field and memory."""
     from cnnbp_cli.config.load import load_config
     from cnnbp_cli.inspect.summary import summary as summarize

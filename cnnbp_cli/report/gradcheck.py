@@ -12,14 +12,18 @@ if TYPE_CHECKING:
 
 FIELDS = (
     *("name", "status", "relative_error", "checked", "size", "shape", "worst_index"),
-    *("analytic", "numeric", "mode"),
+    *("analytic", "numeric", "mode", "kinks", "noise", "coverage", "explanation"),
 )
 STYLES = {"ok": "green", "noise": "cyan", "kink": "yellow", "wrong": "bold red"}
 MEANINGS = {
-    "noise": "noise: true gradient zero, both sides are rounding errors",
-    "kink": "kink: the loss has no derivative there",
+    "kink": "kink: the loss has no derivative there, or the step went across such a place",
     "wrong": "wrong: the gradient is not the derivative of the loss",
 }
+NOISE = {
+    "complex": "noise: true gradient zero, both sides are rounding errors",
+    "central": "noise: the two differ by less than the rounding of the loss divided by the step",
+}
+METHODS = {"complex": "proven by complex steps", "central": "confirmed by central differences"}
 
 
 def render(report: GradcheckReport, format: str) -> None:
@@ -35,40 +39,83 @@ def render(report: GradcheckReport, format: str) -> None:
 def _table(report: GradcheckReport) -> None:
     from cnnbp_cli.report.table import Column, line, show
 
+    with_coverage = report.method == "central" or report.kinks > 0 or report.noise > 0
+    with_numbers = any(check.status != "ok" for check in report.parameters)
     columns = [
         Column("gradient to", text=True),
         Column("status", text=True, leaves=1),
         Column("relative\nerror", leaves=2),
         Column("checked", leaves=3),
-        Column("shape", text=True, leaves=4),
-        Column("worst\nelement", text=True, leaves=5),
+        *([Column("kinks", leaves=4), Column("noise", leaves=5), Column("coverage", leaves=6)] * with_coverage),
+        Column("shape", text=True, leaves=7),
+        Column("worst\nelement", text=True, leaves=8),
+        *([Column("analytic", leaves=9), Column("numeric", leaves=10)] * with_numbers),
     ]
-    rows = [_row(check) for check in report.parameters]
-    if any(check.status != "ok" for check in report.parameters):
-        columns += [Column("analytic", leaves=6), Column("numeric", leaves=7)]
-        for row, check in zip(rows, report.parameters, strict=True):
-            row += [f"{check.analytic:.6e}", f"{check.numeric:.6e}"]
-    show(columns, rows)
+    show(columns, [_row(check, with_coverage, with_numbers) for check in report.parameters])
     line()
-    for status in dict.fromkeys(check.status for check in report.parameters):
-        if status in MEANINGS:
-            line(MEANINGS[status])
-    wrong = sum(check.status == "wrong" for check in report.parameters)
+    _explanations(report)
+    meanings = MEANINGS | {"noise": NOISE[report.method]}
+    met = {"kink": report.kinks, "noise": report.noise, "wrong": not report.ok}
+    for status in ("kink", "noise", "wrong"):
+        if met[status]:
+            line(meanings[status])
+    if report.method == "central":
+        line(
+            f"central differences in {report.dtype}, step {report.step:g}; "
+            "relative error = |analytic − numeric| / max(|analytic|, |numeric|)"
+        )
+    if report.kinks or report.noise:
+        silent = [count(report.kinks, "kink")] * (report.kinks > 0) + [f"{report.noise:,} × noise"] * (report.noise > 0)
+        everything = sum(check.checked for check in report.parameters)
+        line(
+            f"coverage {report.coverage:.1f} %: of {everything:,} comparisons, {' and '.join(silent)} "
+            "say nothing about the gradient"
+        )
+    if report.dtype == "float32":
+        line("float32 has about 7 digits, and most are gone in the difference of two losses: float64 has 16")
+    _verdict(report)
+
+
+def _explanations(report: GradcheckReport) -> None:
+    """Write each explanation once, with all gradients that it is for."""
+    from cnnbp_cli.report.table import line
+
+    names: dict[str, list[str]] = {}
+    for check in report.parameters:
+        if check.explanation is not None:
+            names.setdefault(check.explanation, []).append(check.name)
+    for explanation, of in names.items():
+        line(f"{', '.join(of)}: {explanation}")
+    if names:
+        line()
+
+
+def _verdict(report: GradcheckReport) -> None:
+    from cnnbp_cli.report.table import line
+
     figures = f"largest relative error {power(report.max_relative_error)}, tolerance {power(report.tolerance)}"
     tensors = count(len(report.parameters), "gradient")
-    if report.ok:
-        line(f"ok: {tensors} proven by complex steps, {figures}", "green")
-    else:
+    modes = ", in training and in evaluation mode" if len(report.modes) > 1 else ""
+    if not report.ok:
+        wrong = sum(check.status == "wrong" for check in report.parameters)
         line(f"WRONG: {wrong} of {tensors}, {figures}", "bold red")
+    elif not report.coverage:
+        line(f"nothing confirmed: all comparisons of {tensors} are kinks or noise", "yellow")
+    else:
+        told = sum(check.coverage > 0 for check in report.parameters)
+        tensors = tensors if told == len(report.parameters) else f"{told} of {tensors}"
+        line(f"ok: {tensors} {METHODS[report.method]}{modes}, {figures}", "green")
 
 
-def _row(check: ParameterCheck) -> list[str | tuple[str, str]]:
+def _row(check: ParameterCheck, with_coverage: bool, with_numbers: bool) -> list[str | tuple[str, str]]:
     index = "" if check.worst_index is None else "[" + ", ".join(map(str, check.worst_index)) + "]"
     return [
         check.name,
         (check.status, STYLES[check.status]),
         power(check.relative_error),
         count(check.checked),
+        *([count(check.kinks), count(check.noise), f"{check.coverage:.0f} %"] * with_coverage),
         shape(check.shape),
         index,
+        *([f"{check.analytic:.5e}", f"{check.numeric:.5e}"] * with_numbers),
     ]

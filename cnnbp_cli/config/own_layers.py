@@ -1,0 +1,278 @@
+"""Layers from a user's own file: the words they add to the config, and a guard that says what is wrong with them.
+
+A config alone never runs code; only a file that the user names is executed. Its layers are called through a
+guard, because the mistakes of a layer under construction are the user's to mend: an exception, an output of a
+wrong shape, a complex number that lost its imaginary part become one message with the file and the line.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from functools import wraps
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cnnbp_cli.core.layers import LAYERS, Operation, register
+from cnnbp_cli.core.types import Array, Context, FieldErrors, Layer, Shape, ShapeError, show_shape
+from cnnbp_cli.errors import UserError
+
+GUARDED = ("out_shape", "param_shapes", "init_params", "next_state", "branches", "macs", "kernel", "__post_init__")
+"""Methods of which only the exceptions are looked at."""
+
+
+class OwnLayerError(UserError):
+    """A user's file that is not usable, or a layer in it that does not do what a layer has to."""
+
+
+class Kept(NamedTuple):
+    """A user's residuals, and what the guard remembers about the forward pass."""
+
+    residuals: Any
+    shapes: list[Shape]
+
+
+def load_layers(path: str | Path) -> list[type[Operation]]:
+    """Run a Python file, and let configs use the layers that it registers.
+
+    Loading a file again replaces its layers.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file with classes under ``@cnnbp_cli.register``.
+
+    Returns
+    -------
+    list of layer classes
+        At least one.
+
+    Raises
+    ------
+    OwnLayerError
+        When the file cannot be read or run, or registers no layer. The message has the file and the line.
+    """
+    path = Path(path)
+    name = str(path.resolve())  # as a module's name, so that no other module can have it
+    for word, known in list(LAYERS.items()):
+        if known.__module__ == name:
+            del LAYERS[word]
+    before = set(LAYERS)
+    try:
+        code = compile(path.read_bytes(), str(path), "exec")
+    except OSError as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+        raise OwnLayerError(f"{path}: {reason}") from None
+    except SyntaxError as error:
+        shown = f"\n  {error.lineno} | {error.text.strip()}" if error.text and error.text.strip() else ""
+        raise OwnLayerError(f"{path}:{error.lineno or 1}: {error.msg}{shown}") from None
+    except ValueError as error:
+        raise OwnLayerError(f"{path}: {error}; expected a Python file") from None
+    module = ModuleType(name)
+    module.__file__ = str(path)
+    sys.modules[name] = module  # dataclasses look up their annotations there
+    try:
+        exec(code, module.__dict__)
+    except (Exception, SystemExit) as error:
+        for word in set(LAYERS) - before:
+            del LAYERS[word]
+        raise OwnLayerError(f"{path}:{_line(error.__traceback__, str(path))}: {_what(error)}") from None
+    found = [LAYERS[word] for word in LAYERS if word not in before]
+    if not found:
+        raise OwnLayerError(f"{path}: registers no layer; put @cnnbp_cli.register above a layer's class")
+    for operation in found:
+        _guard(operation, path)
+    return found
+
+
+def _what(error: BaseException) -> str:
+    """Return an exception as people read it; complaints of `register` speak for themselves."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is not None and trace.tb_frame.f_code is register.__code__ and isinstance(error, ValueError):
+        return str(error)
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _line(trace: TracebackType | None, file: str) -> int:
+    """Return the last line of the user's file that a traceback goes through."""
+    line = 1
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == file:
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line
+
+
+def _guard(operation: type[Any], path: Path) -> None:
+    guard = _Guard(operation.__name__, str(path))
+    is_layer = issubclass(operation, Layer)
+    wrapped: dict[str, Callable[..., Any]] = {
+        "forward": guard.layer_forward(operation.forward) if is_layer else guard.merge_forward(operation.forward),
+        "backward": guard.layer_backward(operation.backward) if is_layer else guard.merge_backward(operation.backward),
+    }
+    for name in GUARDED:
+        if name in vars(operation):
+            wrapped[name] = guard.plain(name, getattr(operation, name))
+    for name in {"next_state", "branches"} & {name for base in operation.__mro__ for name in vars(base)}:
+        wrapped[name] = guard.unkept(wrapped.get(name, getattr(operation, name)))
+    for name, method in wrapped.items():
+        setattr(operation, name, method)
+
+
+class _Guard:
+    """Wraps the methods of one class of a user's file."""
+
+    def __init__(self, name: str, file: str) -> None:
+        self._name, self._file = name, file
+
+    def plain(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(method)
+        def guarded(layer: Any, *args: Any) -> Any:
+            return self._call(name, method, "", layer, *args)
+
+        return guarded
+
+    @staticmethod
+    def unkept(method: Callable[..., Any]) -> Callable[..., Any]:
+        """Give a method that takes residuals as the last argument its own."""
+
+        @wraps(method)
+        def guarded(layer: Any, *args: Any) -> Any:
+            return method(layer, *args[:-1], args[-1].residuals)
+
+        return guarded
+
+    def layer_forward(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(method)
+        def guarded(layer: Layer[Any], params: dict[str, Array], x: Array, ctx: Context) -> tuple[Array, Kept]:
+            result = self._call("forward", method, ctx.node, layer, params, _read_only(x), ctx)
+            expected = (*layer.out_shape(x.shape[:-1]), x.shape[-1])
+            return self._checked(method, ctx, result, expected, np.result_type(x, *params.values()), [x.shape])
+
+        return guarded
+
+    def merge_forward(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(method)
+        def guarded(layer: Any, xs: Sequence[Array], ctx: Context) -> tuple[Array, Kept]:
+            result = self._call("forward", method, ctx.node, layer, [_read_only(x) for x in xs], ctx)
+            expected = (*layer.out_shape([x.shape[:-1] for x in xs]), xs[0].shape[-1])
+            return self._checked(method, ctx, result, expected, np.result_type(*xs), [x.shape for x in xs])
+
+        return guarded
+
+    def layer_backward(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(method)
+        def guarded(layer: Any, params: dict[str, Array], kept: Kept, dy: Array, ctx: Context) -> Any:
+            result = self._call("backward", method, ctx.node, layer, params, kept.residuals, _read_only(dy), ctx)
+            if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], dict):
+                raise self._wrong(method, ctx, f"returned {_kind(result)}, expected dx and a dict of gradients")
+            dx, grads = result
+            if dx is not None or ctx.wants_dx:
+                self._check(method, ctx, "dx", dx, kept.shapes[0], dy.dtype)
+            wanted = [key for key in params if key not in layer.state]
+            if set(grads) != set(wanted):
+                got, expected = (", ".join(keys) or "none" for keys in (grads, wanted))
+                raise self._wrong(method, ctx, f"returned the gradients: {got}; expected: {expected}")
+            for key in wanted:
+                self._check(method, ctx, f"the gradient to {key}", grads[key], params[key].shape, dy.dtype)
+            return result
+
+        return guarded
+
+    def merge_backward(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(method)
+        def guarded(layer: Any, kept: Kept, dy: Array, ctx: Context) -> Any:
+            result = self._call("backward", method, ctx.node, layer, kept.residuals, _read_only(dy), ctx)
+            if not isinstance(result, tuple) or len(result) != len(kept.shapes):
+                count = len(kept.shapes)
+                raise self._wrong(
+                    method, ctx, f"returned {_kind(result)}, expected {count} gradients, one to each input"
+                )
+            for k, (dx, shape) in enumerate(zip(result, kept.shapes, strict=True)):
+                self._check(method, ctx, f"dx of input {k}", dx, shape, dy.dtype)
+            return result
+
+        return guarded
+
+    def _checked(
+        self,
+        method: Callable[..., Any],
+        ctx: Context,
+        result: Any,
+        shape: Shape,
+        dtype: np.dtype[Any],
+        in_shapes: list[Shape],
+    ) -> tuple[Array, Kept]:
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise self._wrong(method, ctx, f"returned {_kind(result)}, expected the output and what backward needs")
+        y, residuals = result
+        if isinstance(y, np.ndarray) and dtype.kind == "c" != y.dtype.kind:
+            raise self._lost_imaginary_part(method, ctx)
+        self._check(method, ctx, "an output", y, shape, dtype)
+        return y, Kept(residuals, in_shapes)
+
+    def _check(
+        self, method: Callable[..., Any], ctx: Context, what: str, array: Any, shape: Shape, dtype: np.dtype[Any]
+    ) -> None:
+        if not isinstance(array, np.ndarray):
+            raise self._wrong(method, ctx, f"returned {_kind(array)} for {what}, expected an array")
+        if array.shape != shape:
+            axes = f", the batch of {shape[-1]} last" if what.startswith(("dx", "an output")) else ""
+            sizes = f"{show_shape(array.shape) or 'a single number'}, expected {show_shape(shape)}"
+            raise self._wrong(method, ctx, f"returned {what} of shape {sizes}{axes}")
+        if array.dtype != dtype:
+            raise self._wrong(method, ctx, f"returned {what} of {array.dtype}, expected {dtype} as in the input")
+
+    def _call(self, name: str, method: Callable[..., Any], node: str, *args: Any) -> Any:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", np.exceptions.ComplexWarning)
+                return method(*args)
+        except (UserError, ShapeError, FieldErrors, MemoryError):
+            raise
+        except np.exceptions.ComplexWarning as error:
+            raise self._lost_imaginary_part(method, Context(node=node), error) from None
+        except Exception as error:
+            line = _line(error.__traceback__, self._file)
+            where = f" in layer {node}" if node else ""
+            hint = "; inputs must not be changed in place" if "read-only" in str(error) else ""
+            raise OwnLayerError(
+                f"{self._file}:{line}: {self._name}.{name} failed{where}: {_what(error)}{hint}"
+            ) from error
+
+    def _wrong(
+        self, method: Callable[..., Any], ctx: Context, complaint: str, error: Exception | None = None
+    ) -> Exception:
+        code = method.__code__
+        line = _line(error.__traceback__, self._file) if error else code.co_firstlineno
+        return OwnLayerError(f"{self._file}:{line}: {self._name}.{code.co_name} of layer {ctx.node} {complaint}")
+
+    def _lost_imaginary_part(
+        self, method: Callable[..., Any], ctx: Context, error: Exception | None = None
+    ) -> Exception:
+        return self._wrong(
+            method,
+            ctx,
+            "turned complex numbers into real ones, which complex steps cannot pass: make arrays of type "
+            "np.result_type(x, *params.values()), compare .real parts, write abs(x) ** 2 as x * x; "
+            "or check with --method central",
+            error,
+        )
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"a tuple of {len(value)}"
+    return "nothing" if value is None else f"a value of type {type(value).__name__}"
+
+
+def _read_only(array: Array) -> Array:
+    view = array.view()
+    view.flags.writeable = False
+    return view
