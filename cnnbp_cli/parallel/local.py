@@ -233,11 +233,13 @@ def local_workers(
 
     def look_after() -> None:
         for rank, (process, failures) in enumerate(team, 1):
-            dead = not process.is_alive()  # asked first: the last words may come before the end
             if failures.poll():
-                raise failures.recv()
-            if dead:
-                raise WorkerDiedError(_obituary(rank, process.exitcode))
+                try:
+                    error = failures.recv()
+                except EOFError:  # it has gone without a word
+                    process.join()
+                    error = WorkerDiedError(_obituary(rank, process.exitcode))
+                raise error
 
     try:
         with _interrupts_held_back(), nullcontext() if script else _without_script():
