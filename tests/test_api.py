@@ -287,7 +287,7 @@ def test_fit_yields_events(toy):
     assert (len(data.train), len(data.test), data.validation, data.classes) == (40, 10, None, 2)
     start = toy.parameters()
     events = [event.event for event in cnnbp.fit(toy, data)]
-    assert events == ["started", "step", "step", "epoch", "finished"]
+    assert events == ["started", "step", "watched", "step", "epoch", "finished"]
     assert any((value != start[name]).any() for name, value in toy.parameters().items())
 
 

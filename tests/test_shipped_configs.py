@@ -11,7 +11,7 @@ import cnnbp_cli as cnnbp
 from cnnbp_cli.build import build_graph
 from cnnbp_cli.config.load import load_config
 from cnnbp_cli.core.parameters import Layout
-from cnnbp_cli.train.events import CheckpointSaved, EpochDone, RunFinished, RunStarted, StepDone
+from cnnbp_cli.train.events import CheckpointSaved, EpochDone, LayersWatched, RunFinished, RunStarted, StepDone
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -117,7 +117,8 @@ def test_learns_and_is_read_back_from_its_run(name, tmp_path):
     assert steps[0].loss == pytest.approx(before, rel=1e-5) or "dropout" in {n.layer.type for n in model.graph.nodes}
     after, _ = model.loss_and_gradients(data.train.images, labels)
     assert after <= before
-    assert {type(event) for event in events} == {RunStarted, CheckpointSaved, StepDone, EpochDone, RunFinished}
+    kinds = {RunStarted, CheckpointSaved, StepDone, LayersWatched, EpochDone, RunFinished}
+    assert {type(event) for event in events} == kinds
 
     again = cnnbp.load(tmp_path / "run")
     assert again.config == model.config

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cnnbp_cli.cli.options import Format, OutputFormat, Overrides, examples
+from cnnbp_cli.cli.options import Format, OutputFormat, Overrides, OwnLayers, examples
 
 
 class Quantity(StrEnum):
@@ -19,6 +19,12 @@ class Quantity(StrEnum):
     ACTIVATION = "activation"
     WEIGHT = "weight"
     RATIO = "ratio"
+    MEAN = "mean"
+    DEVIATION = "deviation"
+    ZEROS = "zeros"
+    DEAD = "dead"
+    SATURATED = "saturated"
+    SIGNAL = "signal"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -26,14 +32,15 @@ def add_to(app: typer.Typer) -> None:
         epilog=examples(
             "cnnbp gradnorms lenet5.yaml --steps 100 --every 10",
             "cnnbp gradnorms lenet5.yaml --of ratio",
-            "cnnbp gradnorms runs/lenet5-1 --format csv",
+            "cnnbp gradnorms runs/lenet5-1 --of dead --format csv",
         )
     )(gradnorms)
 
 
 def gradnorms(
     source: Annotated[
-        str, typer.Argument(metavar="CONFIG|RUN", help="A config to train for some steps, or a run that recorded them.")
+        str,
+        typer.Argument(metavar="CONFIG|RUN", help="A config to train for some steps, or a run, which recorded some."),
     ],
     overrides: Overrides = None,
     steps: Annotated[
@@ -41,13 +48,14 @@ def gradnorms(
         typer.Option(min=1, metavar="N", help="Steps to train, 10 by default; or rows of a run, all by default."),
     ] = None,
     every: Annotated[int, typer.Option(min=1, metavar="K", help="Show every K-th step.")] = 1,
-    of: Annotated[Quantity, typer.Option(help="What to measure.")] = Quantity.GRADIENT,
+    of: Annotated[Quantity, typer.Option(help="What to show of every layer.")] = Quantity.GRADIENT,
+    layers: OwnLayers = None,
     format: OutputFormat = Format.TABLE,
 ) -> None:
-    """Show the gradient's norm in every layer, step by step."""
+    """Show the gradient's norm in every layer, or another statistic, step by step."""
     is_run = Path(source).is_dir()
-    if is_run and (of is not Quantity.GRADIENT or overrides):
-        raise typer.BadParameter("a run has the gradient norms it recorded: name its config instead")
+    if is_run and overrides:
+        raise typer.BadParameter("a run is over: name its config to train it differently", param_hint="--set")
     from itertools import islice
 
     from cnnbp_cli.inspect.gradnorms import recorded_norms, watch_norms
@@ -55,8 +63,8 @@ def gradnorms(
     from cnnbp_cli.report.gradnorms import render
 
     if is_run:
-        recorded = recorded_norms(Path(source), every=every)
-        render(islice(recorded, steps), format.value, "gradient")
+        recorded = recorded_norms(Path(source), every=every, of=of.value)
+        render(islice(recorded, steps), format.value, of.value)
     else:
         model = load(source, overrides or ())
         rows = watch_norms(model, load_data(model), steps=steps or 10, every=every, of=of.value)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cnnbp_cli.cli.options import ConfigFile, Format, OutputFormat, Overrides, examples
+from cnnbp_cli.cli.options import ConfigFile, Format, OutputFormat, Overrides, OwnLayers, examples
 
 
 def add_to(app: typer.Typer) -> None:
@@ -31,10 +31,19 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, if it has begun.")] = False,
     grad_norms: Annotated[
-        bool, typer.Option("--grad-norms", help="Show and record the gradient norm of every layer.")
+        bool, typer.Option("--grad-norms", help="Show the gradient norm of every layer at each watched step.")
     ] = False,
-    every: Annotated[int, typer.Option(min=1, metavar="K", help="With --grad-norms: at every K-th step.")] = 1,
+    watch_every: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="K",
+            help="Record what every layer does at the first and at every K-th step: 20 by default, 1 with "
+            "--grad-norms, 0 for never.",
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show results only, no progress.")] = False,
+    layers: OwnLayers = None,
     format: OutputFormat = Format.TABLE,
 ) -> None:
     """Train a network, save it as a run, and test it."""
@@ -51,6 +60,7 @@ def train(
     from cnnbp_cli.train.events import Event, Interrupted, NonFinite
     from cnnbp_cli.train.loop import fit
     from cnnbp_cli.train.run import RunDirectory
+    from cnnbp_cli.train.statistics import WATCH_EVERY
 
     given = {"epochs": epochs, "max_steps": max_steps, "workers": workers}
     settings = [f"train.{key}={value}" for key, value in given.items() if value is not None]
@@ -58,14 +68,13 @@ def train(
     model, data = build(loaded), load_data(loaded)
     run = out or RunDirectory.next_under(Path("runs"), loaded.name)
     last: Event | None = None
-    with Interrupts() as stop, rendering(format.value, quiet=quiet) as render:
+    with Interrupts() as stop, rendering(format.value, quiet=quiet, norms=grad_norms) as render:
         events = fit(
             model,
             data,
             run=run,
             resume=resume,
-            norms_of="gradient" if grad_norms else None,
-            norms_every=every,
+            watch_every=watch_every if watch_every is not None else 1 if grad_norms else WATCH_EVERY,
             stop=stop,
         )
         with closing(events):  # type: ignore[type-var]

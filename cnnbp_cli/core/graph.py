@@ -113,6 +113,10 @@ class Graph:
             if isinstance(node.layer, Layer):
                 yield node, node.layer
 
+    def has_gradient(self, name: str) -> bool:
+        """Return whether training computes the gradient at an output: some parameter lies in it or before it."""
+        return self._needs_gradient[name]
+
     def init_params(self, seed: int, dtype: np.dtype[Any] | type = np.float64) -> dict[str, Params]:
         """Draw every layer's parameters; each layer has a stream of its own, named after it."""
         return {

@@ -8,16 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from cnnbp_cli.data.dataset import Dataset
+from cnnbp_cli.errors import UserError
+from cnnbp_cli.inspect.history import read_history
 from cnnbp_cli.model import Model
-from cnnbp_cli.train.events import NonFinite, StepDone
+from cnnbp_cli.train.events import LayersWatched, NonFinite, StepDone
 from cnnbp_cli.train.loop import fit
-from cnnbp_cli.train.run import RunError, read_events
-from cnnbp_cli.train.statistics import Statistic
+from cnnbp_cli.train.run import RunError
+from cnnbp_cli.train.statistics import DEFINITIONS, Statistic
+
+
+class NoSuchStatisticError(UserError):
+    """No layer of the network has the statistic."""
 
 
 @dataclass(frozen=True, slots=True)
 class NormRow:
-    """The statistic of every layer at one step.
+    """One statistic of every layer that has it, at one step.
 
     Attributes
     ----------
@@ -26,6 +32,7 @@ class NormRow:
     loss : float
     total : float
         The L2 norm of the whole gradient.
+    of : Statistic
     norms : dict of str to float
         By layer, in network order.
     """
@@ -33,10 +40,29 @@ class NormRow:
     step: int
     loss: float
     total: float
+    of: Statistic
     norms: dict[str, float]
 
     def to_dict(self) -> dict[str, Any]:
-        return {"step": self.step, "loss": self.loss, "total": self.total, "norms": self.norms}
+        return {
+            **{"step": self.step, "loss": self.loss, "total": self.total},
+            **{"of": self.of, "definition": DEFINITIONS[self.of], "norms": self.norms},
+        }
+
+
+def norm_row(done: StepDone, watched: LayersWatched, of: Statistic) -> NormRow:
+    """Return a statistic of a step.
+
+    Raises
+    ------
+    NoSuchStatisticError
+        When no layer has it.
+    """
+    values = {name: getattr(statistics, of) for name, statistics in watched.layers.items()}
+    norms = {name: value for name, value in values.items() if value is not None}
+    if not norms:
+        raise NoSuchStatisticError(f"no layer has this statistic; {of}: {DEFINITIONS[of]}")
+    return NormRow(done.step, done.loss, done.grad_norm, of, norms)
 
 
 def watch_norms(
@@ -45,27 +71,38 @@ def watch_norms(
     """Train `model` for some steps and yield a row for every `every`-th; it stops where values go bad."""
     config = model.config
     model.config = replace(config, train=replace(config.train, max_steps=steps, epochs=max(config.train.epochs, steps)))
+    done: StepDone | None = None
     try:
-        for event in fit(model, data, norms_of=of, norms_every=every):
+        for event in fit(model, data, watch_every=every):
             if isinstance(event, NonFinite):
                 return
-            if isinstance(event, StepDone) and event.norms is not None:
-                yield NormRow(event.step, event.loss, event.grad_norm, event.norms)
+            if isinstance(event, StepDone):
+                done = event
+            elif isinstance(event, LayersWatched) and done and event.step % every == 0:
+                yield norm_row(done, event, of)
     finally:
         model.config = config
 
 
-def recorded_norms(run: Path, *, every: int = 1) -> Iterator[NormRow]:
-    """Yield the rows that a run recorded of every `every`-th step.
+def recorded_norms(run: Path, *, every: int = 1, of: Statistic = "gradient") -> Iterator[NormRow]:
+    """Yield a row for every step that a run watched and whose number is a multiple of `every`.
 
     Raises
     ------
     RunError
-        When it recorded none.
+        When there is none.
+    NoSuchStatisticError
+        When no layer has the statistic.
     """
-    rows = [event for event in read_events(run) if event["event"] == "step" and event.get("norms")]
-    if not rows:
-        raise RunError(f"{run}: recorded no gradient norms; train with --grad-norms")
-    for event in rows:
-        if event["step"] % every == 0:
-            yield NormRow(event["step"], event["loss"], event["grad_norm"], event["norms"])
+    history = read_history(run)
+    if not history.watched:
+        raise RunError(f"{run}: watched no step; train with --watch-every 1 or more")
+    chosen = [watched for watched in history.watched if watched.step % every == 0]
+    if not chosen:
+        first = ", ".join(str(watched.step) for watched in history.watched[:4])
+        more = ", …" if len(history.watched) > 4 else ""
+        raise RunError(f"{run}: watched no multiple of {every}, but steps {first}{more}")
+    done = {step.step: step for step in history.steps}
+    for watched in chosen:
+        if watched.step in done:
+            yield norm_row(done[watched.step], watched, of)

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Literal, TextIO
 if TYPE_CHECKING:
     from rich.console import Console
 
-ASCII = str.maketrans({"×": "x", "→": "->", "…": "...", "─": "-", "·": "*", "−": "-", "–": "-", "≥": ">=", "σ": "std"})
+ASCII = str.maketrans(
+    {"×": "x", "→": "->", "…": "...", "─": "-", "·": "*", "−": "-", "–": "-", "≥": ">=", "σ": "std"}
+    | dict(zip("▁▂▃▄▅▆▇█•│└", "_.:-=+*#*|+", strict=True))
+)
 """Stand-ins where the encoding is not Unicode."""
 
 WIDEST = 200  # in a file, which has no width of its own

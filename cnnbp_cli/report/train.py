@@ -6,21 +6,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from cnnbp_cli.inspect.gradnorms import NormRow
+from cnnbp_cli.inspect.gradnorms import norm_row
 from cnnbp_cli.report.gradnorms import NormTable
 from cnnbp_cli.report.progress import progress
 from cnnbp_cli.report.records import write_csv_row, write_json_line
 from cnnbp_cli.report.table import Column, Table, line
 from cnnbp_cli.report.text import count, duration, figure, percent
-from cnnbp_cli.train.events import EpochDone, Event, RunFinished, StepDone, to_dict
+from cnnbp_cli.train.events import EpochDone, Event, LayersWatched, RunFinished, StepDone, to_dict
 from cnnbp_cli.train.run import METRICS
 
 
 @contextmanager
-def rendering(format: str, *, quiet: bool) -> Iterator[Callable[[Event], None]]:
-    """Render events until the block ends: results on standard output, progress on standard error."""
+def rendering(format: str, *, quiet: bool, norms: bool = False) -> Iterator[Callable[[Event], None]]:
+    """Render events until the block ends: results on standard output, progress on standard error.
+
+    With `norms` the tables begin with one of gradient norms.
+    """
     watch = progress(quiet=quiet, results_are_table=format == "table")
-    results: Results = Tables() if format == "table" else EpochRows() if format == "csv" else JsonLines()
+    results: Results = Tables(norms) if format == "table" else EpochRows() if format == "csv" else JsonLines()
 
     def render(event: Event) -> None:
         watch(event)
@@ -75,18 +78,21 @@ class EpochRows:
 class Tables:
     """A table of epochs and the test's figures; before it a table of norms, if they were asked for."""
 
-    def __init__(self) -> None:
-        self._norms: NormTable | None = None
+    def __init__(self, norms: bool) -> None:
+        self._norms = NormTable("gradient") if norms else None
+        self._step: StepDone | None = None
         self._epochs: list[EpochDone] = []
         self._table: Table | None = None
 
     def wants(self, event: Event) -> bool:
-        return isinstance(event, EpochDone | RunFinished) or (isinstance(event, StepDone) and event.norms is not None)
+        if isinstance(event, StepDone):
+            self._step = event
+        return isinstance(event, EpochDone | RunFinished) or (isinstance(event, LayersWatched) and bool(self._norms))
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, StepDone) and event.norms is not None:
-            self._norms = self._norms or NormTable("gradient")
-            self._norms.add(NormRow(event.step, event.loss, event.grad_norm, event.norms))
+        if isinstance(event, LayersWatched):
+            if self._norms and self._step:
+                self._norms.add(norm_row(self._step, event, "gradient"))
         elif isinstance(event, EpochDone):
             self._epochs.append(event)
             if self._norms:
@@ -100,7 +106,7 @@ class Tables:
     def close(self) -> None:
         """Write what was kept until the table of norms was complete."""
         if self._norms:
-            self._norms.flush()
+            self._norms.close()
             line()
             self._norms = None
         self._write_epochs()

@@ -7,8 +7,11 @@ class's `event` name in front.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
+
+from cnnbp_cli.train.statistics import LayerStatistics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +67,6 @@ class StepDone:
         Wall time of the step, its batch included.
     samples : int
         Images in the batch.
-    norms : dict or None
-        The L2 norm of each layer's gradient, when asked for.
     """
 
     event: ClassVar[str] = "step"
@@ -77,7 +78,23 @@ class StepDone:
     grad_norm: float
     seconds: float
     samples: int
-    norms: dict[str, float] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayersWatched:
+    """What every layer did in a step, after the event of that step.
+
+    Attributes
+    ----------
+    step : int
+        Counted from 1.
+    layers : dict of str to LayerStatistics
+        By name, in network order.
+    """
+
+    event: ClassVar[str] = "watched"
+    step: int
+    layers: dict[str, LayerStatistics]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +197,17 @@ class RunFinished:
     run: str | None
 
 
-Event = RunStarted | StepDone | EpochDone | CheckpointSaved | StoppedEarly | NonFinite | Interrupted | RunFinished
+Event = (
+    RunStarted
+    | StepDone
+    | LayersWatched
+    | EpochDone
+    | CheckpointSaved
+    | StoppedEarly
+    | NonFinite
+    | Interrupted
+    | RunFinished
+)
 
 
 def to_dict(event: Event) -> dict[str, Any]:
@@ -189,6 +216,45 @@ def to_dict(event: Event) -> dict[str, Any]:
 
 
 def _jsonable(value: Any) -> Any:
+    if isinstance(value, LayerStatistics):
+        value = value.to_dict()
     if isinstance(value, dict):
         return {key: _jsonable(part) for key, part in value.items()}  # pyright: ignore[reportUnknownVariableType]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def from_dict(record: Mapping[str, Any]) -> Event:
+    """Return the event that `to_dict` made this record of; null becomes NaN where a number has to be.
+
+    Raises
+    ------
+    ValueError
+        When it is no such record.
+    """
+    kinds: dict[str, type[Event]] = {kind.event: kind for kind in get_args(Event)}
+    kind = kinds.get(record.get("event", ""))
+    if kind is None:
+        raise ValueError("unknown event")
+    return kind(**{f.name: _read(record.get(f.name), str(f.type)) for f in fields(kind)})
+
+
+def _read(value: Any, hint: str) -> Any:
+    """Return a value of an event's field, whose type `hint` names."""
+    if hint == "dict[str, LayerStatistics]":
+        if not isinstance(value, dict):
+            raise ValueError("expected layers")
+        return {name: _layer(statistics) for name, statistics in value.items()}
+    first, _, rest = hint.partition(" | ")
+    if value is None and (rest or first == "float"):
+        return None if rest else math.nan
+    accepted: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
+    if not isinstance(value, accepted[first]) or (isinstance(value, bool) and first != "bool"):
+        raise ValueError(f"expected {hint}")
+    return value
+
+
+def _layer(record: Any) -> LayerStatistics:
+    if not isinstance(record, dict):
+        raise ValueError("expected statistics")
+    values: dict[str, Any] = dict.fromkeys(f.name for f in fields(LayerStatistics))
+    return LayerStatistics(**values | {name: _read(record[name], "float") for name in values if name in record})

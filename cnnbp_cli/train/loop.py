@@ -19,7 +19,7 @@ from cnnbp_cli.parallel.local import Context, LocalWorkers, SharedArray, availab
 from cnnbp_cli.parallel.solo import SoloWorker
 from cnnbp_cli.train.events import Event
 from cnnbp_cli.train.run import RunDirectory, RunLog
-from cnnbp_cli.train.statistics import Statistic
+from cnnbp_cli.train.statistics import WATCH_EVERY
 from cnnbp_cli.train.trainer import Job, Mark, Trainer
 
 WORTHWHILE = 2_000_000
@@ -35,8 +35,7 @@ def fit(
     *,
     run: Path | str | None = None,
     resume: bool = False,
-    norms_of: Statistic | None = None,
-    norms_every: int = 1,
+    watch_every: int = WATCH_EVERY,
     stop: Callable[[], bool] | None = None,
     mark: Mark | None = None,
 ) -> Iterator[Event]:
@@ -53,8 +52,9 @@ def fit(
         written.
     resume : bool
         Go on from the folder's last good checkpoint, if it has one.
-    norms_of : {"gradient", "update", "activation", "weight", "ratio"}, optional
-        Puts this statistic of every layer into every `norms_every`-th step's event.
+    watch_every : int
+        After the first step, and after every one whose number is a multiple of this, an event tells what
+        every layer did; 0 for none of them.
     stop : callable, optional
         Asked before every step; when it returns true the run saves a checkpoint and ends.
     mark : Mark, optional
@@ -73,7 +73,7 @@ def fit(
     directory = None if run is None else RunDirectory(Path(run))
     if directory is not None:
         directory.require_free(resume=resume)
-    job = Job(model, data, directory, resume and directory is not None, norms_of, norms_every)
+    job = Job(model, data, directory, resume and directory is not None, watch_every)
     try:
         yield from _on_workers(job, planned_workers(model, len(data.train)), stop or (lambda: False), mark)
     finally:

@@ -7,7 +7,7 @@ the same decisions. Each updates its share of the parameters, which all of them 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -32,6 +32,7 @@ from cnnbp_cli.train.events import (
     EpochDone,
     Event,
     Interrupted,
+    LayersWatched,
     NonFinite,
     RunFinished,
     RunStarted,
@@ -39,7 +40,7 @@ from cnnbp_cli.train.events import (
     StoppedEarly,
 )
 from cnnbp_cli.train.run import RunDirectory, RunError
-from cnnbp_cli.train.statistics import Statistic, layer_norms
+from cnnbp_cli.train.statistics import Watcher
 
 Look = Callable[..., None]
 """Called with a layer's name, what of it is shown, and the arrays."""
@@ -47,8 +48,8 @@ Look = Callable[..., None]
 Mark = Callable[[str, str], None]
 """Called while a step goes by, with a part of the step and a layer's name or ``""``.
 
-In this order: ``batch`` is ready; ``forward`` of a layer is done; ``loss`` is done; ``backward`` of a layer
-begins; ``gradients`` are all there; ``sums`` over the workers are; the ``update`` is.
+In this order: the step's ``begin``; ``batch`` is ready; ``forward`` of a layer is done; ``loss`` is done;
+``backward`` of a layer begins; ``gradients`` are all there; ``sums`` over the workers are; the ``update`` is.
 """
 
 quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
@@ -99,16 +100,15 @@ class Job:
         Where the first worker writes.
     resume : bool
         Begin from the directory's last good checkpoint.
-    norms_of : statistic or None
-    norms_every : int
+    watch_every : int
+        Steps from one event with the layers' statistics to the next; 0 for none.
     """
 
     model: Model
     data: Dataset
     directory: RunDirectory | None
     resume: bool
-    norms_of: Statistic | None
-    norms_every: int
+    watch_every: int
 
 
 class Trainer:
@@ -129,7 +129,6 @@ class Trainer:
         self.model = model = job.model
         self.data = job.data
         self.directory = job.directory
-        self.norms_of, self.norms_every = job.norms_of, job.norms_every
         self.workers = workers
         self.stop = stop
         self.mark = mark or (lambda part, layer: None)
@@ -148,6 +147,7 @@ class Trainer:
         transform = self.config.optimizer.transform()
         if self.config.clip_norm is not None:
             transform = chain(clip_by_global_norm(self.config.clip_norm), transform)
+        self.watcher = Watcher(model, workers, job.watch_every)
         self.updater = Updater(transform, self.share.stop - self.share.start, model.dtype)
         self.last_checkpoint: Path | None = None
         self.best_parameters: dict[str, Array] | None = None
@@ -174,9 +174,9 @@ class Trainer:
                     yield Interrupted(step=self.state.step, checkpoint=_text(self.last_checkpoint))
                     return
                 size = self.config.batch_size
-                event = self._step(epoch, visit[batch * size : (batch + 1) * size])
-                yield event
-                if isinstance(event, NonFinite):
+                events = self._step(epoch, visit[batch * size : (batch + 1) * size])
+                yield from events
+                if isinstance(events[-1], NonFinite):
                     return
             yield self._end_epoch(epoch)
             improved = self._improved()
@@ -214,10 +214,11 @@ class Trainer:
     # ------------------------------------------------------------------ one step
 
     @quiet
-    def _step(self, epoch: int, batch: Array) -> StepDone | NonFinite:
+    def _step(self, epoch: int, batch: Array) -> Sequence[Event]:
         """Forward, loss, backward, update: on this worker's slice of the batch."""
         started = perf_counter()
-        model, state = self.model, self.state
+        model, state, mark = self.model, self.state, self.mark
+        mark("begin", "")
         n, rank, size = len(batch), self.workers.rank, self.workers.size
         first, last = n * rank // size, n * (rank + 1) // size
         x, labels = make_batch(
@@ -231,7 +232,6 @@ class Trainer:
             first_sample=first,
             out=self.workspace.empty(("", "batch"), (*model.graph.shapes["input"], last - first), model.dtype),
         )
-        mark = self.mark
         mark("batch", "")
         ctx = Context(
             training=True,
@@ -242,13 +242,20 @@ class Trainer:
             arrays=self.workspace,
             wants_dx=False,
         )
-        watched: dict[str, Array] | None = {} if self._wants_norms("activation") else None
+        watched = self.watcher.at(state.step + 1)
         loss = model.loss_function
 
         def watch_outputs(name: str, y: Array) -> None:
             mark("forward", name)
-            if watched is not None:
-                watched[name] = y
+            if watched:
+                watched.output(name, y)
+            else:
+                self.watcher.track(name, y)
+
+        def watch_gradients(name: str, dy: Array) -> None:
+            mark("backward", name)
+            if watched:
+                watched.flow(name, dy)
 
         z, tape = model.graph.forward(model.params, x, ctx, watch_outputs)
         target = model.targets_in(labels, x)
@@ -257,41 +264,36 @@ class Trainer:
         count = self.count_per_sample * n  # of all workers together
         dz = loss.backward(residuals) / count
         mark("loss", "")
-        _, grads = model.graph.backward(model.params, tape, dz, ctx, lambda name, dy: mark("backward", name))
-        model.layout.gather(grads, self.workers.gradient)
+        _, grads = model.graph.backward(model.params, tape, dz, ctx, watch_gradients)
         mark("gradients", "")
+        model.layout.gather(grads, self.workers.gradient)
         gradient = self.workers.reduce_share()
         own_sums = np.array([loss_sum, right, square_norm(gradient)], np.float64)
         loss_sum, right, squares = self.workers.all_reduce(own_sums).tolist()
         mark("sums", "")
         mean_loss, grad_norm = loss_sum / count, math.sqrt(squares) if squares >= 0 else math.nan
         if not (math.isfinite(mean_loss) and math.isfinite(grad_norm)):
-            return self._non_finite(mean_loss, lambda watch: self._repeat(x, dz, ctx, mean_loss, watch))
+            return [self._non_finite(mean_loss, lambda watch: self._repeat(x, dz, ctx, mean_loss, watch))]
         statistics = model.graph.next_state(model.params, tape)
         model.set_state(statistics)
         rate = self._learning_rate(epoch, state.step)
-        before = model.vector
-        if self._wants_norms("update", "ratio"):
-            before = model.vector.copy()
-            self.workers.barrier()  # nobody updates before all have their copy
         mine = model.vector[self.share]
+        if watched:
+            watched.before(gradient, mine)
         self.updater.update(mine, gradient, Step(state.step + 1, rate, grad_norm))
         bad = not _all_finite(mine, *(value for own in statistics.values() for value in own.values()))
         if self.workers.all_reduce(np.array([bad], np.int64))[0]:
-            return self._non_finite(mean_loss, lambda watch: None)
+            return [self._non_finite(mean_loss, lambda watch: None)]
         mark("update", "")
         state.step += 1
+        layers = watched.statistics(mine, n) if watched else None
         seconds = perf_counter() - started
         state.loss_sum += loss_sum
         state.loss_count += count
         state.right += right
         state.seen += n
         state.seconds += seconds
-        norms = None
-        if self.norms_of and state.step % self.norms_every == 0:
-            whole = self.workers.gather(gradient)
-            norms = layer_norms(self.norms_of, model, whole, before, watched or {}, self.workers)
-        return StepDone(
+        done = StepDone(
             step=state.step,
             epoch=epoch + 1,
             loss=mean_loss,
@@ -300,11 +302,8 @@ class Trainer:
             grad_norm=grad_norm,
             seconds=seconds,
             samples=n,
-            norms=norms,
         )
-
-    def _wants_norms(self, *statistics: Statistic) -> bool:
-        return self.norms_of in statistics and (self.state.step + 1) % self.norms_every == 0
+        return [done, LayersWatched(step=state.step, layers=layers)] if layers else [done]
 
     def _learning_rate(self, epoch: int, step: int) -> float:
         schedule = self.config.schedule

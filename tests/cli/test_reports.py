@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 from cli.bars import BARS, Command
 
+from cnnbp_cli.cli.gradnorms import Quantity
+from cnnbp_cli.train.statistics import DEFINITIONS
+
 
 def rows(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(text.splitlines()))
@@ -148,8 +151,9 @@ class TestGradnorms:
             "gradient: L2 norm of the loss gradient over all parameters of the layer, before clipping"
         )
         assert done.lines[2] == " step      loss  gradient     edges   dense_1"
-        assert [line.split()[0] for line in done.lines[4:]] == ["1", "2", "3"]
-        assert all(re.fullmatch(r" +\d+  +\d\.\d{4}(  +\d\.\d\de[+-]\d\d){3}", line) for line in done.lines[4:])
+        assert [line.split()[0] for line in done.lines[4:7]] == ["1", "2", "3"]
+        assert all(re.fullmatch(r" +\d+  +\d\.\d{4}(  +\d\.\d\de[+-]\d\d){3}", line) for line in done.lines[4:7])
+        assert re.fullmatch(r"trend(  +[▁-█]{3}){4}", done.lines[8])
 
     def test_json_lines(self, cnnbp: Command) -> None:
         done = cnnbp("gradnorms", "bars.yaml", "--steps", "4", "--every", "2", "--format", "json")
@@ -167,29 +171,57 @@ class TestGradnorms:
     def test_many_layers_continue_below_at_40_columns(self, cnnbp: Command) -> None:
         done = cnnbp("gradnorms", "bars.yaml", "--steps", "2", columns=40)
         assert done.lines[4] == " step      loss  gradient     edges"
-        assert done.lines[-4] == " step   dense_1"
+        assert done.lines[-6] == " step   dense_1"
         assert max(map(len, done.lines)) <= 40
 
-    @pytest.mark.parametrize("of", ["update", "activation", "weight", "ratio"])
+    @pytest.mark.parametrize("of", ["update", "activation", "weight", "ratio", "mean", "zeros", "dead", "signal"])
     def test_other_quantities(self, cnnbp: Command, of: str) -> None:
         done = cnnbp("gradnorms", "bars.yaml", "--steps", "1", "--of", of)
         assert done.code == 0
         assert done.lines[0].startswith(f"{of}: ")
 
+    def test_every_statistic_can_be_asked_for(self) -> None:
+        assert sorted(quantity.value for quantity in Quantity) == sorted(DEFINITIONS)
+
+    def test_a_statistic_that_no_layer_has(self, cnnbp: Command) -> None:
+        done = cnnbp("gradnorms", "bars.yaml", "--of", "saturated")
+        assert (done.code, done.stdout) == (2, "")
+        assert done.stderr == f"error: no layer has this statistic; saturated: {DEFINITIONS['saturated']}\n"
+
     def test_a_run_shows_what_it_recorded(self, cnnbp: Command, bars_run: Path) -> None:
         found = rows(cnnbp("gradnorms", bars_run, "--format", "csv", "--steps", "3", "--every", "2").stdout)
         assert [row["step"] for row in found] == ["2", "4", "6"]
 
-    def test_a_run_has_nothing_but_what_it_recorded(self, cnnbp: Command, bars_run: Path) -> None:
-        done = cnnbp("gradnorms", bars_run, "--of", "weight")
-        assert done.code == 2
-        assert "a run has the gradient norms it recorded: name its config instead" in done.stderr
+    def test_a_run_has_every_statistic(self, cnnbp: Command, bars_run: Path) -> None:
+        found = rows(cnnbp("gradnorms", bars_run, "--of", "dead", "--format", "csv").stdout)
+        assert len(found) == 8
+        assert {float(row["relu_1"]) for row in found} <= {0.0, 0.5, 1.0}
 
-    def test_a_run_without_norms(self, cnnbp: Command) -> None:
-        assert cnnbp("train", "bars.yaml", "--out", "plain", "--quiet").code == 0
-        done = cnnbp("gradnorms", "plain")
+    def test_a_run_cannot_be_trained_differently(self, cnnbp: Command, bars_run: Path) -> None:
+        done = cnnbp("gradnorms", bars_run, "--set", "seed=1")
         assert done.code == 2
-        assert done.stderr == "error: plain: recorded no gradient norms; train with --grad-norms\n"
+        assert "a run is over: name its config to train it differently" in done.stderr
+
+    def test_any_run_recorded_some(self, cnnbp: Command) -> None:
+        assert cnnbp("train", "bars.yaml", "--out", "plain", "--quiet").code == 0
+        assert [row["step"] for row in rows(cnnbp("gradnorms", "plain", "--format", "csv").stdout)] == ["1"]
+
+    def test_a_run_that_watched_nothing(self, cnnbp: Command) -> None:
+        assert cnnbp("train", "bars.yaml", "--out", "blind", "--quiet", "--watch-every", "0").code == 0
+        done = cnnbp("gradnorms", "blind")
+        assert done.code == 2
+        assert done.stderr == "error: blind: watched no step; train with --watch-every 1 or more\n"
+
+    @pytest.mark.parametrize(
+        "line", ["[]", "{}", '{"event": "nonsense"}', '{"event": "step", "step": "three"}', '{"event": "watched"}']
+    )
+    def test_damaged_events(self, cnnbp: Command, bars_run: Path, line: str) -> None:
+        events = (bars_run / "events.jsonl").read_text(encoding="utf-8").splitlines()
+        Path("damaged").mkdir()
+        Path("damaged/events.jsonl").write_text("\n".join([*events[:5], line, *events[5:]]), encoding="utf-8")
+        done = cnnbp("gradnorms", "damaged")
+        assert done.code == 2
+        assert done.stderr == f"error: {Path('damaged/events.jsonl')}:6: is not an event of a run\n"
 
 
 class TestEvaluate:

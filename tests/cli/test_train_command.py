@@ -50,8 +50,11 @@ def test_json_lines(cnnbp: Command) -> None:
     done = cnnbp("train", "bars.yaml", "--format", "json")
     events = [json.loads(line) for line in done.lines]
     kinds = [event["event"] for event in events]
-    assert kinds == ["started", "checkpoint", *(["step"] * 4 + ["epoch", "checkpoint"]) * 2, "finished"]
-    step, epoch, finished = events[2], events[6], events[-1]
+    assert kinds == [
+        *("started", "checkpoint", "step", "watched", *["step"] * 3, "epoch", "checkpoint"),
+        *(*["step"] * 4, "epoch", "checkpoint", "finished"),
+    ]
+    step, epoch, finished = events[2], events[7], events[-1]
     assert {"step", "epoch", "loss", "learning_rate", "grad_norm"} <= step.keys()
     assert {"train_loss", "train_accuracy", "validation_loss", "validation_accuracy"} <= epoch.keys()
     assert {"test_loss", "test_accuracy", "run"} <= finished.keys()
@@ -84,18 +87,17 @@ def test_a_table_for_40_columns_names_what_it_leaves_out(cnnbp: Command) -> None
 
 
 def test_norms_come_first_and_epochs_after_them(cnnbp: Command) -> None:
-    done = cnnbp("train", "bars.yaml", "--quiet", "--grad-norms", "--every", "4")
-    assert done.lines[:6] == [
+    done = cnnbp("train", "bars.yaml", "--quiet", "--grad-norms", "--watch-every", "4")
+    assert done.lines[:7] == [
         "gradient: L2 norm of the loss gradient over all parameters of the layer, before clipping",
         "                    whole",
         " step      loss  gradient     edges   dense_1",
         "─" * 45,
-        done.lines[4],
-        done.lines[5],
+        *done.lines[4:7],
     ]
-    assert [line.split()[0] for line in done.lines[4:6]] == ["4", "8"]
-    assert done.lines[6] == ""
-    assert done.lines[8].startswith("epoch      loss")
+    assert [line.split()[0] for line in done.lines[4:9]] == ["1", "4", "8", "─" * 45, "trend"]
+    assert done.lines[9] == ""
+    assert done.lines[11].startswith("epoch      loss")
     assert done.lines[-1] == f"run: {Path('runs/bars-1')}"
 
 
@@ -127,7 +129,7 @@ def test_resume_needs_a_folder(cnnbp: Command) -> None:
     assert "Invalid value for --resume: names no run: add --out DIR" in done.stderr
 
 
-@pytest.mark.parametrize("option", [["--epochs", "0"], ["--max-steps", "0"], ["--workers", "0"], ["--every", "0"]])
+@pytest.mark.parametrize("option", [["--epochs", "0"], ["--max-steps", "0"], ["--workers", "0"]])
 def test_numbers_start_at_one(cnnbp: Command, option: list[str]) -> None:
     done = cnnbp("train", "bars.yaml", *option)
     assert done.code == 2

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from cnnbp_cli.build import build
 from cnnbp_cli.config.load import parse_config
-from cnnbp_cli.inspect.gradnorms import recorded_norms, watch_norms
+from cnnbp_cli.inspect.gradnorms import NoSuchStatisticError, recorded_norms, watch_norms
 from cnnbp_cli.loading import load_data
 from cnnbp_cli.train.events import StepDone
 from cnnbp_cli.train.loop import fit
 from cnnbp_cli.train.run import RunError
-from cnnbp_cli.train.statistics import DEFINITIONS
+from cnnbp_cli.train.statistics import DEFINITIONS, LayerStatistics, Statistic
 
 CONFIG = """
 dtype: float64
@@ -94,9 +96,13 @@ def test_activations_are_root_mean_squares():
 
 
 def test_every_statistic_has_a_definition():
-    assert list(DEFINITIONS) == ["gradient", "update", "activation", "weight", "ratio"]
-    for statistic in DEFINITIONS:
-        assert all(value >= 0 for row in watch_norms(*setup(), steps=2, of=statistic) for value in row.norms.values())
+    assert tuple(DEFINITIONS) == get_args(Statistic) == tuple(f.name for f in fields(LayerStatistics))
+
+
+def test_a_statistic_that_no_layer_has():
+    with pytest.raises(NoSuchStatisticError) as caught:
+        list(watch_norms(*setup(), steps=2, of="saturated"))
+    assert str(caught.value) == f"no layer has this statistic; saturated: {DEFINITIONS['saturated']}"
 
 
 def test_a_layer_of_zeros_has_the_ratio_zero():
@@ -115,9 +121,9 @@ def test_steps_and_every(steps, every, shown):
 
 def test_measuring_does_not_change_the_training():
     vectors = []
-    for statistic in DEFINITIONS:
-        model, data = setup()
-        list(watch_norms(model, data, steps=4, of=statistic))
+    for every in (0, 1, 3):
+        model, data = setup("train.epochs=2")
+        list(fit(model, data, watch_every=every))
         vectors.append(model.vector)
     for vector in vectors[1:]:
         np.testing.assert_array_equal(vector, vectors[0])
@@ -126,7 +132,8 @@ def test_measuring_does_not_change_the_training():
 def test_rows_as_json():
     row = next(watch_norms(*setup(), steps=1))
     record = json.loads(json.dumps(row.to_dict(), allow_nan=False))
-    assert list(record) == ["step", "loss", "total", "norms"]
+    assert list(record) == ["step", "loss", "total", "of", "definition", "norms"]
+    assert (record["of"], record["definition"]) == ("gradient", DEFINITIONS["gradient"])
     assert list(record["norms"]) == ["conv", "batch_norm_1", "last"]
 
 
@@ -139,14 +146,26 @@ def test_it_ends_where_values_go_bad():
 
 def test_recorded_norms_are_those_of_the_run(tmp_path):
     model, data = setup("train.epochs=2")
-    list(fit(model, data, run=tmp_path / "run", norms_of="gradient"))
-    assert list(recorded_norms(tmp_path / "run")) == list(watch_norms(*setup(), steps=6))
+    list(fit(model, data, run=tmp_path / "run", watch_every=1))
+    for statistic in ("gradient", "ratio", "zeros", "dead", "signal"):
+        assert list(recorded_norms(tmp_path / "run", of=statistic)) == list(
+            watch_norms(*setup(), steps=6, of=statistic)
+        )
     assert [row.step for row in recorded_norms(tmp_path / "run", every=4)] == [4]
+
+
+def test_any_run_has_some(tmp_path):
+    model, data = setup("train.epochs=10")
+    list(fit(model, data, run=tmp_path / "run"))
+    assert [row.step for row in recorded_norms(tmp_path / "run")] == [1, 20]
+    with pytest.raises(RunError) as caught:
+        list(recorded_norms(tmp_path / "run", every=3))
+    assert str(caught.value) == f"{tmp_path / 'run'}: watched no multiple of 3, but steps 1, 20"
 
 
 def test_a_run_without_norms(tmp_path):
     model, data = setup()
-    list(fit(model, data, run=tmp_path / "run"))
+    list(fit(model, data, run=tmp_path / "run", watch_every=0))
     with pytest.raises(RunError) as caught:
         list(recorded_norms(tmp_path / "run"))
-    assert str(caught.value) == f"{tmp_path / 'run'}: recorded no gradient norms; train with --grad-norms"
+    assert str(caught.value) == f"{tmp_path / 'run'}: watched no step; train with --watch-every 1 or more"

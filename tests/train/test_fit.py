@@ -19,6 +19,7 @@ from cnnbp_cli.train.events import (
     CheckpointSaved,
     EpochDone,
     Interrupted,
+    LayersWatched,
     NonFinite,
     RunFinished,
     RunStarted,
@@ -27,6 +28,7 @@ from cnnbp_cli.train.events import (
     to_dict,
 )
 from cnnbp_cli.train.loop import fit
+from cnnbp_cli.train.statistics import LayerStatistics
 
 PLAIN = ("model.layers.dropout_1.rate=0", "train.optimizer={type: sgd, learning_rate: 0.1}")
 
@@ -43,7 +45,9 @@ def of(kind, events):
 def test_order_and_fields_of_the_events(setup):
     model, data, events = trained(setup)
     started, *middle, finished = events
-    assert [event.event for event in middle] == (["step"] * 6 + ["epoch"]) * 2
+    assert [event.event for event in middle] == ["step", "watched"] + ["step"] * 5 + ["epoch"] + ["step"] * 6 + [
+        "epoch"
+    ]
     assert replace(started) == RunStarted(
         name="bars",
         step=0,
@@ -67,7 +71,6 @@ def test_order_and_fields_of_the_events(setup):
         assert step.grad_norm > 0
         assert step.learning_rate == 0.01
         assert step.seconds > 0
-        assert step.norms is None
     for number, epoch in enumerate(epochs):
         own = steps[6 * number : 6 * number + 6]
         assert epoch.train_loss == pytest.approx(sum(s.loss * s.samples for s in own) / 44)
@@ -84,21 +87,15 @@ def test_order_and_fields_of_the_events(setup):
 
 def test_every_event_is_one_json_line():
     bad = float("nan")
+    statistics = LayerStatistics(
+        **dict.fromkeys(("gradient", "weight", "update", "ratio", "dead", "saturated")),
+        **dict.fromkeys(("activation", "mean", "deviation", "zeros", "signal"), bad),
+    )
     events = [
         StepDone(
             step=1, epoch=1, loss=bad, accuracy=None, learning_rate=0.1, grad_norm=math.inf, seconds=0.1, samples=8
         ),
-        StepDone(
-            step=1,
-            epoch=1,
-            loss=1.0,
-            accuracy=0.5,
-            learning_rate=0.1,
-            grad_norm=1.0,
-            seconds=0.1,
-            samples=8,
-            norms={"a": bad},
-        ),
+        LayersWatched(step=1, layers={"a": statistics}),
         NonFinite(step=3, layer="conv", where="output", loss=bad, checkpoint=None),
         CheckpointSaved(step=3, path="a.npz", best=True),
         Interrupted(step=3, checkpoint="a.npz"),
@@ -110,7 +107,9 @@ def test_every_event_is_one_json_line():
         assert record["event"] == event.event
     assert to_dict(events[0])["loss"] is None
     assert to_dict(events[0])["grad_norm"] is None
-    assert to_dict(events[1])["norms"] == {"a": None}
+    assert to_dict(events[1])["layers"] == {
+        "a": {"activation": None, "mean": None, "deviation": None, "zeros": None, "signal": None}
+    }
     assert to_dict(events[3]) == {"event": "checkpoint", "step": 3, "path": "a.npz", "best": True}
 
 
@@ -382,7 +381,7 @@ def test_leaving_early_keeps_the_steps_made(setup):
     model, data = setup()
     start = model.vector.copy()
     events = fit(model, data)
-    for _ in range(4):
+    for _ in range(5):
         event = next(events)
     events.close()
     assert event.step == 3

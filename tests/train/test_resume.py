@@ -312,10 +312,10 @@ def test_events_that_cannot_be_read(setup, after, run):
 def test_a_generator_closed_early_leaves_whole_files(setup, run):
     model, data = setup()
     events = fit(model, data, run=run)
-    for _ in range(5):
+    for _ in range(6):
         next(events)
     events.close()
-    assert [event["event"] for event in lines(run)] == ["started", "checkpoint", "step", "step", "step"]
+    assert [event["event"] for event in lines(run)] == ["started", "checkpoint", "step", "watched", "step", "step"]
     resumed = list(fit(setup()[0], data, run=run, resume=True))
     assert isinstance(resumed[-1], RunFinished)
     assert [event["step"] for event in lines(run) if event["event"] == "step"] == list(range(1, 13))

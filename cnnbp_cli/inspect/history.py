@@ -1,0 +1,61 @@
+"""What a run recorded, read back from its folder: the source of every report on a run that is over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cnnbp_cli.train.events import EpochDone, LayersWatched, RunFinished, StepDone, from_dict
+from cnnbp_cli.train.run import RunDirectory, RunError, read_events
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The events of one run.
+
+    Attributes
+    ----------
+    run : Path
+    steps : list of StepDone
+    epochs : list of EpochDone
+    watched : list of LayersWatched
+    finished : RunFinished or None
+        None when the run was stopped, or still goes on.
+    """
+
+    run: Path
+    steps: list[StepDone]
+    epochs: list[EpochDone]
+    watched: list[LayersWatched]
+    finished: RunFinished | None
+
+
+def read_history(run: Path) -> History:
+    """Read the events of a run.
+
+    Raises
+    ------
+    RunError
+        When there is no such run, it made no step, or its events are damaged.
+    """
+    directory = RunDirectory(run)
+    if not run.is_dir() or not directory.events.exists():
+        raise RunError(f"{run}: is not a run directory; `cnnbp train` makes one from a config")
+    history = History(run, [], [], [], None)
+    finished = None
+    for number, record in enumerate(read_events(run), 1):
+        try:
+            event = from_dict(record)
+        except ValueError:
+            raise RunError(f"{directory.events}:{number}: is not an event of a run") from None
+        if isinstance(event, StepDone):
+            history.steps.append(event)
+        elif isinstance(event, EpochDone):
+            history.epochs.append(event)
+        elif isinstance(event, LayersWatched):
+            history.watched.append(event)
+        elif isinstance(event, RunFinished):
+            finished = event
+    if not history.steps:
+        raise RunError(f"{run}: has made no step yet")
+    return History(run, history.steps, history.epochs, history.watched, finished)
