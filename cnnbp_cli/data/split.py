@@ -28,6 +28,6 @@ class Split:
         """Whether the labels are class numbers rather than regression targets."""
         return self.labels.dtype.kind == "i"
 
-    def take(self, indices: Array) -> Split:
-        """Return the samples at `indices` (or where a mask is true), copied."""
+    def take(self, indices: Array | slice) -> Split:
+        """Return the samples at `indices` (or where a mask is true), copied; those of a slice are views."""
         return Split(self.images[indices], self.labels[indices])

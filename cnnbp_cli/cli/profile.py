@@ -1,0 +1,36 @@
+"""`cnnbp profile`: where the time of a training step goes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cnnbp_cli.cli.options import ConfigFile, Format, OutputFormat, Overrides, examples
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(epilog=examples("cnnbp profile lenet5.yaml", "cnnbp profile lenet5.yaml --batch 128 --workers 1"))(
+        profile
+    )
+
+
+def profile(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    steps: Annotated[int, typer.Option(min=2, metavar="N", help="Steps to measure; the faster half counts.")] = 40,
+    batch: Annotated[int | None, typer.Option(min=1, help="Images in a batch.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Share each batch among so many processes; the first is measured.")
+    ] = None,
+    format: OutputFormat = Format.TABLE,
+) -> None:
+    """Measure each layer's time forward and backward, beside the machine's peak."""
+    from cnnbp_cli.inspect.profile import profile as measure
+    from cnnbp_cli.loading import load, load_data
+    from cnnbp_cli.report.profile import render
+
+    given = {"batch_size": batch, "workers": workers}
+    settings = [f"train.{key}={value}" for key, value in given.items() if value is not None]
+    model = load(config, [*(overrides or ()), *settings])
+    render(measure(model, load_data(model), steps=steps), format.value)
