@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cnnbp_cli.config.own_layers import load_layers as load_layers
     from cnnbp_cli.core.layers import register as register
     from cnnbp_cli.data.dataset import Dataset as Dataset
     from cnnbp_cli.inspect.gradcheck import GradcheckReport as GradcheckReport
@@ -35,6 +36,7 @@ _HOME = {
     "gradcheck": "inspect.gradcheck",
     "load": "loading",
     "load_data": "loading",
+    "load_layers": "config.own_layers",
     "register": "core.layers",
     "summary": "inspect.summary",
 }

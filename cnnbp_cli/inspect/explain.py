@@ -265,7 +265,7 @@ class _Inquiry:
             tolerance.append(TOLERANCES[self._complex] * float(np.abs(terms).sum()) + noise)
             if claim.is_parameter:
                 parts["image"].append(terms.reshape(-1, terms.shape[-1]).sum(0))
-            if claim.is_parameter and terms.ndim == 4:
+            if terms.ndim == 4:
                 parts["output row"].append(terms.sum((0, 2, 3)))
                 parts["output column"].append(terms.sum((0, 1, 3)))
 
