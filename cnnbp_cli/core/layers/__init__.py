@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import Field
 from typing import Any
 
 from cnnbp_cli.core.layers.activation import (
@@ -45,8 +45,8 @@ def register(operation: type[Operation]) -> type[Operation]:
     if missing := sorted(operation.__abstractmethods__):
         raise ValueError(f"{operation.__name__} lacks the method{'s' * (len(missing) > 1)} {' and '.join(missing)}")
     # A subclass that forgets the decorator has its parent's fields, so the class itself must have been decorated.
-    declared = {f.name: f for f in fields(operation)} if "__dataclass_fields__" in vars(operation) else {}
-    name = getattr(declared.get("type"), "default", None)
+    own: dict[str, Field[Any]] = vars(operation).get("__dataclass_fields__", {})
+    name = own["type"].default if "type" in own else None
     if not isinstance(name, str):
         raise ValueError(
             f"{operation.__name__} has to be a @dataclass(frozen=True) with a field like "
