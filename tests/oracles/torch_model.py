@@ -32,28 +32,66 @@ class TorchModel:
         for value in self.trainable.values():
             value.requires_grad_()
 
-    def logits(self, images: Tensor, masks: Mapping[str, Tensor], *, training: bool = True) -> Tensor:
-        """Return the last layer's output for images (N, C, H, W); `masks` are what dropout multiplies with."""
-        outputs = {"input": images}
-        for spec in self.config.model.layers:
+    def outputs(
+        self,
+        images: Tensor,
+        masks: Mapping[str, Tensor],
+        *,
+        training: bool = True,
+        values: Mapping[str, Tensor] | None = None,
+    ) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """Return every layer's output for images (N, C, H, W), and by how much each differs from `values`.
+
+        Parameters
+        ----------
+        masks : mapping of str to Tensor
+            What dropout layers multiply with.
+        values : mapping of str to Tensor, optional
+            Outputs that take the place of PyTorch's own, whose derivatives stay: two layers that round
+            differently would let different pixels win where several are equal but for rounding.
+        """
+        outputs, differences = {"input": images}, dict[str, float]()
+        waiting = {spec.name: spec for spec in self.config.model.layers}
+        while waiting:  # a config may list layers in any order
+            spec = next(spec for spec in waiting.values() if outputs.keys() >= {*spec.inputs})
             xs = [outputs[name] for name in spec.inputs]
             prefix = f"{spec.name}."
             own = {name.removeprefix(prefix): value for name, value in self.values.items() if name.startswith(prefix)}
             if spec.layer.type == "dropout":
                 own["mask"] = masks[spec.name] if training else torch.ones(())
-            outputs[spec.name] = apply(spec.layer, own, xs, training)
-        return outputs[self.config.model.layers[-1].name]
+            y = apply(spec.layer, own, xs, training)
+            if values is not None:
+                value = values[spec.name]
+                differences[spec.name] = relative(value, y, *xs)
+                y = value + (y - y.detach())
+            outputs[waiting.pop(spec.name).name] = y
+        return outputs, differences
 
-    def loss(self, images: Tensor, labels: Tensor, masks: Mapping[str, Tensor], *, training: bool = True) -> Tensor:
+    def logits(self, images: Tensor, masks: Mapping[str, Tensor], *, training: bool = True) -> Tensor:
+        """Return the last layer's output for images (N, C, H, W)."""
+        return self.outputs(images, masks, training=training)[0][self.config.model.layers[-1].name]
+
+    def loss(
+        self, images: Tensor, labels: Tensor | None, masks: Mapping[str, Tensor], *, training: bool = True
+    ) -> Tensor:
         """Return the mean loss; images that are their own target need no labels."""
-        z = self.logits(images, masks, training=training)
+        return self.loss_of(self.logits(images, masks, training=training), images, labels)
+
+    def loss_of(self, z: Tensor, images: Tensor, labels: Tensor | None) -> Tensor:
+        """Return the mean loss of the last layer's output z (N, …)."""
         head, loss = self.config.model.head, self.config.train.loss
-        if (head, loss) == ("softmax", "cross_entropy"):
+        if loss == "cross_entropy":
             return F.cross_entropy(z, labels, label_smoothing=self.config.train.label_smoothing)
-        if (head, loss) == ("sigmoid", "binary_cross_entropy"):
-            return F.binary_cross_entropy_with_logits(z[:, 0], labels.double())
-        assert (head, loss) == ("none", "mse")
-        return F.mse_loss(z, images.detach())
+        if labels is None or (z.ndim == 4 and head == "none"):
+            y = images.detach().reshape(z.shape)
+        elif labels.is_floating_point() or z.shape[1] == 1:
+            y = labels.double().reshape(z.shape)
+        else:
+            y = F.one_hot(labels, z.shape[1]).double()
+        if loss == "binary_cross_entropy":
+            return F.binary_cross_entropy_with_logits(z, y, reduction="sum") / len(z)
+        p = {"none": lambda: z, "sigmoid": lambda: torch.sigmoid(z), "softmax": lambda: F.softmax(z, 1)}[head]()
+        return F.mse_loss(p, y)
 
     def optimizer(self) -> torch.optim.Optimizer:
         """Return PyTorch's optimizer for the config's, with the same fields."""
@@ -87,27 +125,77 @@ def apply(layer: Any, own: Mapping[str, Tensor], xs: list[Tensor], training: boo
             x = padded(x, layer, layer.kernel_size, layer.dilation)
             return F.conv2d(x, weight, bias, layer.stride, dilation=layer.dilation, groups=layer.groups)
         case "conv_transpose2d":
-            assert layer.padding != "same"
-            padding = 0 if layer.padding == "valid" else layer.padding
-            return F.conv_transpose2d(x, weight, bias, layer.stride, padding, layer.output_padding)
+            return conv_transpose2d(layer, x, weight, bias)
         case "max_pool2d":
             stride = layer.stride or layer.pool_size
             return F.max_pool2d(padded(x, layer, layer.pool_size, 1, value=-torch.inf), layer.pool_size, stride)
+        case "avg_pool2d":
+            stride = layer.stride or layer.pool_size
+            counted = padded(torch.ones_like(x), layer, layer.pool_size, 1, value=float(layer.count_include_pad))
+            means = [F.avg_pool2d(v, layer.pool_size, stride) for v in (padded(x, layer, layer.pool_size, 1), counted)]
+            return means[0] / means[1]
         case "global_avg_pool2d":
             return x.mean((2, 3))
+        case "global_max_pool2d":
+            return F.max_pool2d(x, x.shape[2:]).flatten(1)
         case "flatten":
             return x.flatten(1)
         case "dense":
             return F.linear(x, weight, bias)
         case "batch_norm":
-            mean, variance = own["running_mean"], own["running_var"]
-            return F.batch_norm(x, mean, variance, weight, bias, training, 1 - layer.momentum, layer.epsilon)
+            mean, variance = own["running_mean"], own["running_var"]  # not by `F`, which refuses single values
+            return torch.batch_norm(
+                x, weight, bias, mean, variance, training, 1 - layer.momentum, layer.epsilon, cudnn_enabled=False
+            )
+        case "layer_norm":
+            return F.layer_norm(x, x.shape[1:], weight, bias, layer.epsilon)
+        case "group_norm":
+            return torch.group_norm(x, layer.groups, weight, bias, layer.epsilon)
         case "dropout":
             return x * own["mask"]
         case "add":
             return torch.stack(xs).sum(0)
+        case "multiply":
+            return torch.stack(xs).prod(0)
+        case "concat":
+            return torch.cat(xs, 1)
         case name:
-            return {"relu": F.relu, "sigmoid": torch.sigmoid}[name](x)
+            return activation(name, layer, x)
+
+
+def activation(name: str, layer: Any, x: Tensor) -> Tensor:
+    if name == "leaky_relu":
+        return F.leaky_relu(x, layer.slope)
+    if name == "elu":
+        return F.elu(x, layer.alpha)
+    if name == "gelu":
+        return F.gelu(x, approximate="tanh")
+    if name == "softplus":
+        return F.softplus(x, threshold=700.0)  # by default it is linear from 20 on
+    if name == "softmax":
+        return F.softmax(x, 1)
+    if name == "identity":
+        return x.clone()
+    return {"relu": F.relu, "silu": F.silu, "sigmoid": torch.sigmoid, "tanh": torch.tanh}[name](x)
+
+
+def conv_transpose2d(layer: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    if layer.padding != "same":
+        padding = 0 if layer.padding == "valid" else layer.padding
+        return F.conv_transpose2d(x, weight, bias, layer.stride, padding, layer.output_padding)
+    sizes = [size * s for size, s in zip(x.shape[2:], two(layer.stride), strict=True)]
+    cuts = [max(0, k - s) // 2 for k, s in zip(two(layer.kernel_size), two(layer.stride), strict=True)]
+    short = [max(0, s - k) for k, s in zip(two(layer.kernel_size), two(layer.stride), strict=True)]
+    y = F.conv_transpose2d(x, weight, bias, layer.stride, 0, short)
+    return y[:, :, cuts[0] : cuts[0] + sizes[0], cuts[1] : cuts[1] + sizes[1]]
+
+
+def relative(ours: Tensor, theirs: Tensor, *inputs: Tensor) -> float:
+    """Return the largest difference between two tensors, relative to the largest value in it or its inputs."""
+    assert ours.shape == theirs.shape
+    scale = max(float(tensor.detach().abs().max()) for tensor in (theirs, *inputs))
+    difference = float((ours - theirs).detach().abs().max())
+    return difference / scale if scale else difference
 
 
 def padded(x: Tensor, layer: Any, kernel: Any, dilation: Any, value: float = 0.0) -> Tensor:
@@ -115,7 +203,7 @@ def padded(x: Tensor, layer: Any, kernel: Any, dilation: Any, value: float = 0.0
     amounts: list[int] = []
     for axis in (1, 0):  # PyTorch begins with the last axis
         if layer.padding == "same":
-            size, k, s, d = x.shape[2 + axis], two(kernel)[axis], two(layer.stride)[axis], two(dilation)[axis]
+            size, k, s, d = x.shape[2 + axis], two(kernel)[axis], two(layer.stride or kernel)[axis], two(dilation)[axis]
             missing = max(0, (-(-size // s) - 1) * s + (k - 1) * d + 1 - size)
             amounts += [missing // 2, missing - missing // 2]
         else:

@@ -1,0 +1,515 @@
+"""The faults that are seeded by hand: what people get wrong in backward passes, and around them."""
+
+from __future__ import annotations
+
+from proof.mutants import Mutant
+
+CONV, POOL, NORM = "core/layers/conv.py", "core/layers/pool.py", "core/layers/norm.py"
+DENSE, DROPOUT, MERGE = "core/layers/dense.py", "core/layers/dropout.py", "core/layers/merge.py"
+ACTIVATION, RESHAPE = "core/layers/activation.py", "core/layers/reshape.py"
+WINDOWS, CORRELATE, BLOCKS, GRAPH = "core/windows.py", "core/correlate.py", "core/blocks.py", "core/graph.py"
+LOSSES, MODEL, TRAINER, OPTIM = "core/losses.py", "model.py", "train/trainer.py", "core/optim.py"
+PARAMETERS, RNG, PARALLEL = "core/parameters.py", "core/rng.py", "parallel/local.py"
+
+ALIKE = "both passes change alike: the gradient is the right one of another function, which the oracles see"
+SAME = "it changes nothing"
+
+
+def of(file: str, where: str, *faults: tuple[str, ...]) -> list[Mutant]:
+    """List faults of one function: (snippet, replacement, what it is[, why it survives])."""
+    return [Mutant(file, where, *fault) for fault in faults]
+
+
+CONVOLUTION = [
+    *of(
+        CONV,
+        "Conv2d.forward",
+        ('y += params["bias"]', 'y += 1.001 * params["bias"]', "bias scaled in the forward pass only"),
+        ("windows.pad(x, ctx)", "windows.pad(x * x, ctx)", "convolves the square of its input"),
+    ),
+    *of(
+        CONV,
+        "Conv2d.backward",
+        ("correlate_weights(image, dy", "correlate_weights(image, 1.001 * dy", "weight gradient 0.1 % too large"),
+        ("correlate_weights(image, dy", "correlate_weights(image, dy[..., ::-1]", "weight gradient of other samples"),
+        ("dy.sum((1, 2, 3))", "dy[:, :-1].sum((1, 2, 3))", "bias gradient without the last row"),
+        ("dy.sum((1, 2, 3))", "dy.mean(3).sum((1, 2))", "bias gradient averaged over the batch"),
+        ("dy.sum((1, 2, 3))", "dy.sum((0, 2, 3))", "bias gradient summed over the wrong axes"),
+        ("windows.crop(dimage)", "dimage[:, : windows.image[0], : windows.image[1]]", "border cut at one end only"),
+        ("not ctx.wants_dx", "ctx.wants_dx", "input gradient only when nobody wants it"),
+    ),
+    *of(
+        CONV,
+        "ConvTranspose2d.forward",
+        ('params["weight"], x,', 'params["weight"], x * x,', "spreads the square of its input"),
+        ('params["weight"], x,', 'params["weight"][..., ::-1], x,', "kernel flipped in the forward pass only"),
+    ),
+    *of(CONV, "ConvTranspose2d.windows", (" + k + extra)", " + k)", "output padding ignored", ALIKE)),
+    *of(
+        CONV,
+        "ConvTranspose2d.backward",
+        ("windows.pad(dy, ctx)", "windows.pad(dy[:, ::-1], ctx)", "gradient upside down"),
+        ("windows.pad(dy, ctx)", "windows.pad(dy, ctx, 1e-3)", "padding of the gradient is not zero"),
+        ("correlate_weights(dimage, x", "correlate_weights(dimage, -x", "weight gradient of the wrong sign"),
+        ("correlate_weights(dimage, x", "correlate_weights(dimage, x[::-1]", "input channels in the wrong order"),
+        ('(dimage, params["weight"]', '(dimage, params["weight"][::-1]', "filters in the wrong order"),
+        ('(dimage, params["weight"]', '(dimage, params["weight"][..., ::-1]', "kernel flipped"),
+        ("dy.sum((1, 2, 3))", "dy[:, :, :-1].sum((1, 2, 3))", "bias gradient without the last column"),
+        ("dy.sum((1, 2, 3))", "dy.mean((1, 2, 3))", "bias gradient averaged"),
+    ),
+]
+
+SLIDING_WINDOWS = [
+    *of(
+        CORRELATE,
+        "correlate",
+        ("np.matmul(w, columns", "np.matmul(w[::-1], columns", "groups in the wrong order"),
+        ("np.matmul(w, columns", "np.matmul(w[:, :, ::-1], columns", "kernel flipped"),
+    ),
+    *of(
+        CORRELATE,
+        "correlate_weights",
+        ("dw + columns", "dw - columns", "wrong sign"),
+        ("dw + columns", "columns", "last row of windows only"),
+        ("in _row_blocks(windows, image)", "in [*_row_blocks(windows, image)][:1]", "first block only"),
+        ("dy_rows[:, :, p]", "dy_rows[::-1, :, p]", "groups mixed up"),
+        ("dy_rows[:, :, p]", "dy_rows[:, ::-1, p]", "filters in the wrong order"),
+        ("np.asarray(dw)", "np.asarray(dw)[:, ::-1]", "kernel flipped"),
+    ),
+    *of(
+        CORRELATE,
+        "_gather",
+        ("[:, :: windows.dilation[0]]", "[:, : windows.kernel[0]]", "dilation ignored"),
+        ("transpose(0, 4, 3, 1, 2)", "transpose(0, 4, 3, 2, 1)", "kernel transposed"),
+    ),
+    *of(CORRELATE, "_spread", (":: windows.dilation[0]]", ": windows.kernel[0]]", "dilation ignored")),
+    *of(
+        CORRELATE,
+        "correlate_transposed",
+        ("spread[:, :, ::-1]", "spread", "kernel not flipped"),
+        ("_spread(weight, windows, groups)", "_spread(weight, windows, groups)[::-1]", "groups mixed up"),
+        ("+= strip[:, j]", "= strip[:, j]", "overlapping windows overwrite each other"),
+        ("+= strip[:, j]", "-= strip[:, j]", "wrong sign"),
+        ("strip[:, j]", "strip[:, j - 1]", "strips shifted by one"),
+        ("for j in range(kw)", "for j in range(kw)[: max(1, kw - 1)]", "last column of the kernel dropped"),
+        ("for row in rows", "for row in rows[:-1]", "last row of every block dropped"),
+        ("j * dw : j * dw + (ow", "j : j + (ow", "horizontal dilation ignored"),
+        ("j * dw + (ow - 1) * sw + 1 : sw]", "j * dw + ow]", "horizontal stride ignored"),
+        ("pixels.fill(0)", "pixels.fill(1e-6)", "does not start at zero"),
+    ),
+    *of(
+        CORRELATE,
+        "_spaced_rows",
+        ("spaced.fill(0)", "spaced.fill(1e-3)", "rows between are not zero"),
+        ("min(start + step, height)", "min(start + step, height - 1)", "last row of the image dropped"),
+        ("+ reach - 1 - rows.start", "+ reach - 1", "every block counted from the top"),
+        ("last = min(oh", "last = min(oh - 1", "last row of windows dropped"),
+        ("(last - first - 1) * sh + 1 : sh] = ", "last - first] = ", "vertical stride ignored"),
+    ),
+    *of(
+        CORRELATE,
+        "_columns",
+        ("column * windows.dilation[1]", "column", "horizontal dilation ignored"),
+        ("column * windows.stride[1]", "column", "horizontal stride ignored"),
+        ("(p - rows.start) * sh", "(p - rows.start)", "vertical stride ignored"),
+        ("top = rows.start * sh", "top = 0", "every block taken from the top"),
+    ),
+    *of(
+        WINDOWS,
+        "Windows.crop",
+        ("left : left + w]", "max(0, left - 1) : max(0, left - 1) + w]", "off by one at the border"),
+        ("top : top + h", "0 : h", "top border kept"),
+    ),
+    *of(WINDOWS, "Windows.pad", ("] = x", "] = 1.001 * x", "scales while padding, also the transposed gradient")),
+    *of(
+        WINDOWS,
+        "same_padding",
+        ("total // 2, total - total // 2", "total - total // 2, total // 2", "odd pixel before the image", ALIKE),
+    ),
+]
+
+POOLING = [
+    *of(
+        POOL,
+        "MaxPool2d.forward",
+        ("np.maximum(y_block", "np.minimum(y_block", "the smallest wins in the real pass"),
+        ("windows.pad(x, ctx, -np.inf)", "windows.pad(x, ctx)", "padding may win", ALIKE),
+    ),
+    *of(
+        POOL,
+        "MaxPool2d.backward",
+        ("won &= open_windows", "pass", "every tied pixel takes the gradient"),
+        ("tap == maximum", "tap >= maximum", "winners found by another comparison", f"{SAME}: no pixel is above it"),
+        ("tap == maximum", "tap < maximum", "losers take the gradient"),
+        (
+            "windows.taps(dimage[some], rows)",
+            "[*windows.taps(dimage[some], rows)][::-1]",
+            "winners of the mirrored window",
+        ),
+        ("windows.taps(dimage[some], rows)", "windows.taps(dimage[some][..., ::-1], rows)", "winners of another image"),
+        ("if windows.overlap", "if False", "overlapping windows overwrite each other"),
+        ("dimage.fill(0)", "dimage.fill(1e-6)", "input gradient does not start at zero"),
+        ("dy[some]", "0.999 * dy[some]", "0.1 % too small"),
+    ),
+    *of(
+        POOL,
+        "AvgPool2d.forward",
+        ("y /= divisor", "y /= windows.kernel[0] * windows.kernel[1]", "padding counted in the forward pass only"),
+    ),
+    *of(
+        POOL,
+        "AvgPool2d.backward",
+        ("dy / divisor", "dy", "not divided"),
+        ("dy / divisor", "dy / (windows.kernel[0] * windows.kernel[1])", "padding counted in the backward pass only"),
+        ("dtap += ", "dtap[...] = ", "overlapping windows overwrite each other"),
+        ("dimage.fill(0)", "dimage.fill(1e-6)", "input gradient does not start at zero"),
+    ),
+    *of(POOL, "AvgPool2d._divisor", ("first + k, size", "first + k, size + 1", "padding below counted", ALIKE)),
+    *of(
+        POOL,
+        "GlobalAvgPool2d.backward",
+        ("(residuals[1] * residuals[2])", "residuals[1]", "divided by the height only"),
+        ("(residuals[1] * residuals[2])", "1", "not divided"),
+    ),
+    *of(
+        POOL,
+        "GlobalMaxPool2d.backward",
+        ("residuals.winners", "residuals.winners - 1", "the pixel before the winner takes the gradient"),
+        ("dpixels.reshape(", "dpixels[:, ::-1].reshape(", "the image upside down"),
+    ),
+]
+
+NORMALISATION = [
+    *of(
+        NORM,
+        "standardise_backward",
+        ("- mean(dxhat) ", "", "mean term missing"),
+        (" - s.xhat * mean(dxhat * s.xhat)", "", "variance term missing"),
+        ("s.r * (dxhat", "s.r * s.r * (dxhat", "r twice"),
+        ("- mean(dxhat) ", "+ mean(dxhat) ", "mean term of the wrong sign"),
+    ),
+    *of(
+        NORM,
+        "standardise",
+        ("mean(centred * centred)", "1.001 * mean(centred * centred)", "variance 0.1 % too large in the forward pass"),
+        ("np.sqrt(variance + epsilon)", "(np.sqrt(variance) + epsilon)", "epsilon outside of the root"),
+    ),
+    *of(
+        NORM,
+        "affine_backward",
+        ("(dy * xhat).sum", "(dy * xhat).mean", "weight gradient averaged"),
+        ('"bias": dy.sum', '"bias": (dy * xhat).sum', "bias gradient is that of the weight"),
+        ('"bias": dy.sum', '"bias": -dy.sum', "bias gradient of the wrong sign"),
+        ('return dy * np.expand_dims(params["weight"], axes)', "return dy", "weight forgotten on the way to the input"),
+    ),
+    *of(
+        NORM,
+        "BatchNorm.forward",
+        (
+            "(variance + self.epsilon)",
+            "(1.001 * variance + self.epsilon)",
+            "variance 0.1 % too large in the forward pass",
+        ),
+        ("if ctx.training", "if True", "batch statistics in evaluation", ALIKE),
+    ),
+    *of(
+        NORM,
+        "BatchNorm.backward",
+        ("if values is None", "if True", "statistics taken for constants in training"),
+        ("np.multiply(flat, scale, out=dx)", "np.multiply(flat, r, out=dx)", "weight forgotten in evaluation"),
+        ("mean_dy[some]", "0 * mean_dy[some]", "mean term missing"),
+        ("r[some] * mean_dy_xhat[some]", "0 * mean_dy_xhat[some]", "variance term missing"),
+        ("r[some] * mean_dy_xhat[some]", "mean_dy_xhat[some]", "r forgotten in the variance term"),
+        ("ctx.workers.all_reduce(sums) / values", "ctx.workers.all_reduce(sums) / (values - 1)", "divided by one less"),
+        ("ctx.workers.all_reduce(sums)", "(ctx.workers.size * sums)", "every worker takes its own slice for all"),
+        ("flat[some].sum(1)", "flat[some, :-1].sum(1)", "last value forgotten"),
+        (
+            '"weight": sums[1, :, 0], "bias": sums[0',
+            '"weight": sums[0, :, 0], "bias": sums[1',
+            "weight and bias swapped",
+        ),
+        (
+            '{"weight": sums[1, :, 0]',
+            '{"weight": sums[1, ::-1, 0]',
+            "channels of the weight gradient in the wrong order",
+        ),
+    ),
+    *of(
+        NORM,
+        "BatchNorm._statistics",
+        ("(off * off)) / values", "(off * off)) / (values - 1)", "unbiased variance in the forward pass only"),
+        ("squares + count * (off * off)", "squares", "workers' means taken for the common mean"),
+    ),
+    *of(
+        NORM,
+        "LayerNorm.backward",
+        ("self._mean(dy)", "lambda values: values.mean(-1, keepdims=True)", "mean over the batch"),
+        ("self._mean(dy)", "lambda values: values.mean(0, keepdims=True)", "mean over the channels only"),
+        ("xhat, dy, (-1,))", "xhat[..., ::-1], dy, (-1,))", "parameter gradients of other samples"),
+    ),
+    *of(
+        NORM,
+        "GroupNorm.backward",
+        ("residuals, self._mean)", "residuals, lambda v: v.mean((0, 1), keepdims=True))", "mean over all groups"),
+        ("dxhat.reshape(self", "dxhat[::-1].reshape(self", "groups mixed up"),
+    ),
+]
+
+DENSE_LAYERS = [
+    *of(
+        DENSE,
+        "Dense.backward",
+        ('params["weight"].T', 'params["weight"].reshape(len(x), -1)', "weight reshaped, not transposed"),
+        ("np.matmul(dy, x.T", "np.matmul(dy[::-1], x.T", "units of the weight gradient in the wrong order"),
+        ("np.matmul(dy, x.T", "np.matmul(dy[:, :-1], x[:, :-1].T", "last sample forgotten"),
+        ("np.matmul(dy, x.T", "np.matmul(dy / dy.shape[1], x.T", "weight gradient averaged over the batch"),
+        ("dy.sum(1)", "dy.mean(1)", "bias gradient averaged over the batch"),
+        ("dy.sum(1)", "dy[:, :-1].sum(1)", "bias gradient without the last sample"),
+        ("dy.sum(1)", "dy.sum(0)", "bias gradient summed over the units"),
+        ("if ctx.wants_dx", "if not ctx.wants_dx", "input gradient only when nobody wants it"),
+    ),
+]
+
+DROPPED = [
+    *of(
+        DROPOUT,
+        "Dropout.forward",
+        ("np.multiply(x, mask", "np.multiply(x, mask != 0", "not scaled in the forward pass"),
+        ("start=ctx.first_sample", "start=0", "every worker draws the first one's masks"),
+        ("not ctx.training or ", "", "drops in evaluation, too", ALIKE),
+    ),
+    *of(
+        DROPOUT,
+        "Dropout.backward",
+        ("np.multiply(dy, residuals", "np.multiply(dy, residuals != 0", "not scaled"),
+        (
+            "np.multiply(dy, residuals",
+            "np.multiply(dy, np.roll(residuals, 1, -1)",
+            "another mask than in the forward pass",
+        ),
+        ("residuals is None", "True", "no mask"),
+    ),
+]
+
+ACTIVATIONS = [
+    *of(
+        ACTIVATION,
+        "Relu.backward",
+        ("y.real > 0", "y.real >= 0", "dead units pass the gradient"),
+        ("y.real > 0", "dy.real > 0", "mask of the gradient's sign"),
+        ("y.real > 0", "y.real > 0.1", "mask with another threshold"),
+        ("y.real > 0", "y[..., ::-1].real > 0", "mask of another sample"),
+    ),
+    *of(
+        ACTIVATION,
+        "LeakyRelu.backward",
+        ("self.slope * dy", "0 * dy", "slope ignored"),
+        ("x.real > 0", "x.real >= 0", "wrong side at zero"),
+    ),
+    *of(
+        ACTIVATION,
+        "Elu.backward",
+        ("(y + self.alpha)", "(y + 1)", "alpha ignored"),
+        ("(y + self.alpha)", "y", "alpha forgotten"),
+    ),
+    *of(
+        ACTIVATION,
+        "Gelu.backward",
+        ("3 * GELU_CUBIC", "GELU_CUBIC", "derivative of the cube without its 3"),
+        ("(1 - t * t)", "(1 - t)", "derivative of tanh without its square"),
+        ("0.5 * (1 + t) + ", "", "product rule forgotten"),
+    ),
+    *of(
+        ACTIVATION,
+        "Silu.backward",
+        ("dy * s * (1 + x * (1 - s))", "dy * s * (1 - s)", "derivative of the sigmoid"),
+        ("x * (1 - s)", "(1 - s)", "x forgotten"),
+    ),
+    *of(
+        ACTIVATION,
+        "Sigmoid.backward",
+        ("dy * y * (1 - y)", "dy * y", "1 - y forgotten"),
+        ("(1 - y)", "(1 - y) * 1.001", "0.1 % too large"),
+    ),
+    *of(ACTIVATION, "Tanh.backward", ("1 - y * y", "1 - y", "square forgotten")),
+    *of(ACTIVATION, "Softplus.backward", ("logistic(residuals)", "logistic(-residuals)", "sign forgotten")),
+    *of(
+        ACTIVATION,
+        "Softmax.backward",
+        ("(dy - (y * dy).sum(0))", "dy", "cross term missing"),
+        ("(y * dy).sum(0)", "(y * dy).mean(0)", "mean instead of sum"),
+        ("(y * dy).sum(0)", "(y * dy).sum(-1, keepdims=True)", "summed over the batch"),
+        ("return y * (dy - (y * dy).sum(0))", "return dy * y * (1 - y)", "only the diagonal of the Jacobian"),
+    ),
+]
+
+RESHAPES_AND_MERGES = [
+    *of(
+        RESHAPE,
+        "Flatten.backward",
+        ("dy.reshape(residuals)", "dy[::-1].reshape(residuals)", "features in the wrong order"),
+        ("dy.reshape(residuals)", "dy.reshape(residuals, order='F')", "columns before rows"),
+    ),
+    *of(
+        MERGE,
+        "Add.backward",
+        ("(dy,) * residuals", "(dy / residuals,) * residuals", "divided among the inputs"),
+        ("(dy,) * residuals", "(dy,) + (0 * dy,) * (residuals - 1)", "only the first input gets it"),
+    ),
+    *of(
+        MERGE,
+        "Multiply.backward",
+        ("residuals[:k] + residuals[k + 1 :]", "residuals", "its own factor included"),
+        ("residuals[:k] + residuals[k + 1 :]", "residuals[k : k + 1]", "its own factor instead of the others"),
+        ("residuals[:k] + residuals[k + 1 :]", "residuals[k + 1 :]", "factors before it forgotten"),
+    ),
+    *of(
+        MERGE,
+        "Concat.backward",
+        ("np.split(dy, residuals)", "np.split(dy, residuals)[::-1]", "parts in the wrong order"),
+        ("np.split(dy, residuals)", "np.split(dy[::-1], residuals)", "channels in the wrong order"),
+    ),
+]
+
+GRAPHS = [
+    *of(
+        GRAPH,
+        "Graph.backward",
+        ("flows[name] + dx if name in flows else dx", "dx", "fan-out overwrites instead of adding"),
+        ("flows[name] + dx if", "flows[name].__iadd__(dx) if", "adds in place to a gradient that a sibling shares"),
+        ("flows[name] + dx if", "flows[name] if", "only the last reader's gradient counts"),
+        ("zip(node.inputs, dxs", "zip(node.inputs[::-1], dxs", "gradients handed to the wrong inputs"),
+        ("flow = np.zeros(tape.shapes", "flow = np.ones(tape.shapes", "what nobody reads has a gradient"),
+        ("{self.output: dy}", "{self.nodes[-1].name: dy}", "begins at the last node instead of the output"),
+        ("wants_dx = ctx.wants_dx or ", "wants_dx = ctx.wants_dx or not ", "gradients left out where they are needed"),
+    ),
+    *of(
+        GRAPH,
+        "Graph._find_needs_gradient",
+        (
+            "own or any(needs[name] for name in node.inputs)",
+            "own",
+            "only layers with parameters are thought to need it",
+        ),
+    ),
+    *of(
+        BLOCKS,
+        "channel_blocks",
+        ("start + step)", "start + step + 1)", "blocks of channels overlap"),
+        (
+            "range(0, len(x), step)",
+            "[*range(0, len(x), step)][::-1]",
+            "blocks in reverse order",
+            f"{SAME}: any order will do",
+        ),
+    ),
+]
+
+LOSS_FUNCTIONS = [
+    *of(
+        LOSSES,
+        "SoftmaxCrossEntropy.forward",
+        (
+            "FusedResiduals(e / total, y)",
+            "FusedResiduals(e / total, one_hot(target, len(z), z.real.dtype) if target.ndim < 2 else target)",
+            "label smoothing forgotten in the backward pass",
+        ),
+        ("FusedResiduals(e / total", "FusedResiduals(e", "not normalised"),
+    ),
+    *of(
+        LOSSES,
+        "SoftmaxCrossEntropy.backward",
+        ("residuals.p - residuals.y", "residuals.y - residuals.p", "wrong sign"),
+        ("residuals.p - residuals.y", "residuals.p * (residuals.p - residuals.y)", "softmax differentiated twice"),
+    ),
+    *of(LOSSES, "SoftmaxCrossEntropy.count", ("z.shape[-1]", "z.size", "divided by the classes, too")),
+    *of(
+        LOSSES,
+        "SigmoidBinaryCrossEntropy.backward",
+        (
+            "residuals.p - residuals.y",
+            "residuals.p * (1 - residuals.p) * (residuals.p - residuals.y)",
+            "sigmoid differentiated twice",
+        ),
+    ),
+    *of(LOSSES, "SigmoidBinaryCrossEntropy.count", ("z.shape[-1]", "z.size", "divided by the units, too")),
+    *of(LOSSES, "MeanSquaredError.forward", ("(error * error).sum()", "0.5 * (error * error).sum()", "half the loss")),
+    *of(
+        LOSSES,
+        "MeanSquaredError.backward",
+        ("2 * residuals.error", "residuals.error", "2 forgotten"),
+        ("p * (dp - (p * dp).sum(0))", "p * dp", "cross term of the softmax missing"),
+        ("dp * p * (1 - p)", "dp", "sigmoid not differentiated"),
+    ),
+    *of(LOSSES, "MeanSquaredError.count", ("prod(z.shape)", "z.shape[-1]", "sum over outputs instead of mean")),
+]
+
+TRAINING = [
+    *of(
+        MODEL,
+        "Model.backpropagate",
+        ("backward(residuals) / count", "backward(residuals)", "gradient of the sum instead of the mean"),
+        ("float(loss_sum) / count", "float(loss_sum)", "sum of the losses instead of the mean"),
+    ),
+    *of(
+        MODEL,
+        "Model.loss_and_gradients",
+        ("training=True", "training=False", "gradients in evaluation mode"),
+        ("np.moveaxis(dx, -1, 0)", "np.moveaxis(dx, -1, 0)[::-1]", "images in the wrong order"),
+    ),
+    *of(
+        TRAINER,
+        "Trainer._step",
+        ("loss.backward(residuals) / count", "loss.backward(residuals)", "gradient of the sum instead of the mean"),
+        (" * n  # of all", " * self.config.batch_size  # of all", "a short batch is divided by the full size"),
+        ("model.layout.gather(grads", "0 and model.layout.gather(grads", "gradients not gathered"),
+        ("model.targets_in(labels, x)", "model.targets_in(labels[::-1], x)", "labels of other images"),
+        ("update(mine, gradient", "update(mine, 1.001 * gradient", "0.1 % too far"),
+        ("wants_dx=False", "wants_dx=True", "image's gradient computed for nobody", f"{SAME} but the time it takes"),
+    ),
+    *of(
+        TRAINER,
+        "Trainer.events",
+        ("(batch + 1) * size]", "(batch + 1) * size - 1]", "last image of every batch left out"),
+    ),
+    *of(
+        OPTIM,
+        "add_weight_decay",
+        (
+            "decayed += grad",
+            "grad += decayed; decayed = grad",
+            "weight decay leaks into the gradient",
+            f"{SAME} here: the gradient is not read again, and the optimizers' own tests say that they are pure",
+        ),
+    ),
+    *of(OPTIM, "momentum", ("buffer = decay * ", "buffer = ", "old gradients never fade")),
+    *of(
+        PARAMETERS,
+        "Layout.gather",
+        ("value.ctypes.data != home.ctypes.data", "False", "gradients that lie elsewhere are not copied"),
+    ),
+    *of(
+        PARALLEL,
+        "LocalWorkers.reduce_share",
+        (
+            "self._gradients[0, mine] + self._gradients[1, mine]",
+            "2 * self._gradients[0, mine]",
+            "second worker ignored",
+        ),
+    ),
+    *of(RNG, "sample_words", ("bits.advance(start * draws)", "bits.advance(start)", "masks depend on the slice")),
+]
+
+FAULTS: list[Mutant] = [
+    *CONVOLUTION,
+    *SLIDING_WINDOWS,
+    *POOLING,
+    *NORMALISATION,
+    *DENSE_LAYERS,
+    *DROPPED,
+    *ACTIVATIONS,
+    *RESHAPES_AND_MERGES,
+    *GRAPHS,
+    *LOSS_FUNCTIONS,
+    *TRAINING,
+]

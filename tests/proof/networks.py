@@ -1,0 +1,194 @@
+"""Random networks over the whole config format: DAGs with every layer, every head and every loss.
+
+Hypothesis draws what the network is; the numbers in it are drawn from a seed that is part of the example,
+so that a failing network is shrunk without its weights being searched one by one.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+from hypothesis import strategies as st
+from proof.example import Example
+
+from cnnbp_cli.core.layers import LAYERS
+from cnnbp_cli.core.types import FieldErrors, Merge, Shape, ShapeError
+
+POINTWISE = ["relu", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh", "softplus", "softmax", "identity"]
+NORMS = ["batch_norm", "layer_norm", "group_norm"]
+MERGES = ["add", "multiply", "concat"]
+ON_IMAGES = ["conv2d", "conv2d", "conv2d", "conv_transpose2d", "max_pool2d", "max_pool2d", "avg_pool2d"]
+ON_BOTH = [*POINTWISE, *NORMS, *NORMS, *MERGES, *MERGES, "dropout", "relu"]
+
+LARGEST = 16
+"""Rows and columns of the largest image within a network."""
+
+
+def sizes(low: int, high: int) -> st.SearchStrategy[Any]:
+    """One number for both directions, or a pair."""
+    size = st.integers(low, high)
+    return st.one_of(size, st.tuples(size, size).map(list))
+
+
+def paddings(high: int) -> st.SearchStrategy[Any]:
+    return st.one_of(st.sampled_from(["valid", "same"]), sizes(0, high))
+
+
+class _Drawing:
+    """A network that is being drawn: its layers so far, and the shape of each."""
+
+    def __init__(self, draw: st.DrawFn, image: Shape) -> None:
+        self.draw = draw
+        self.layers: list[dict[str, Any]] = []
+        self.shapes: dict[str, Shape] = {"input": image}
+
+    @property
+    def last(self) -> str:
+        return [*self.shapes][-1]
+
+    def shape(self) -> Shape:
+        return self.shapes[self.last]
+
+    def add(self, kind: str, inputs: list[str] | None = None, **fields: Any) -> bool:
+        """Add a layer; tell whether it can take its input."""
+        inputs = inputs or [self.last]
+        name = f"{kind}_{len(self.layers)}"
+        of = [self.shapes[source] for source in inputs]
+        own = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+        try:
+            layer = LAYERS[kind](**own)
+            shape = layer.out_shape(of) if isinstance(layer, Merge) else layer.out_shape(of[0])
+        except (ShapeError, FieldErrors):
+            return False
+        if max(shape[1:], default=0) > LARGEST or (shape[0] > 24 and len(shape) > 1):
+            return False
+        self.layers.append({"type": kind, "name": name, "inputs": inputs, **fields})
+        self.shapes[name] = shape
+        return True
+
+    def source(self, rank: int) -> str:
+        """Draw which output to go on from: mostly the last, else any of the same rank."""
+        others = [name for name, shape in self.shapes.items() if len(shape) == rank]
+        return self.draw(st.sampled_from([others[-1]] * (2 + len(others)) + others))
+
+    def anything(self, kinds: list[str], rank: int) -> None:
+        """Add a random layer of these kinds on an image (rank 3) or on a vector (rank 1)."""
+        kind, source = self.draw(st.sampled_from(kinds)), self.source(rank)
+        if kind in MERGES:
+            self.add(kind, self.partners(kind, source))
+        else:
+            self.add(kind, [source], **self.fields(kind, self.shapes[source]))
+
+    def partners(self, kind: str, source: str) -> list[str]:
+        shape = self.shapes[source]
+        fits = [
+            name
+            for name, other in self.shapes.items()
+            if (other == shape if kind != "concat" else len(other) == len(shape) and other[1:] == shape[1:])
+        ]
+        inputs = [source, *self.draw(st.lists(st.sampled_from(fits), min_size=1, max_size=2))]
+        return self.draw(st.permutations(inputs))
+
+    def fields(self, kind: str, shape: Shape) -> dict[str, Any]:
+        """Draw the hyper-parameters of a layer."""
+        draw, c = self.draw, shape[0]
+        divisors = [k for k in range(1, c + 1) if c % k == 0]
+        if kind == "conv2d":
+            groups = draw(st.sampled_from(divisors))
+            return {
+                "filters": groups * draw(st.integers(1, 3 if groups < 4 else 1)),
+                "kernel_size": draw(sizes(1, 4)),
+                "stride": draw(st.one_of(st.just(1), sizes(1, 3))),
+                "padding": draw(paddings(3)),
+                "dilation": draw(st.one_of(st.just(1), sizes(1, 3))),
+                "groups": groups,
+                "bias": draw(st.booleans()),
+            }
+        if kind == "conv_transpose2d":
+            return {
+                "filters": draw(st.integers(1, 4)),
+                "kernel_size": draw(sizes(1, 4)),
+                "stride": draw(sizes(1, 3)),
+                "padding": draw(paddings(2)),
+                "output_padding": draw(st.one_of(st.just(0), sizes(0, 2))),
+                "bias": draw(st.booleans()),
+            }
+        if kind in ("max_pool2d", "avg_pool2d"):
+            fields = {"pool_size": draw(sizes(1, 4)), "padding": draw(paddings(2))}
+            if draw(st.booleans()):
+                fields["stride"] = draw(sizes(1, 3))
+            if kind == "avg_pool2d":
+                fields["count_include_pad"] = draw(st.booleans())
+            return fields
+        if kind in NORMS:
+            fields = {"affine": draw(st.booleans())} | ({"epsilon": 0.1} if draw(st.booleans()) else {})
+            return fields | ({"groups": draw(st.sampled_from(divisors))} if kind == "group_norm" else {})
+        if kind == "dense":
+            return {"units": draw(st.integers(1, 6)), "bias": draw(st.booleans())}
+        if kind == "dropout":
+            return {"rate": draw(st.sampled_from([0.0, 0.25, 0.5, 0.9]))}
+        if kind == "leaky_relu":
+            return {"slope": draw(st.sampled_from([0.01, 0.3, -0.5]))}
+        return {"alpha": draw(st.sampled_from([1.0, 0.5]))} if kind == "elu" else {}
+
+    def finish(self, units: int) -> None:
+        """End with a vector of so many numbers."""
+        if len(self.shape()) == 3:
+            self.add(self.draw(st.sampled_from(["flatten", "flatten", "global_avg_pool2d", "global_max_pool2d"])))
+            for _ in range(self.draw(st.integers(0, 4))):
+                self.anything(["dense", "dense", "dense", *ON_BOTH], 1)
+        if self.shape() != (units,) or self.draw(st.booleans()):
+            self.add("dense", units=units)
+
+    def listed(self) -> list[Any]:
+        """Return the layers as a config may list them: in any order, and with what is understood left out."""
+        if self.draw(st.integers(0, 4)) == 0:
+            return [*self.draw(st.permutations(self.layers[:-1])), self.layers[-1]]
+        before, listed = "input", []
+        for layer in self.layers:
+            understood = {"inputs"} if layer["inputs"] == [before] else set()
+            listed.append({key: value for key, value in layer.items() if key not in understood})
+            before = layer["name"]
+        return listed
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> Example:
+    """Draw a network that the config format allows, with the numbers to check it on."""
+    side = st.one_of(st.integers(4, 9), st.integers(1, 9))
+    image = (draw(st.integers(1, 4)), draw(side), draw(side))
+    drawing = _Drawing(draw, image)
+    for _ in range(draw(st.integers(2, 9))):
+        drawing.anything([*ON_IMAGES, *ON_IMAGES, *ON_BOTH], 3)
+    head, loss = draw(
+        st.sampled_from(
+            [
+                ("softmax", "cross_entropy"),
+                ("softmax", "cross_entropy"),
+                ("softmax", "mse"),
+                ("sigmoid", "binary_cross_entropy"),
+                ("sigmoid", "mse"),
+                ("none", "mse"),
+            ]
+        )
+    )
+    target = "image" if head != "softmax" and draw(st.integers(0, 2)) == 0 else "label"
+    if target == "label":
+        drawing.finish(draw(st.integers(2 if head == "softmax" else 1, 5)))
+    elif not (drawing.shape()[1:] == image[1:] and drawing.add("conv2d", filters=image[0], kernel_size=1)):
+        drawing.finish(prod(image))
+    train: dict[str, Any] = {"loss": loss}
+    if loss == "cross_entropy":
+        train["label_smoothing"] = draw(st.sampled_from([0.0, 0.1]))
+    return Example(
+        model={"input": list(image), "head": head, "layers": drawing.listed()},
+        train=train,
+        target=target,
+        images=draw(st.sampled_from(["normal", "levels", "flat", "zeros"])),
+        weights=draw(st.sampled_from(["normal", "quarters"])),
+        dead=draw(st.sampled_from([0.0, 0.0, 0.5, 1.0])),
+        labels=draw(st.sampled_from(["classes", "numbers"])),
+        count=draw(st.integers(1, 5)),
+        seed=draw(st.integers(0, 2**20)),
+    )

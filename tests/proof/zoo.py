@@ -1,0 +1,218 @@
+"""Small networks that together use every feature: a fault anywhere in the gradients must show in one of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from proof.example import Example
+
+Layers = list[Any]
+
+
+@dataclass(frozen=True)
+class Inhabitant:
+    """An example, and what else it is checked for besides its gradients.
+
+    Attributes
+    ----------
+    blocks : bool
+        Cut what is worked on at a time so small that there are many blocks.
+    mean_loss : bool
+        Also check `Model.loss_and_gradients` against a loss written down independently. It needs images
+        without ties: complex products round otherwise than real ones, and another tied pixel might win.
+    workers : bool
+        Also compare two workers' sums with one worker's.
+    steps : bool
+        Also train, and compare every update with the gradients.
+    """
+
+    example: Example
+    blocks: bool = False
+    mean_loss: bool = True
+    workers: bool = False
+    steps: bool = False
+
+    @property
+    def types(self) -> set[str]:
+        """The types of its layers."""
+        return {layer if isinstance(layer, str) else layer["type"] for layer in self.example.model["layers"]}
+
+
+def conv(filters: int = 4, kernel_size: Any = 3, padding: Any = "same", **fields: Any) -> dict[str, Any]:
+    return {"type": "conv2d", "filters": filters, "kernel_size": kernel_size, "padding": padding, **fields}
+
+
+def dense(units: int, **fields: Any) -> dict[str, Any]:
+    return {"type": "dense", "units": units, **fields}
+
+
+def example(layers: Layers, *, image: tuple[int, ...] = (2, 7, 6), head: str = "softmax", **fields: Any) -> Example:
+    loss = fields.pop("loss", {"softmax": "cross_entropy", "sigmoid": "binary_cross_entropy", "none": "mse"}[head])
+    train = {"loss": loss, **fields.pop("train", {})}
+    return Example({"input": list(image), "head": head, "layers": layers}, train, seed=1, **fields)
+
+
+def alone(layers: Layers, **fields: Any) -> Inhabitant:
+    """Put layers before a flatten and a dense layer."""
+    checks = {key: fields.pop(key) for key in ("blocks", "mean_loss", "workers", "steps") if key in fields}
+    return Inhabitant(example([*layers, "flatten", dense(3)], **fields), **checks)
+
+
+SGD = {"optimizer": {"type": "sgd", "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 0.1}}
+RUN = {"batch_size": 4, "epochs": 2, "workers": 1, **SGD}
+
+ZOO: dict[str, Inhabitant] = {
+    "conv": alone([conv(padding=[0, 2])]),
+    "conv-strided": alone([conv(stride=[2, 3], padding=1)]),
+    "conv-dilated": alone([conv(kernel_size=[2, 3], dilation=[3, 2], padding=[1, 2])]),
+    "conv-all": alone([conv(6, [2, 3], stride=2, dilation=[1, 2], padding="same", groups=2)]),
+    "conv-depthwise": alone([conv(4, groups=2), "tanh", conv(4, groups=4), conv(2, 1, "valid")]),
+    "conv-blocks": alone(
+        [conv(4, 2, groups=2), "tanh", conv(2, [2, 3], "valid", stride=2)], image=(2, 23, 4), blocks=True
+    ),
+    "conv-transpose": alone(
+        [
+            {"type": "conv_transpose2d", "filters": 3, "kernel_size": [3, 2], "stride": 2, "padding": [1, 0]}
+            | {"output_padding": 1}
+        ],
+        image=(2, 4, 3),
+    ),
+    "conv-transpose-same": alone(
+        [
+            {"type": "conv_transpose2d", "filters": 3, "kernel_size": 3, "stride": [2, 1], "padding": "same"},
+            "tanh",
+            {"type": "conv_transpose2d", "filters": 2, "kernel_size": 1, "stride": 2, "bias": False},
+        ],
+        image=(2, 4, 3),
+    ),
+    "conv-transpose-blocks": alone(
+        [{"type": "conv_transpose2d", "filters": 3, "kernel_size": 2, "stride": 2}], image=(2, 12, 3), blocks=True
+    ),
+    "max-pool": alone([conv(), {"type": "max_pool2d", "pool_size": 2}]),
+    "max-pool-overlap": alone([conv(), {"type": "max_pool2d", "pool_size": 3, "stride": [2, 1], "padding": [1, 0]}]),
+    "max-pool-gaps": alone([conv(), {"type": "max_pool2d", "pool_size": 2, "stride": 3}]),
+    "max-pool-ties": alone(
+        [
+            {"type": "max_pool2d", "pool_size": 3, "stride": 1, "padding": "same"},
+            {"type": "max_pool2d", "pool_size": 2},
+        ],
+        images="levels",
+        mean_loss=False,
+    ),
+    "avg-pool": alone([conv(), {"type": "avg_pool2d", "pool_size": [2, 3]}]),
+    "avg-pool-padded": alone([conv(), {"type": "avg_pool2d", "pool_size": 3, "stride": 2, "padding": [1, 2]}]),
+    "avg-pool-counted": alone(
+        [conv(), {"type": "avg_pool2d", "pool_size": 3, "stride": 2, "padding": 1, "count_include_pad": True}]
+    ),
+    "global-avg-pool": Inhabitant(example([conv(), "global_avg_pool2d", dense(3)])),
+    "global-max-pool": Inhabitant(
+        example(["global_max_pool2d", dense(3)], images="levels", image=(4, 3, 4)), mean_loss=False
+    ),
+    "batch-norm": alone([conv(), "batch_norm", "tanh", conv(2), {"type": "batch_norm", "affine": False}]),
+    "channel-blocks": alone(
+        [conv(), "batch_norm", {"type": "max_pool2d", "pool_size": 3, "stride": 2}], count=5, blocks=True
+    ),
+    "batch-norm-vector": alone(["flatten", dense(5), {"type": "batch_norm", "epsilon": 0.1}, "tanh"]),
+    "layer-norm": alone([conv(), "layer_norm", "tanh", {"type": "layer_norm", "affine": False}]),
+    "layer-norm-vector": alone(["flatten", dense(5), "layer_norm", "tanh"]),
+    "group-norm": alone([conv(6), {"type": "group_norm", "groups": 2}, "tanh", {"type": "group_norm", "groups": 3}]),
+    "dropout": alone([conv(), {"type": "dropout", "rate": 0.4}, "tanh", {"type": "dropout", "rate": 0.1}]),
+    "relu": alone([conv(), "relu", conv(), "relu"], dead=0.3),
+    "relu-zeros": alone([conv(), "relu", conv(), "relu"], images="levels", weights="quarters", mean_loss=False),
+    "leaky-relu": alone([conv(), {"type": "leaky_relu", "slope": 0.2}]),
+    "kinks": alone(
+        [
+            {"type": "leaky_relu", "slope": 0.2, "name": "l"},
+            {"type": "elu", "alpha": 0.7, "name": "e", "inputs": ["input"]},
+            {"type": "add", "inputs": ["l", "e"]},
+        ],
+        images="levels",
+        mean_loss=False,
+    ),
+    "elu": alone([conv(), {"type": "elu", "alpha": 0.7}]),
+    "gelu": alone([conv(), "gelu"]),
+    "silu": alone([conv(), "silu"]),
+    "sigmoid": alone([conv(), "sigmoid"]),
+    "tanh": alone([conv(), "tanh"]),
+    "softplus": alone([conv(), "softplus"]),
+    "softmax": alone([conv(), "softmax"]),
+    "softmax-vector": alone(["flatten", dense(5), "softmax"]),
+    "residual": alone(
+        [
+            conv(name="a"),
+            {"type": "relu", "name": "r"},
+            conv(name="b"),
+            {"type": "add", "inputs": ["b", "a"], "name": "sum"},
+            {"type": "add", "inputs": ["sum", "r", "sum"]},
+        ]
+    ),
+    "siblings": alone(  # the gradient that `add` hands to both is added to at one of them
+        [
+            conv(name="a"),
+            {"type": "tanh", "name": "b", "inputs": ["a"]},
+            {"type": "identity", "name": "c", "inputs": ["a"]},
+            {"type": "add", "name": "sum", "inputs": ["b", "c"]},
+            {"type": "multiply", "inputs": ["sum", "c", "b"]},
+        ]
+    ),
+    "concat": alone(
+        [
+            conv(3, name="a"),
+            {"type": "tanh", "name": "b"},
+            {"type": "concat", "inputs": ["b", "input", "a"]},
+            "sigmoid",
+        ]
+    ),
+    "concat-vector": alone(
+        ["flatten", dense(3, name="a"), {"type": "tanh", "name": "b"}, {"type": "concat", "inputs": ["a", "b"]}, "tanh"]
+    ),
+    "multiply": alone([conv(name="a"), {"type": "tanh", "name": "b"}, {"type": "multiply", "inputs": ["b", "a", "a"]}]),
+    "unread": alone(
+        [conv(name="a"), conv(name="unread"), {"type": "dropout", "rate": 0.2}, {"type": "tanh", "inputs": ["a"]}]
+    ),
+    "backwards": Inhabitant(
+        example(
+            [
+                {"type": "tanh", "name": "t", "inputs": ["a"]},
+                {"type": "flatten", "name": "f", "inputs": ["t"]},
+                conv(name="a", inputs=["input"]),
+                {"type": "sigmoid", "name": "unread", "inputs": ["f"]},
+                {"type": "sigmoid", "name": "computed_last", "inputs": ["unread"]},
+                dense(3, inputs=["f"]),
+            ]
+        )
+    ),
+    "dense-square": alone(["flatten", dense(5), "tanh", dense(5), "tanh"]),
+    "dense-without-bias": alone(["flatten", dense(5, bias=False), "tanh"]),
+    "smoothing": alone([], train={"label_smoothing": 0.2}),
+    "soft-labels": alone([], labels="numbers"),
+    "softmax-mse": alone([], loss="mse"),
+    "sigmoid-bce": alone([], head="sigmoid"),
+    "sigmoid-one": Inhabitant(example(["flatten", dense(1)], head="sigmoid")),
+    "sigmoid-mse": alone([], head="sigmoid", loss="mse", labels="numbers"),
+    "regression": alone([], head="none", labels="numbers"),
+    "autoencoder": Inhabitant(
+        example(
+            [
+                conv(3, 3, stride=2),
+                "relu",
+                {"type": "conv_transpose2d", "filters": 2, "kernel_size": 3, "stride": 2, "padding": "same"},
+            ],
+            head="none",
+            target="image",
+            image=(2, 4, 6),
+        )
+    ),
+    "workers": alone(
+        [conv(bias=False), "batch_norm", "tanh", {"type": "dropout", "rate": 0.3}, conv(2)],
+        count=5,
+        mean_loss=False,
+        workers=True,
+    ),
+    "steps": alone([conv(), "batch_norm", "tanh", conv(2, 3, "valid")], train=RUN, mean_loss=False, steps=True),
+    "steps-on-two-workers": alone(
+        [conv(), "batch_norm", "tanh"], train=RUN | {"workers": 2}, mean_loss=False, steps=True
+    ),
+    "steps-image": Inhabitant(example([conv(2)], head="none", target="image", train=RUN), mean_loss=False, steps=True),
+}
