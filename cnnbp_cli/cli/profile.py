@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cnnbp_cli.cli.options import ConfigFile, Format, OutputFormat, Overrides, examples
+from cnnbp_cli.cli.options import ConfigFile, Format, OutputFormat, Overrides, OwnLayers, examples
 
 
 def add_to(app: typer.Typer) -> None:
@@ -23,6 +23,7 @@ def profile(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Share each batch among so many processes; the first is measured.")
     ] = None,
+    layers: OwnLayers = None,
     format: OutputFormat = Format.TABLE,
 ) -> None:
     """Measure each layer's time forward and backward, beside the machine's peak."""

@@ -57,7 +57,7 @@ def load_layers(path: str | Path) -> list[type[Operation]]:
         When the file cannot be read or run, or registers no layer. The message has the file and the line.
     """
     path = Path(path)
-    name = str(path.resolve())  # as a module's name, so that no other module can have it
+    name = str(path.resolve()).replace(".", "_")  # no other module's, and without what pickle takes for packages
     for word, known in list(LAYERS.items()):
         if known.__module__ == name:
             del LAYERS[word]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import pickle
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from math import ceil
 from multiprocessing import current_process
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from cnnbp_cli.config.own_layers import load_layers
 from cnnbp_cli.config.write import to_yaml
 from cnnbp_cli.data.dataset import Dataset, check_labels
 from cnnbp_cli.data.split import Split
@@ -137,11 +141,26 @@ def _work(workers: LocalWorkers, job: Job | Packed) -> None:
         pass
 
 
-Packed = tuple[Job, dict[str, SharedArray]]
+class Packed(NamedTuple):
+    """A job on its way to a worker that shares nothing with its parent yet.
+
+    Attributes
+    ----------
+    layers : list of str
+        The user's files that define layers, which are run before the job can be read.
+    job : bytes
+        Without the images.
+    images : dict of str to SharedArray
+        By split: they lie in shared memory, and are not copied.
+    """
+
+    layers: list[str]
+    job: bytes
+    images: dict[str, SharedArray]
 
 
 def _packed(job: Job, context: Context) -> Job | Packed:
-    """Put the images into shared memory where workers would get a copy otherwise."""
+    """Prepare a job for workers; those that are forked have it already."""
     if context.get_start_method() == "fork":
         return job
     images: dict[str, SharedArray] = {}
@@ -154,14 +173,19 @@ def _packed(job: Job, context: Context) -> Job | Packed:
     train = without("train", data.train)
     validation = None if data.validation is None else without("validation", data.validation)
     test = None if data.test is None else without("test", data.test)
-    return replace(job, data=replace(data, train=train, validation=validation, test=test)), images
+    job = replace(job, data=replace(data, train=train, validation=validation, test=test))
+    modules = {type(node.layer).__module__ for node in job.model.graph.nodes}
+    files = [str(sys.modules[name].__file__) for name in sorted(modules) if Path(name).is_absolute()]
+    return Packed(files, pickle.dumps(job), images)
 
 
 def _unpacked(content: Job | Packed) -> Job:
     if isinstance(content, Job):
         return content
-    job, images = content
-    data = job.data
+    for file in content.layers:
+        load_layers(file)
+    job: Job = pickle.loads(content.job)
+    data, images = job.data, content.images
 
     def whole(name: str, split: Split | None) -> Split | None:
         return None if split is None else replace(split, images=images[name].array)

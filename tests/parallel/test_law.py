@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from parallel.processes import distance
+from parallel.config import CONFIG
+from parallel.processes import distance, start
 
+from cnnbp_cli.config.own_layers import load_layers
+from cnnbp_cli.core.layers import LAYERS
 from cnnbp_cli.core.optim import OPTIMIZERS
 from cnnbp_cli.train.events import (
     CheckpointSaved,
     EpochDone,
     Interrupted,
+    LayersWatched,
     NonFinite,
     RunStarted,
     StepDone,
@@ -115,6 +120,77 @@ def test_early_stopping_is_everybodys(setup):
     one, other = (trained(setup, n, *settings) for n in (1, 3))
     assert any(isinstance(event, StoppedEarly) for event in other[1])
     assert_same_run(one, other, 1e-8)
+
+
+def test_statistics_are_those_of_the_whole_batch(setup):
+    """Also after a batch that leaves workers without a sample."""
+    events = [trained(setup, n, "data.train=25", watch_every=2)[1] for n in (1, 4)]
+    one, other = ([event for event in own if isinstance(event, LayersWatched)] for own in events)
+    assert [event.step for event in one] == [event.step for event in other] == [1, 2, 4]
+    for ours, theirs in zip(one, other, strict=True):
+        for name, statistics in ours.layers.items():
+            for key, value in statistics.to_dict().items():
+                assert theirs.layers[name].to_dict()[key] == pytest.approx(value, rel=1e-8, abs=1e-12), (name, key)
+
+
+OWN_LAYER = """
+from dataclasses import dataclass
+from typing import Literal
+import cnnbp_cli as cnnbp
+from cnnbp_cli.core.types import Layer
+
+@cnnbp.register
+@dataclass(frozen=True, slots=True)
+class Half(Layer):
+    type: Literal["half"] = "half"
+
+    def forward(self, params, x, ctx):
+        return x / 2, None
+
+    def backward(self, params, residuals, dy, ctx):
+        return dy / 2, {}
+"""
+
+
+def test_layers_of_a_file_reach_every_worker(setup, start_method, tmp_path):
+    file = tmp_path / "half.py"
+    file.write_text(OWN_LAYER)
+    load_layers(file)
+    try:
+        one, other = (trained(setup, n, "model.layers.2=half") for n in (1, 2))
+    finally:
+        del LAYERS["half"]
+        del sys.modules[str(file).replace(".", "_")]
+    assert_same_run(one, other, 1e-12)
+
+
+TRAINING = """
+import threading, time
+import cnnbp_cli as cnnbp
+
+def main(*settings):
+    threading.Thread(target=time.sleep, args=(600,), daemon=True).start()  # so that workers are spawned
+    model = cnnbp.load("team.yaml", settings)
+    for event in cnnbp.fit(model, cnnbp.load_data(model)):
+        pass
+    print(event.event)
+"""
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        TRAINING + "main()",
+        OWN_LAYER + TRAINING + "if __name__ == '__main__': main('model.layers.2=half')",
+    ],
+    ids=["without a guard", "with a layer and a guard"],
+)
+def test_scripts_may_spawn(tmp_path, code):
+    """Workers that are spawned run the script once more only where it defines a layer of the model."""
+    (tmp_path / "team.yaml").write_text(CONFIG)
+    (tmp_path / "script.py").write_text(code)
+    with start("script.py", cwd=tmp_path) as process:
+        assert process.communicate(timeout=40) == ("finished\n", "")
 
 
 @pytest.mark.parametrize("image", [0, 8, 15])
