@@ -93,7 +93,7 @@ class Evidence:
 
 def describe(evidence: Evidence) -> str:
     """Say what kind of wrong a gradient is, in one line."""
-    for rule in (not_finite, zero, factor, parts, decay, constant, moved, permuted, factors, somewhere):
+    for rule in (not_finite, zero, factor, parts, decay, constant, moved, permuted, somewhere, constants, factors):
         if text := rule(evidence):
             return text
     count = int(evidence.wrong.sum())
@@ -143,10 +143,14 @@ def _reasons(ratio: float, numbers: Sequence[Number]) -> Iterator[str]:
 
 def _times(ratio: float) -> str:
     inverse = 1 / ratio if ratio else 0.0
-    if abs(inverse) > 1 and _same(inverse, round(inverse)):
+    if abs(inverse) > 1.5 and _same(inverse, round(inverse)):
         return f"numeric / {round(inverse)}".replace("-", "−")
     shown = f"{round(ratio)}" if _same(ratio, round(ratio)) else f"{ratio:.6g}"
     return f"{shown.replace('-', '−')} × numeric"
+
+
+def _plus(number: float) -> str:
+    return f"{'−' if number < 0 else '+'} {abs(number):.6g}"
 
 
 def _same(a: float, b: float) -> bool:
@@ -177,20 +181,21 @@ def decay(e: Evidence) -> str | None:
     rate = float((difference * own).sum()) / squares if squares else 0.0
     if e.significant.sum() < FEW or not e.fits(e.numeric + rate * own):
         return None
-    return f"analytic is numeric + {rate:.6g} × the parameter: weight decay inside the gradient?".replace("+ -", "− ")
+    return f"analytic is numeric {_plus(rate)} × the parameter: weight decay inside the gradient?"
 
 
 def constant(e: Evidence) -> str | None:
-    """One number on top, or one for each entry of an axis."""
+    """One number on top."""
     difference = e.a - e.numeric
-    if len(difference) < FEW:
-        return None
-    if e.fits(e.numeric + difference.mean()):
-        return f"analytic is numeric + {difference.mean():.6g}: a constant term too many or missing".replace(
-            "+ -", "− "
-        )
+    if len(difference) >= FEW and e.fits(e.numeric + difference.mean()):
+        return f"analytic is numeric {_plus(difference.mean())}: a constant term too many or missing"
+    return None
+
+
+def constants(e: Evidence) -> str | None:
+    """A number on top for each entry of an axis."""
     for axis, name in enumerate(e.axes):
-        means = _by_entry(e, axis, difference)
+        means = _by_entry(e, axis, e.a - e.numeric)
         if means is not None and e.fits(e.numeric + means):
             return f"analytic is numeric + a number for each {name}: a term of its own too many or missing"
     return None
