@@ -129,7 +129,8 @@ class BatchNorm(Layer[BatchNormResiduals]):
         for some in channel_blocks(flat):
             xhat = (x[some] - mean[some]) * r[some]
             sums[0, some, 0] = flat[some].sum(1)
-            sums[1, some, 0] = np.einsum("ci,ci->c", flat[some], xhat)
+            xhat *= flat[some]
+            sums[1, some, 0] = xhat.sum(1)  # pairwise, unlike einsum: float32 needs it over so many values
         grads = {"weight": sums[1, :, 0], "bias": sums[0, :, 0]} if self.affine else {}
         scale = r * params["weight"][:, None] if self.affine else r
         dx = ctx.empty("dx", x.shape, dy.dtype)
@@ -169,7 +170,8 @@ class BatchNorm(Layer[BatchNormResiduals]):
         for some in channel_blocks(x):
             own[some, 0] = x[some].sum(1) / max(1, count)
             centred = x[some] - own[some].astype(x.dtype)
-            squares[some, 0] = np.einsum("ci,ci->c", centred, centred)
+            centred *= centred
+            squares[some, 0] = centred.sum(1)
         *sums, values = ctx.workers.all_reduce(np.append(own * count, count))
         mean = np.reshape(sums, own.shape) / values
         off = own - mean
