@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 from numpy.typing import DTypeLike
 
@@ -58,6 +60,7 @@ def make_batch(
         x[...] = warp(rows, draw_maps(augment, seed, step, first_sample, count), dtype)
     else:
         # Transposing bytes and then widening them is faster than the other way round.
-        x.reshape(-1, count)[...] = np.ascontiguousarray(rows.reshape(count, -1).T)
+        size = prod(shape)
+        x.reshape(size, count)[...] = np.ascontiguousarray(rows.reshape(count, size).T)
     normalization.apply_to(x)
     return x, split.labels[indices]

@@ -232,7 +232,7 @@ def from_dict(record: Mapping[str, Any]) -> Event:
         When it is no such record.
     """
     kinds: dict[str, type[Event]] = {kind.event: kind for kind in get_args(Event)}
-    kind = kinds.get(record.get("event", ""))
+    kind = kinds.get(str(record.get("event")))
     if kind is None:
         raise ValueError("unknown event")
     return kind(**{f.name: _read(record.get(f.name), str(f.type)) for f in fields(kind)})

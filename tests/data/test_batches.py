@@ -19,6 +19,13 @@ def test_order_visits_every_sample_once():
     assert sorted(order(0, 1, 90)) == list(range(90))
 
 
+@pytest.mark.parametrize("augment", [None, ALL])
+def test_a_batch_may_be_empty(augment):
+    """As the slice of a worker is when a batch has fewer samples than there are workers."""
+    x, labels = make_batch(SPLIT, np.empty(0, int), STANDARD, np.float32, augment=augment)
+    assert (x.shape, labels.shape) == ((2, 7, 6, 0), (0,))
+
+
 def test_order_depends_on_seed_and_epoch():
     first = order(0, 1, 90)
     np.testing.assert_array_equal(first, order(0, 1, 90))
