@@ -5,7 +5,8 @@ errors, which a comparison has to tell from a wrong gradient:
 
 - rounding: both losses are rounded, which leaves ρ / h. How far rounding moves this loss, ρ, is measured: all
   parameters and pixels are moved by one unit in the last place or none, several times.
-- truncation: h²/6 · L‴. Where it shows, Richardson's extrapolation `(4·D(h/2) - D(h)) / 3` takes it away.
+- truncation: h²/6 · L‴. Where it shows, Richardson's extrapolation `(4·D(h/2) - D(h)) / 3` takes it away, and
+  where that is not enough, as the step is longer than the loss is smooth, a shorter step.
 - kinks: between w - h·v and w + h·v a ReLU switched, or another pixel won a pool. The layers report what they decided
   (`Layer.branches`). Closer to w, before the first kink, the gradient has to be right all the same; where there
   is no such place, w lies on the kink. A layer that reports nothing gives its kink away by its two slopes:
@@ -36,7 +37,8 @@ STEPS = {"float64": 1e-5, "float32": 1e-2}
 ROUNDING_DRAWS = 8
 SAFETY = 4.0  # times the largest move that was met in those draws
 SHORTER = 8.0
-RETREATS = 6  # steps shorter by `SHORTER` each, in search of a place before the first kink
+RETREATS = 6  # steps shorter by `SHORTER` each, in search of one before the first kink that is not too long
+CONVERGED = 4.0  # a difference that is larger by this than what extrapolation changed is not truncation
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,39 +84,48 @@ class CentralDifferences:
         """Compare the two derivatives of the loss along a direction in one tensor."""
         unit = direction / np.linalg.norm(direction)
         analytic = along(self.point.gradients[name], unit)
-        slopes = self._slopes(name, unit, self._step)
-        status, numeric = self._verdict(name, unit, analytic, self._step, slopes)
-        if status not in ("ok", "noise") and slopes.switched:
-            status, numeric = self._before_the_kink(name, unit, analytic, slopes.central)
+        status, numeric = self._judge(name, unit, analytic)
         return Comparison(analytic, numeric, _error(analytic, numeric), status, index, self.point.mode)
 
-    def _before_the_kink(self, name: str, unit: Array, analytic: float, numeric: float) -> tuple[Status, float]:
-        """Return kink, unless the gradient is wrong even where no branch switches."""
-        step = self._step
-        for _ in range(RETREATS):
+    def _judge(self, name: str, unit: Array, analytic: float) -> tuple[Status, float]:
+        """Return the verdict at the chosen step, or else at the first shorter one that allows one."""
+        step, crossed, first = self._step, False, 0.0
+        for attempt in range(RETREATS + 1):
+            slopes = self._slopes(name, unit, step)
+            status, numeric = self._verdict(name, unit, analytic, step, slopes)
+            first = first if attempt else numeric
+            if status == "wrong" or (status and not crossed):
+                return status, numeric
+            if status:
+                return "kink", first
+            crossed = crossed or slopes.switched
             step /= SHORTER
-            closer = self._slopes(name, unit, step)
-            if not closer.switched:
-                status, found = self._verdict(name, unit, analytic, step, closer)
-                return ("wrong", found) if status == "wrong" else ("kink", numeric)
-        return "kink", numeric
+        return "kink", first
 
-    def _verdict(self, name: str, unit: Array, analytic: float, step: float, slopes: _Slopes) -> tuple[Status, float]:
-        """Return what the slopes at one step say, and the numeric derivative."""
+    def _verdict(
+        self, name: str, unit: Array, analytic: float, step: float, slopes: _Slopes
+    ) -> tuple[Status | None, float]:
+        """Return what the slopes at one step say, None where a shorter one has to, and the numeric derivative."""
         floor, numeric = self.rounding / step, slopes.central
         if _error(analytic, numeric) <= self._tolerance:
             return "ok", numeric
         # With |analytic - numeric| at most the floor, no step of this length can tell the two apart.
         if abs(analytic - numeric) <= floor or max(abs(analytic), abs(numeric)) <= floor:
             return "noise", numeric
-        if not np.isfinite(analytic - numeric) or slopes.switched:
+        if not np.isfinite(analytic - numeric):
             return "wrong", numeric
-        refined = (4 * self._slopes(name, unit, step / 2).central - numeric) / 3
+        if slopes.switched:
+            return None, numeric
+        half = self._slopes(name, unit, step / 2).central
+        refined = (4 * half - numeric) / 3
         if _error(analytic, refined) <= self._tolerance:
             return "ok", refined
         if abs(analytic - refined) <= 3 * floor:
             return "noise", refined
-        return ("kink" if self._is_between(name, unit, analytic, step, slopes) else "wrong"), numeric
+        if self._is_between(name, unit, analytic, step, slopes):
+            return "kink", numeric
+        converged = abs(analytic - refined) > CONVERGED * abs(refined - half)
+        return ("wrong" if converged else None), numeric
 
     def _is_between(self, name: str, unit: Array, analytic: float, step: float, slopes: _Slopes) -> bool:
         """Tell whether the gradient lies between two slopes that stay apart, or is right closer to the point."""
@@ -155,10 +166,10 @@ class CentralDifferences:
         return float(self.point.mean_loss(changed))
 
     def _measure_rounding(self, seed: int) -> float:
-        """Return how far rounding moves the loss: at least by its own last place."""
+        """Return how far rounding moves the loss: by its own last place at least, and by that of a probability."""
         point = self.point
         eps = float(np.finfo(point.values[INPUT].dtype).eps)
-        largest = eps * abs(point.loss_value)
+        largest = eps * max(1.0, abs(point.loss_value))
         for draw in range(ROUNDING_DRAWS):
             rng = generator(seed, "gradcheck", "rounding", draw)
             x = _rounded(point.values[INPUT], rng)

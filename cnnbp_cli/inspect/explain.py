@@ -30,6 +30,7 @@ Suspects = dict[str, list[Index]]
 
 MOST = 2000  # elements of a tensor that are compared
 LEAST = 60
+IMAGES = 8  # that are looked at one by one
 PATIENCE = 2.0  # seconds for the elements between those two
 CENTRAL_STEP = 1e-6
 DIFFERENCE_NOISE = 8 * np.finfo(np.float64).eps / CENTRAL_STEP
@@ -238,9 +239,11 @@ class _Inquiry:
         return difference <= TOLERANCES[self._complex] * float(np.abs(terms).sum()) + noise
 
     def _holds(self, claim: _Claim, indices: Sequence[Index]) -> bool:
-        """Tell whether a claim is true along random directions, and at some elements."""
+        """Tell whether a claim is true along random directions, in each image by itself, and at some elements."""
         shape = claim.start.shape
         directions = [self._rng.normal(size=shape) for _ in range(2)]
+        if not claim.is_parameter:  # an image that is learned already has gradients too small to show beside others
+            directions += [directions[0] * (np.arange(shape[-1]) == k) for k in range(min(shape[-1], IMAGES))]
         return all(self._agrees(claim, one) for one in [*directions, *(_unit(shape, index) for index in indices[:5])])
 
     def _evidence(self, claim: _Claim, indices: Sequence[Index]) -> Evidence:

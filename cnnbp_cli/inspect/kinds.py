@@ -18,6 +18,7 @@ SIGNIFICANT = 100.0  # times the tolerance: elements that a hypothesis can be te
 FEW = 3  # elements below which any number is a factor of all of them
 LONGEST = 512  # entries of an axis that are tried in each other's place
 SHOWN = 3
+TINY = np.finfo(np.float64).tiny
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,8 @@ class Evidence:
 
     def fits(self, predicted: Array) -> bool:
         """Whether a prediction of the analytic gradient is right at every element."""
-        slack = self.tolerance * np.maximum(1, np.abs(predicted) / np.maximum(np.abs(self.numeric), self.tolerance))
+        larger = np.abs(predicted) / np.maximum(np.abs(self.numeric), np.maximum(self.tolerance, TINY))
+        slack = self.tolerance * np.maximum(1, larger)
         return bool(np.all(np.abs(self.a - predicted) <= slack))
 
     def inside(self, mask: Array) -> Evidence:
