@@ -3,13 +3,22 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint mutants proof clean
 
 demo: $(VENV)/installed
 	$(BIN)/cnnbp train configs/lenet5.yaml
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest
+
+# The proof of the gradient check at full length: seeded faults; then random networks, also against PyTorch.
+mutants: $(VENV)/installed-test
+	$(BIN)/python tests/proof mutants
+
+proof: mutants
+	$(BIN)/python tests/proof networks
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python tests/proof torch
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
