@@ -7,7 +7,21 @@ from typing import Annotated
 import typer
 
 from cnnbp_cli import __version__
-from cnnbp_cli.cli import data, evaluate, gradcheck, gradnorms, init, predict, profile, schema, summary, train, validate
+from cnnbp_cli.cli import (
+    compare,
+    data,
+    evaluate,
+    gradcheck,
+    gradnorms,
+    init,
+    plot,
+    predict,
+    profile,
+    schema,
+    summary,
+    train,
+    validate,
+)
 from cnnbp_cli.cli.boundary import Boundary
 
 app = typer.Typer(
@@ -35,6 +49,6 @@ def root(
     """Train a convolutional network from one YAML file, watch its gradients, and prove them right."""
 
 
-for module in (train, evaluate, predict, summary, gradcheck, gradnorms, profile, validate, init, schema):
+for module in (train, evaluate, predict, summary, gradcheck, gradnorms, compare, plot, profile, validate, init, schema):
     module.add_to(app)
 data.add_to(app)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from rich.text import Text
 
 from cnnbp_cli.core.types import Array
+from cnnbp_cli.report.terminal import console, plain
 from cnnbp_cli.report.text import count, figure
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -61,12 +63,15 @@ class Series:
     mark : str
         The character that draws it.
     style : str
+    connected : bool
+        Between its points there is something too.
     """
 
     xs: Sequence[float]
     ys: Sequence[float]
-    mark: str = "•"
+    mark: str
     style: str = ""
+    connected: bool = True
 
 
 def chart(series: Sequence[Series], width: int, height: int = 10, x_name: str = "step") -> Iterator[Text]:
@@ -82,16 +87,17 @@ def chart(series: Sequence[Series], width: int, height: int = 10, x_name: str = 
     logarithmic = low > 0 and high / low > WIDE_RANGE
     scaled = [np.log10(curve) if logarithmic else curve for curve in curves]
     bottom, top = limits(np.concatenate(scaled))
-    span = top - bottom or 1.0
+    span, middle = top - bottom, height // 2
     grid = [[(" ", "")] * columns for _ in range(height)]
     for one, curve in zip(series, scaled, strict=True):
         for column, value in enumerate(curve.tolist()):
             if np.isfinite(value):
-                row = round((top - value) / span * (height - 1))
+                row = round((top - value) / span * (height - 1)) if span else middle
                 grid[row][column] = (one.mark, one.style)
     for row, cells in enumerate(grid):
         level = top - span * row / (height - 1)
-        label = figure(10**level if logarithmic else level) if row in (0, height // 2, height - 1) else ""
+        is_labelled = row in (0, middle, height - 1) if span else row == middle
+        label = figure(10**level if logarithmic else level) if is_labelled else ""
         line = Text(f"{label:>{AXIS - 2}} │")
         for mark, style in cells:
             line.append(mark, style)
@@ -105,8 +111,16 @@ def chart(series: Sequence[Series], width: int, height: int = 10, x_name: str = 
     yield Text(" " * AXIS + left + f"{scale:^{max(columns - len(left) - len(right), 0)}}" + right)
 
 
+def draw(lines: Iterable[Text]) -> None:
+    """Write the lines of a chart to standard output."""
+    out = console()
+    for text in lines:
+        text.plain = plain(text.plain, sys.stdout)
+        out.print(text)
+
+
 def _resampled(one: Series, first: float, last: float, columns: int) -> Array:
-    """Return the curve's value for each column: the mean of what falls into it, else on the line between."""
+    """Return the curve's value for each column: the mean of what falls into it, else one in between, or NaN."""
     xs, ys = np.asarray(one.xs, np.float64), np.asarray(one.ys, np.float64)
     xs, ys = xs[np.isfinite(ys)], ys[np.isfinite(ys)]
     if not xs.size:
@@ -114,5 +128,7 @@ def _resampled(one: Series, first: float, last: float, columns: int) -> Array:
     places = np.minimum(((xs - first) / ((last - first) or 1.0) * columns).astype(int), columns - 1)
     counts = np.bincount(places, minlength=columns)
     means = np.bincount(places, ys, columns) / np.maximum(counts, 1)
+    if not one.connected:
+        return np.where(counts > 0, means, np.nan)
     known = np.flatnonzero(counts)
     return np.interp(np.arange(columns), known, means[known], np.nan, np.nan)
