@@ -84,8 +84,7 @@ def gradcheck(
 ) -> None:
     """Compare every gradient with the derivative of the loss, and say what kind of wrong a wrong one is.
 
-    The loss is that of one batch, in which dropout has drawn once and for all. What batch norm and dropout
-    do differently in evaluation mode is checked in that mode, too.
+    Dropout draws once and for all; what behaves differently in evaluation mode is checked in that mode, too.
     """
     count = how_many(elements)
     if directions == count == 0:

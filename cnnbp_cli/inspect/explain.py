@@ -11,6 +11,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from pathlib import Path
 from time import perf_counter
@@ -30,6 +31,7 @@ Suspects = dict[str, list[Index]]
 
 MOST = 2000  # elements of a tensor that are compared
 LEAST = 60
+IN_LINE = 50  # in line with a wrong one, along each axis
 IMAGES = 8  # that are looked at one by one
 PATIENCE = 2.0  # seconds for the elements between those two
 CENTRAL_STEP = 1e-6
@@ -39,7 +41,7 @@ TOLERANCES = {True: 1e-8, False: 1e-5}  # relative to the terms of the sum; by c
 ORDINALS = ("1st", "2nd", "3rd")
 
 
-def explain(point: Point, suspects: Suspects, *, by_complex_steps: bool = True, seed: int = 0) -> dict[str, str]:
+def explain(point: Point, suspects: Suspects, *, seed: int = 0) -> dict[str, str]:
     """Say for every wrong gradient what is wrong with it, in one line.
 
     Parameters
@@ -47,15 +49,13 @@ def explain(point: Point, suspects: Suspects, *, by_complex_steps: bool = True, 
     point : Point
         In float64.
     suspects : dict of str to list of indices
-    by_complex_steps : bool
-        How to find derivatives of single layers: by complex steps, or by central differences.
     seed : int
         Draws the elements that are compared.
     """
-    return _Inquiry(point, by_complex_steps, seed).explain(suspects)
+    return _Inquiry(point, seed).explain(suspects)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class _Claim:
     """Something that one backward pass returned, and the forward pass that it has to be the derivative of.
 
@@ -85,11 +85,19 @@ class _Claim:
     numbers: Sequence[Number]
     is_parameter: bool
 
+    @cached_property
+    def by_complex_steps(self) -> bool:
+        """Whether complex numbers pass through; where they do not, central differences have to do."""
+        try:
+            y, _ = self.forward(self.start + 0j)
+        except Exception:  # of somebody else's layer
+            return False
+        return np.iscomplexobj(y)
+
 
 class _Inquiry:
-    def __init__(self, point: Point, by_complex_steps: bool, seed: int) -> None:
+    def __init__(self, point: Point, seed: int) -> None:
         self._point = point
-        self._complex = by_complex_steps
         self._rng = generator(seed, "gradcheck", "explain")
         self._known: dict[str, str | None] = {}
 
@@ -218,7 +226,7 @@ class _Inquiry:
     def _terms(self, claim: _Claim, direction: Array) -> tuple[Array, float] | None:
         """Return dy · δy for a change of what the claim is about, and its rounding; None where a branch switches."""
         flow = float(np.linalg.norm(claim.flow))
-        if self._complex:
+        if claim.by_complex_steps:
             y, _ = claim.forward(claim.start + 1j * STEP * direction)
             change = y.imag / STEP
             noise = NOISE * flow * (float(np.linalg.norm(change)) + float(np.linalg.norm(direction))) + UNDERFLOW
@@ -236,7 +244,7 @@ class _Inquiry:
             return True
         terms, noise = found
         difference = abs(along(claim.analytic, direction) - float(terms.sum()))
-        return difference <= TOLERANCES[self._complex] * float(np.abs(terms).sum()) + noise
+        return difference <= TOLERANCES[claim.by_complex_steps] * float(np.abs(terms).sum()) + noise
 
     def _holds(self, claim: _Claim, indices: Sequence[Index]) -> bool:
         """Tell whether a claim is true along random directions, in each image by itself, and at some elements."""
@@ -246,11 +254,37 @@ class _Inquiry:
             directions += [directions[0] * (np.arange(shape[-1]) == k) for k in range(min(shape[-1], IMAGES))]
         return all(self._agrees(claim, one) for one in [*directions, *(_unit(shape, index) for index in indices[:5])])
 
+    def _chosen(self, claim: _Claim, indices: Sequence[Index]) -> list[int]:
+        """Return the elements to compare, in order: wrong ones, some in line with them along each axis, any."""
+        shape, size = claim.start.shape, claim.start.size
+        known = [*indices, self._locate(claim)] if size > MOST else indices
+        first = [int(np.ravel_multi_index(index, shape)) for index in known]
+        grid = np.arange(size).reshape(shape)
+        for index in known[-1:]:
+            for axis, k in enumerate(index):
+                first += [int(flat) for flat in self._rng.permutation(grid.take(k, axis).ravel())[:IN_LINE]]
+        any_other = self._rng.permutation(size)
+        return list(dict.fromkeys([*first, *any_other[:MOST].tolist()]))
+
+    def _locate(self, claim: _Claim) -> Index:
+        """Find an element that is wrong, by halving: go on with the half along which the derivatives differ more."""
+        weights = self._rng.normal(size=claim.start.shape)
+        suspects = np.arange(weights.size)
+
+        def difference(chosen: Array) -> float:
+            direction = np.zeros_like(weights)
+            direction.flat[chosen] = weights.flat[chosen]
+            found = self._terms(claim, direction)
+            apart = 0.0 if found is None else abs(along(claim.analytic, direction) - float(found[0].sum()))
+            return apart if np.isfinite(apart) else float("inf")
+
+        while len(suspects) > 1:
+            suspects = max(np.array_split(suspects, 2), key=difference)
+        return tuple(int(i) for i in np.unravel_index(suspects[0], claim.start.shape))
+
     def _evidence(self, claim: _Claim, indices: Sequence[Index]) -> Evidence:
         shape = claim.start.shape
-        known = [int(np.ravel_multi_index(index, shape)) for index in indices]
-        drawn = self._rng.permutation(claim.start.size)
-        chosen = [*known, *drawn[~np.isin(drawn, known)][:MOST]]
+        chosen = self._chosen(claim, indices)
         compared: list[Index] = []
         numeric: list[float] = []
         tolerance: list[float] = []
@@ -265,7 +299,7 @@ class _Inquiry:
             terms, noise = found
             compared.append(index)
             numeric.append(float(terms.sum()))
-            tolerance.append(TOLERANCES[self._complex] * float(np.abs(terms).sum()) + noise)
+            tolerance.append(TOLERANCES[claim.by_complex_steps] * float(np.abs(terms).sum()) + noise)
             if claim.is_parameter:
                 parts["image"].append(terms.reshape(-1, terms.shape[-1]).sum(0))
             if terms.ndim == 4:
@@ -286,6 +320,10 @@ class _Inquiry:
             parts={name: np.array(rows) for name, rows in parts.items() if rows},
             agrees_outside=agrees_outside,
         )
+
+
+def _is_ours(owner: Any) -> bool:
+    return type(owner).__module__.startswith("cnnbp_cli.")
 
 
 def _unit(shape: tuple[int, ...], index: Index) -> Array:
@@ -319,7 +357,7 @@ def _place(owner: Any, key: str) -> str:
     """Say where a gradient is computed: the class, its file when it is not one of ours, and the formula it declares."""
     cls = type(owner)
     where = ""
-    if not cls.__module__.startswith("cnnbp_cli."):
+    if not _is_ours(owner):
         code = inspect.unwrap(cls.backward).__code__
         where = f" ({Path(code.co_filename).name}:{code.co_firstlineno})"
     return f"{cls.__name__}.backward{where}, {_formula(cls, key)}"

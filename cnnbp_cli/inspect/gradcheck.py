@@ -179,7 +179,7 @@ def gradcheck(
             for point in points
         ]
         found = {name: _compare(name, methods, directions, elements, seed) for name in names}
-        explanations = _explanations(model, x, target, method, found, seed)
+        explanations = _explanations(model, x, target, found, seed)
     checks = [_summed_up(name, points[0], found[name], explanations.get(name)) for name in names]
     everything = [comparison for some in found.values() for comparison in some]
     return GradcheckReport(
@@ -280,19 +280,19 @@ def _difference(comparison: Comparison) -> float:
 
 
 def _explanations(
-    model: Model, x: Array, target: Array, method: str, found: dict[str, list[Comparison]], seed: int
+    model: Model, x: Array, target: Array, found: dict[str, list[Comparison]], seed: int
 ) -> dict[str, str]:
-    """Return what is wrong with each gradient that is, in the mode in which it is worst."""
-    wrong = {name: [one for one in some if one.status == "wrong"] for name, some in found.items()}
+    """Return what is wrong with each gradient that is, in the first mode in which it is."""
     texts: dict[str, str] = {}
     for mode in ("training", "evaluation"):
         suspects: Suspects = {}
-        for name, some in wrong.items():
-            if some and max(some, key=lambda one: one.badness).mode == mode:
-                suspects[name] = [one.index for one in some if one.index is not None and one.mode == mode]
+        for name, some in found.items():
+            wrong = [one for one in some if one.status == "wrong" and one.mode == mode]
+            if wrong and name not in texts:
+                suspects[name] = [one.index for one in wrong if one.index is not None]
         if suspects:
             point = Point(model, x, target, mode)
-            texts |= explain(point, suspects, by_complex_steps=method == "complex", seed=seed)
+            texts |= explain(point, suspects, seed=seed)
     return texts
 
 

@@ -95,7 +95,20 @@ class Evidence:
 
 def describe(evidence: Evidence) -> str:
     """Say what kind of wrong a gradient is, in one line."""
-    for rule in (not_finite, zero, factor, parts, decay, constant, moved, permuted, somewhere, constants, factors):
+    for rule in (
+        not_finite,
+        unseen,
+        zero,
+        factor,
+        parts,
+        decay,
+        constant,
+        moved,
+        permuted,
+        somewhere,
+        constants,
+        factors,
+    ):
         if text := rule(evidence):
             return text
     count = int(evidence.wrong.sum())
@@ -108,6 +121,12 @@ def not_finite(e: Evidence) -> str | None:
         return None
     verb = "is" if len(bad) == 1 else "are"
     return f"{len(bad):,} of {e.analytic.size:,} elements {verb} not finite, the first is {_element(bad[0], e.axes)}"
+
+
+def unseen(e: Evidence) -> str | None:
+    if np.any(e.wrong):
+        return None
+    return f"wrong along random directions, but at none of {len(e.numeric):,} elements compared"
 
 
 def zero(e: Evidence) -> str | None:
@@ -130,7 +149,7 @@ def factor(e: Evidence) -> str | None:
 
 def _reasons(ratio: float, numbers: Sequence[Number]) -> Iterator[str]:
     sign, size = ("" if ratio > 0 else ", and the sign"), abs(ratio)
-    if _same(size, 1):
+    if _same(ratio, -1):
         yield "the sign"
     if _same(size, 2):
         yield "a factor 2 too many" + sign

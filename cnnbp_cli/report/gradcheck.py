@@ -45,11 +45,11 @@ def _table(report: GradcheckReport) -> None:
         Column("gradient to", text=True),
         Column("status", text=True, leaves=1),
         Column("relative\nerror", leaves=2),
-        Column("checked", leaves=3),
-        *([Column("kinks", leaves=4), Column("noise", leaves=5), Column("coverage", leaves=6)] * with_coverage),
-        Column("shape", text=True, leaves=7),
-        Column("worst\nelement", text=True, leaves=8),
-        *([Column("analytic", leaves=9), Column("numeric", leaves=10)] * with_numbers),
+        Column("checked", leaves=6),
+        *([Column("kinks", leaves=8), Column("noise", leaves=9), Column("coverage", leaves=7)] * with_coverage),
+        Column("shape", text=True, leaves=10),
+        Column("worst\nelement", text=True, leaves=3),
+        *([Column("analytic", leaves=4), Column("numeric", leaves=5)] * with_numbers),
     ]
     show(columns, [_row(check, with_coverage, with_numbers) for check in report.parameters])
     line()

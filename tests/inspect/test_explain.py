@@ -89,7 +89,35 @@ class EveryWinner(MaxPool2d):
         return windows.crop(dimage), {}
 
 
-LAYERS = (BadConv, BadDense, BadRelu, BadAdd, EveryWinner)
+@dataclass(frozen=True, slots=True)
+class RowLost(MaxPool2d):
+    """A pool that forgets the last row of windows."""
+
+    type: Literal["row_lost"] = "row_lost"
+
+    def backward(self, params, residuals, dy, ctx):
+        dy = dy.copy()
+        dy[:, -1] = 0
+        return MaxPool2d.backward(self, params, residuals, dy, ctx)
+
+
+@dataclass(frozen=True, slots=True)
+class BadAbsolute(Relu):
+    """y = |x|, which loses imaginary parts; the sign of its gradient is that of -x.
+
+    dx = dy · sign(x)
+    """
+
+    type: Literal["bad_absolute"] = "bad_absolute"
+
+    def forward(self, params, x, ctx):
+        return np.abs(x), x
+
+    def backward(self, params, residuals, dy, ctx):
+        return -dy * np.sign(residuals), {}
+
+
+LAYERS = (BadConv, BadDense, BadRelu, BadAdd, EveryWinner, RowLost, BadAbsolute)
 
 
 def change(key: str, make: Callable[..., Any]) -> Callable[..., Any]:
@@ -278,6 +306,36 @@ def test_activations_pools_and_merges_are_named(told, network, batch):
     report = gradcheck(model, np.full((2, 1, 6, 6), 0.5), np.array([0, 1]))
     assert report.parameters[-1].explanation is not None
     assert "dx of pool: " in report.parameters[-1].explanation
+
+
+def test_layers_that_no_complex_number_passes_are_explained_by_differences(told):
+    first = {"type": "conv2d", "name": "first", "filters": 2, "kernel_size": 1}
+    found = told(first, {"type": "bad_absolute", "name": "abs"}, method="central")
+    assert set(found) == {"first.weight", "first.bias", "input"}
+    assert set(found.values()) == {
+        "what arrives is wrong already, dx of abs: analytic is −1 × numeric: the sign"
+        + look_at("BadAbsolute", "dx = dy · sign(x)")
+    }
+
+
+@pytest.mark.parametrize("method", ["complex", "central"])
+def test_what_is_rare_among_many_elements_is_found(told, network, method):
+    """Of 13,824 pixels fewer than 150 matter to the last row of windows, on images that are flat for the most part."""
+    told()  # registers the layers
+    conv = {"type": "conv2d", "filters": 1, "kernel_size": 3, "padding": "same", "bias": False}
+    pool = {"type": "row_lost", "name": "pool", "pool_size": 2}
+    model = network(conv, pool, "flatten", {"type": "dense", "units": 2}, image=(1, 48, 48))
+    images = np.zeros((6, 1, 48, 48))
+    images[:, :, 40:, 8:40] = np.random.default_rng(0).uniform(size=(6, 1, 8, 32))
+    (text,) = {
+        check.explanation
+        for check in gradcheck(model, images, np.arange(6) % 2, method=method).parameters
+        if check.status == "wrong"
+    }
+    assert text == (
+        "what arrives is wrong already, dx of pool: output row 23 (the last) is left out of the sum"
+        + look_at("RowLost", "dx")
+    )
 
 
 def test_several_wrong_layers_are_counted(told):
