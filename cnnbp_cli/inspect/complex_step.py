@@ -20,13 +20,15 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from cnnbp_cli.core.graph import Node
+from cnnbp_cli.core.rng import generator
 from cnnbp_cli.core.types import Array
 from cnnbp_cli.inspect.point import Comparison, Index, Point, Status, along
 
 STEP = 1e-30
 NOISE = 1024 * np.finfo(np.float64).eps
-"""Times the largest gradient and change that meet in one layer: differences below are rounding. Derivatives are
-differences themselves, such as 1 - y of a sigmoid, and a normalisation may divide their rounding by √epsilon."""
+"""Times the largest gradient, change and gain that meet in one layer: differences below are rounding. Derivatives
+are differences themselves, such as 1 - y of a sigmoid or 1 - x̂² of a normalisation, and little may be left of them."""
 UNDERFLOW = np.finfo(np.float64).tiny / STEP
 """Times `STEP`, derivatives below this lose their digits."""
 
@@ -38,6 +40,7 @@ class ComplexStep:
         self.point = point
         self._tolerance = tolerance
         self._flow_norms = {name: float(np.linalg.norm(flow)) for name, flow in point.flows.items()}
+        self._gains: dict[str, float] = {}
 
     def compare(self, name: str, direction: Array, index: Index | None) -> Comparison:
         """Compare the two derivatives of the loss along a direction in one tensor."""
@@ -58,14 +61,28 @@ class ComplexStep:
         return Comparison(analytic, numeric, error, status, index, point.mode)
 
     def _largest_meeting(self, start: str, changed: Mapping[str, Array]) -> float:
-        """Return the largest product of a layer's change at the input and its gradient at the output.
+        """Return the largest product of a layer's change at the input, its gradient at the output and its gain.
 
-        A layer's rounding is relative to this product, and not to the derivative, which may be far smaller.
+        The terms that a layer adds up are of this size. Its rounding is relative to them, and not to their sum,
+        which may be far smaller: a normalisation takes away most of a change that all its values share.
         """
         point = self.point
         changes = {name: float(np.linalg.norm(y.imag / STEP)) for name, y in changed.items()}
         meetings = [changes[start] * self._flow_norms[start], changes.get(point.graph.output, 0.0) / point.count]
         for node in point.graph.nodes:
             if node.name in changes and node.name != start:
-                meetings.append(max(changes.get(name, 0.0) for name in node.inputs) * self._flow_norms[node.name])
+                change = max(changes.get(name, 0.0) for name in node.inputs)
+                meetings.append(change * self._flow_norms[node.name] * max(1.0, self._gain(node)))
         return max(meetings)
+
+    def _gain(self, node: Node) -> float:
+        """Return how much longer a random change at a layer's inputs is at its output."""
+        if node.name not in self._gains:
+            rng = generator(0, "gain", node.name)
+            inputs = [self.point.values[name] for name in node.inputs]
+            changes = [rng.normal(size=x.shape) for x in inputs]
+            moved = [x + 1j * STEP * change for x, change in zip(inputs, changes, strict=True)]
+            y, _ = self.point.compute(node, self.point.params.get(node.name, {}), moved)
+            norms = [float(np.linalg.norm(change)) for change in changes]
+            self._gains[node.name] = float(np.linalg.norm(y.imag / STEP)) / max(norms)
+        return self._gains[node.name]

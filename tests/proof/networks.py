@@ -122,7 +122,7 @@ class _Drawing:
                 fields["count_include_pad"] = draw(st.booleans())
             return fields
         if kind in NORMS:
-            fields = {"affine": draw(st.booleans())} | ({"epsilon": 0.1} if draw(st.booleans()) else {})
+            fields = {"affine": draw(st.booleans()), "epsilon": draw(st.sampled_from([1e-5, 0.1, 1e-9]))}
             return fields | ({"groups": draw(st.sampled_from(divisors))} if kind == "group_norm" else {})
         if kind == "dense":
             return {"units": draw(st.integers(1, 6)), "bias": draw(st.booleans())}
