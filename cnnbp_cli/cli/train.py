@@ -38,7 +38,7 @@ def train(
         typer.Option(
             min=0,
             metavar="K",
-            help="Record what every layer does at the first and at every K-th step: 20 by default, 1 with "
+            help="Record what every layer does at the first and at every K-th step: 25 by default, 1 with "
             "--grad-norms, 0 for never.",
         ),
     ] = None,

@@ -16,7 +16,7 @@ from cnnbp_cli.model import Model
 from cnnbp_cli.parallel.local import SMALL, LocalWorkers
 from cnnbp_cli.parallel.solo import SoloWorker
 
-WATCH_EVERY = 20
+WATCH_EVERY = 25
 """Steps from one watched step to the next, unless said otherwise; `docs/watching.md` tells what it costs."""
 
 Statistic = Literal[
@@ -151,7 +151,7 @@ class Watcher:
             return
         rows = y.reshape(len(y), -1)
         if pending.size < len(rows):
-            rows = rows[pending]
+            rows = rows.take(pending, 0)
         self._pending[name] = pending[~(rows.max(1) > 0)]
 
 
@@ -167,7 +167,7 @@ class WatchedStep:
         self._watcher = watcher
         self._sums = np.zeros((len(watcher.nodes), 6))  # values, Σ y, Σ y², zeros, saturated, Σ dy²
         self._squares = np.zeros((len(watcher.parts), 4))  # gradient, parameters before, change, parameters after
-        self._wide = np.empty(BLOCK)
+        self._wide, self._ones = np.empty(BLOCK), np.ones(BLOCK)
         self._mask = np.empty(BLOCK, bool)
         self._before = np.empty(0)
 
@@ -182,7 +182,7 @@ class WatchedStep:
             block = flat[start : start + BLOCK]
             wide, mask = self._wide[: block.size], self._mask[: block.size]
             np.copyto(wide, block)
-            sums[1] += wide.sum()
+            sums[1] += np.dot(wide, self._ones[: block.size])
             sums[2] += np.dot(wide, wide)
             sums[3] += np.count_nonzero(np.equal(block, 0, out=mask))
             if ends is not None:

@@ -157,10 +157,10 @@ def test_recorded_norms_are_those_of_the_run(tmp_path):
 def test_any_run_has_some(tmp_path):
     model, data = setup("train.epochs=10")
     list(fit(model, data, run=tmp_path / "run"))
-    assert [row.step for row in recorded_norms(tmp_path / "run")] == [1, 20]
+    assert [row.step for row in recorded_norms(tmp_path / "run")] == [1, 25]
     with pytest.raises(RunError) as caught:
         list(recorded_norms(tmp_path / "run", every=3))
-    assert str(caught.value) == f"{tmp_path / 'run'}: watched no multiple of 3, but steps 1, 20"
+    assert str(caught.value) == f"{tmp_path / 'run'}: watched no multiple of 3, but steps 1, 25"
 
 
 def test_a_run_without_norms(tmp_path):
