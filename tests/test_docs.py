@@ -94,7 +94,8 @@ def test_the_readme_opens_with_the_two_commands() -> None:
 
 
 def test_the_complaint_in_the_readme_is_the_real_one(folder: Path) -> None:
-    good, shown = snippets(ROOT / "README.md", "yaml")[0], snippets(ROOT / "README.md", "text")[1]
+    good = snippets(ROOT / "README.md", "yaml")[0]
+    shown = next(text for text in snippets(ROOT / "README.md", "text") if text.startswith("my.yaml:"))
     (folder / "my.yaml").write_text(good.replace("conv2d", "conv2"), encoding="utf-8")
     done = cnnbp("validate", "my.yaml", cwd=folder)
     assert done.returncode == 2
