@@ -42,6 +42,9 @@ SPINS = 3000
 
 LOOK_AFTER = 0.2  # seconds between two looks at the other processes
 
+give_way: Callable[[], None] = getattr(os, "sched_yield", lambda: None)
+"""Let others have the core: where there are fewer cores than processes, it is they who are waited for."""
+
 Context = ForkContext | SpawnContext
 
 
@@ -135,6 +138,7 @@ class LocalWorkers:
         for _ in range(self._spins):
             if semaphore.acquire(False):
                 return
+            give_way()
         while not semaphore.acquire(True, LOOK_AFTER):
             self._look_after()
 

@@ -19,7 +19,7 @@ from cnnbp_cli.data.dataset import Dataset, check_labels
 from cnnbp_cli.data.split import Split
 from cnnbp_cli.model import Model
 from cnnbp_cli.parallel.blas import blas_threads
-from cnnbp_cli.parallel.local import Context, LocalWorkers, SharedArray, available_cores, local_workers
+from cnnbp_cli.parallel.local import Context, LocalWorkers, SharedArray, available_cores, local_workers, start_context
 from cnnbp_cli.parallel.solo import SoloWorker
 from cnnbp_cli.train.events import Event
 from cnnbp_cli.train.run import RunDirectory, RunLog
@@ -29,8 +29,9 @@ from cnnbp_cli.train.trainer import Job, Mark, Trainer
 WORTHWHILE = 2_000_000
 """Multiply-accumulates per step and worker: about 0.1 ms of work."""
 
-WORTHWHILE_RUN = 2_000_000_000
-"""Multiply-accumulates of a run: about 0.1 s of work."""
+WORTHWHILE_RUN = {"fork": 4_000_000_000, "spawn": 60_000_000_000}
+"""Multiply-accumulates of a run, by the way in which workers start: about 0.2 s of work where that takes a few
+hundredths of a second, and 3 s where each of them has to load NumPy first."""
 
 
 def fit(
@@ -88,8 +89,8 @@ def planned_workers(model: Model, samples: int) -> int:
     """Return how many workers to use: the config's number, or as many cores as pay for themselves.
 
     A worker pays when it takes over at least `WORTHWHILE` multiply-accumulates of a step: below that,
-    waiting for each other costs more than is gained. Starting workers costs some tens of milliseconds, so
-    a short run is not worth it either. A process of a pool is one of several already, and may not start more.
+    waiting for each other costs more than is gained. Starting workers takes its time, so a short run is not
+    worth it either. A process of a pool is one of several already, and may not start more.
     """
     config = model.config.train
     if current_process().daemon:
@@ -99,7 +100,7 @@ def planned_workers(model: Model, samples: int) -> int:
     per_sample = 3 * sum(layer.macs(model.graph.in_shape(node)) for node, layer in model.graph.layers())
     per_step = per_sample * min(config.batch_size, samples)
     steps = min(ceil(samples / config.batch_size) * config.epochs, config.max_steps or 10**18)
-    if per_step * steps < WORTHWHILE_RUN:
+    if per_step * steps < WORTHWHILE_RUN[start_context().get_start_method()]:
         return 1
     return max(1, min(available_cores(), per_step // WORTHWHILE, config.batch_size // 8))
 

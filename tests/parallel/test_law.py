@@ -299,6 +299,43 @@ def test_two_runs_at_a_time(setup):
         assert distance(alone.vector, model.vector) < 1e-12
 
 
+LENET = (
+    "model.input=[1, 28, 28]",
+    "data.image=[1, 28, 28]",
+    "model.layers=[{type: conv2d, filters: 6, kernel_size: 5, padding: same}, relu, {type: max_pool2d, pool_size: 2}, "
+    "{type: conv2d, filters: 16, kernel_size: 5}, flatten, {type: dense, units: 4}]",
+)
+
+
+@pytest.mark.parametrize(
+    ("cores", "batch", "steps", "method", "expected"),
+    [
+        (4, 64, 1000, "fork", 4),
+        (1, 64, 1000, "fork", 1),
+        (16, 64, 1000, "fork", 8),  # eight images each
+        (64, 1000, 1000, "fork", 64),
+        (4, 7, 1000, "fork", 1),
+        (4, 64, 20, "fork", 1),  # a tenth of a second
+        (4, 64, 200, "fork", 4),
+        (4, 64, 200, "spawn", 1),  # one second
+        (4, 64, 2000, "spawn", 4),
+    ],
+)
+def test_as_many_workers_as_pay(setup, monkeypatch, cores, batch, steps, method, expected):
+    monkeypatch.setattr("cnnbp_cli.train.loop.available_cores", lambda: cores)
+    monkeypatch.setattr("cnnbp_cli.train.loop.start_context", lambda: multiprocessing.get_context(method))
+    model, _ = setup(
+        *LENET, "train.workers=auto", f"train.batch_size={batch}", f"train.max_steps={steps}", "train.epochs=9999"
+    )
+    assert planned_workers(model, 60_000) == expected
+
+
+def test_a_network_of_a_few_parameters_is_left_to_one_worker(setup, monkeypatch):
+    monkeypatch.setattr("cnnbp_cli.train.loop.available_cores", lambda: 4)
+    model, _ = setup("train.workers=auto", "train.epochs=9999", "train.batch_size=32")
+    assert planned_workers(model, 60_000) == 1
+
+
 def test_more_workers_than_a_batch_has_samples(setup):
     model, data = setup("train.workers=9", "train.batch_size=3")
     assert planned_workers(model, len(data.train)) == 3
