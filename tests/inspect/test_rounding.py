@@ -27,3 +27,20 @@ def test_a_normalisation_of_nearly_equal_values_magnifies_rounding(seed):
     model = {"input": [1, 4, 4], "head": "softmax", "layers": layers}
     report = gradcheck(*Example(model, {"loss": "mse"}, images="levels", count=1, seed=seed).build())
     assert {check.name: check.status for check in report.parameters if check.status == "wrong"} == {}
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("norm", ["group_norm", "layer_norm"])
+def test_two_nearly_equal_values_leave_nothing_of_a_change(norm, seed):
+    """Normalised, two values are -1 and 1 whatever they were: all terms of the derivative cancel."""
+    groups = {"groups": 1} if norm == "group_norm" else {}
+    layers = [
+        {"type": "batch_norm", "affine": False},
+        "softplus",
+        "global_avg_pool2d",
+        {"type": norm, "affine": False, "epsilon": 1e-9, **groups},
+        {"type": "dense", "units": 1},
+    ]
+    model = {"input": [2, 9, 3], "head": "sigmoid", "layers": layers}
+    report = gradcheck(*Example(model, {"loss": "binary_cross_entropy"}, count=2, seed=seed).build())
+    assert {check.name: check.status for check in report.parameters if check.status == "wrong"} == {}
