@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # this repository's package, installed or not
 TUNING = ("OPENBLAS_", "OMP_", "MKL_", "GOTO_", "KMP_", "TORCH", "ATEN_")
 
 
