@@ -29,7 +29,7 @@ from numpy.lib.stride_tricks import as_strided
 from cnnbp_cli.core.types import Array, Context
 from cnnbp_cli.core.windows import Windows
 
-STRIP_BYTES = 2 * 1024 * 1024
+STRIP_BYTES = 512 * 1024
 """About how many bytes of strips to hold at a time: what a second-level cache can keep, within a factor."""
 
 
