@@ -19,7 +19,7 @@ from cnnbp_cli.core.types import Array, Context
 from cnnbp_cli.model import Model
 
 ROUNDING = 1024 * np.finfo(np.float64).eps
-"""Times the largest gradient and value that meet in the network: differences below are rounding, as in gradcheck."""
+"""Times the largest gradient and value of the network, and what normalisations divide by: less is rounding."""
 
 
 @dataclass
@@ -66,6 +66,8 @@ def disagreement(example: Example) -> Disagreement:
     # A loss that is all but zero has gradients p - y and the like, which are differences of numbers about 1.
     steepest = max(1 / count, *(np.linalg.norm(flow) for flow in flows.values()))
     largest = steepest * max(np.linalg.norm(value) for value in (*values.values(), *model.parameters().values()))
+    for residual in tape.residuals.values():  # a normalisation magnifies rounding by 1 / standard deviation
+        largest *= max(1.0, float(np.max(getattr(residual, "r", 1.0))))
     ours = {f"{node}.{key}": value for node, own in grads.items() for key, value in own.items()}
     theirs = {name: value.grad for name, value in other.trainable.items()}
     ours["d input"], theirs["d input"] = np.moveaxis(dx, -1, 0), pixels.grad
