@@ -1,9 +1,12 @@
 """Normalisation: subtract a mean and divide by a standard deviation, taken over the batch or over a sample.
 
-All three layers share one pair of formulas and differ only in what `mean` averages over:
+All three layers have one pair of formulas and differ only in what `mean` averages over:
 
     x̂ = (x - mean(x)) · r,  r = 1 / √(mean((x - mean(x))²) + epsilon),  y = weight · x̂ + bias
     dx = r · (dx̂ - mean(dx̂) - x̂ · mean(dx̂ · x̂))  with dx̂ = weight · dy
+
+Layer and group norm share the code, too. Batch norm has its own: its means span workers, and its channels
+are taken a few at a time.
 """
 
 from __future__ import annotations
@@ -24,18 +27,15 @@ Mean = Callable[[Array], Array]
 class Standardised(NamedTuple):
     xhat: Array
     r: Array  # 1 / standard deviation
-    mean: Array
-    variance: Array  # without epsilon, divided by the count (not by the count less one)
 
 
 def standardise(x: Array, mean: Mean, epsilon: float) -> Standardised:
     """Return x with mean zero and variance one; `mean` keeps its axes, and may be complex (no modulus)."""
-    mu = mean(x)
-    centred = x - mu
+    centred = x - mean(x)
     variance = mean(centred * centred)
     r = 1 / np.sqrt(variance + epsilon)
     centred *= r
-    return Standardised(centred, r, mu, variance)
+    return Standardised(centred, r)
 
 
 def standardise_backward(dxhat: Array, s: Standardised, mean: Mean) -> Array:
