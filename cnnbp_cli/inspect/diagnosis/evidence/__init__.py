@@ -1,0 +1,1 @@
+"""What rules judge by: each file collects one kind of evidence."""
