@@ -21,11 +21,12 @@ float32 only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from cnnbp_cli.core.blocks import BLOCK_BYTES
 from cnnbp_cli.core.types import Array, Context
 from cnnbp_cli.core.windows import Windows
 
@@ -33,13 +34,28 @@ STRIP_BYTES = 512 * 1024
 """About how many bytes of strips to hold at a time: what a second-level cache can keep, within a factor."""
 
 
-def correlate(image: Array, weight: Array, windows: Windows, groups: int, y: Array, ctx: Context) -> None:
-    """Fill y (f, oh, ow, n) with the correlation of image (c, h+, w+, n) and weight (f, c/g, kh, kw)."""
+def correlate(
+    image: Array,
+    weight: Array,
+    windows: Windows,
+    groups: int,
+    y: Array,
+    ctx: Context,
+    finish: Callable[[Array], None] | None = None,
+) -> None:
+    """Fill y (f, oh, ow, n) with the correlation of image (c, h+, w+, n) and weight (f, c/g, kh, kw).
+
+    `finish` is called with some rows of y at a time, while they are in the cache.
+    """
     w = _spread(weight, windows, groups)  # (g, f/g, reach·kw·c/g)
     y_rows = _rows(y, groups)
+    finished, step = 0, max(1, BLOCK_BYTES // max(1, y[:, 0].nbytes))
     for rows in _row_blocks(windows, image):
         for p, columns in _columns(image, windows, groups, rows, ctx):
             np.matmul(w, columns, out=y_rows[:, :, p])
+            if finish is not None and (p + 1 - finished == step or p + 1 == windows.out[0]):
+                finish(y[:, finished : p + 1])
+                finished = p + 1
 
 
 def correlate_weights(image: Array, dy: Array, windows: Windows, groups: int, ctx: Context) -> Array:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from cnnbp_cli.core.fusion import Fusion
 from cnnbp_cli.core.layers import Operation
 from cnnbp_cli.core.rng import generator
 from cnnbp_cli.core.types import Array, Context, Layer, Merge, Params, Shape, ShapeError
@@ -102,6 +103,7 @@ class Graph:
                 raise NodeShapeError(node.name, str(error), list(self.shapes.items())) from error
         self._last_reader = {name: node.name for node in self.nodes for name in node.inputs}
         self._needs_gradient = self._find_needs_gradient()
+        self._fusion = Fusion(self.nodes, self.output)
 
     def in_shape(self, node: Node) -> Shape:
         """Return the shape of the node's first input."""
@@ -182,9 +184,12 @@ class Graph:
             values[node.name] = y
             yield node, y, residual
 
-    @staticmethod
-    def _compute(node: Node, params: Mapping[str, Params], xs: Sequence[Array], ctx: Context) -> tuple[Array, Any]:
-        here = ctx.at(node.name)
+    def _compute(
+        self, node: Node, params: Mapping[str, Params], xs: Sequence[Array], ctx: Context
+    ) -> tuple[Array, Any]:
+        if ctx.fused and node.name in self._fusion.clipped:
+            return xs[0], xs[0]  # a ReLU's output is its residual, too
+        here = ctx.at(node.name, then_relu=ctx.fused and node.name in self._fusion.forward)
         if isinstance(node.layer, Merge):
             return node.layer.forward(xs, here)
         return node.layer.forward(params[node.name], xs[0], here)
@@ -225,9 +230,12 @@ class Graph:
             if watch is not None:
                 watch(node.name, flow)
             wants_dx = ctx.wants_dx or any(self._needs_gradient[name] for name in node.inputs)
-            here = ctx.at(node.name, wants_dx=wants_dx)
+            after_relu = ctx.fused and node.name in self._fusion.backward
+            here = ctx.at(node.name, wants_dx=wants_dx, after_relu=after_relu)
             dxs: tuple[Array | None, ...]
-            if isinstance(node.layer, Merge):
+            if ctx.fused and node.name in self._fusion.stopped:
+                dxs, grads[node.name] = (flow,), {}
+            elif isinstance(node.layer, Merge):
                 dxs = node.layer.backward(tape.residuals[node.name], flow, here)
             else:
                 dx, grads[node.name] = node.layer.backward(params[node.name], tape.residuals[node.name], flow, here)

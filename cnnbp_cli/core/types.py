@@ -169,6 +169,12 @@ class Context:
         The graph node that is being computed; it names streams and buffers.
     wants_dx : bool
         False when nobody will read the gradient to this node's input (the image, in training).
+    fused : bool
+        Let a ReLU be applied by its neighbours, who have its values in the cache anyway (see `Graph`).
+    then_relu : bool
+        Return max(y, 0) in the place of y.
+    after_relu : bool
+        The input comes from a ReLU that leaves it to this node to stop gradients where the input is 0.
     """
 
     training: bool = False
@@ -179,10 +185,13 @@ class Context:
     arrays: Allocator = field(default_factory=FreshArrays)
     node: str = ""
     wants_dx: bool = True
+    fused: bool = False
+    then_relu: bool = False
+    after_relu: bool = False
 
-    def at(self, node: str, *, wants_dx: bool = True) -> Context:
+    def at(self, node: str, *, wants_dx: bool = True, then_relu: bool = False, after_relu: bool = False) -> Context:
         """The same context, for another node."""
-        return replace(self, node=node, wants_dx=wants_dx)
+        return replace(self, node=node, wants_dx=wants_dx, then_relu=then_relu, after_relu=after_relu)
 
     def empty(self, role: str, shape: Shape, dtype: DTypeLike) -> Array:
         """An array that belongs to this node until the end of the step."""

@@ -87,7 +87,7 @@ def evaluate(
     if normalization is None:
         raise ValueError("the model does not know its normalisation: pass one")
     first, last = (len(split) * k // workers.size for k in (workers.rank, workers.rank + 1))
-    ctx = Context(arrays=Workspace())
+    ctx = Context(arrays=Workspace(), fused=True)
     loss = model.loss_function
     confusion = np.zeros((model.classes, model.classes), np.int64) if model.classifies and split.has_classes else None
     total = np.zeros(2)  # the summed loss, and what to divide it by

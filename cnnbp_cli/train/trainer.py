@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 
@@ -233,6 +233,7 @@ class Trainer:
             out=self.workspace.empty(("", "batch"), (*model.graph.shapes["input"], last - first), model.dtype),
         )
         mark("batch", "")
+        watched = self.watcher.at(state.step + 1)
         ctx = Context(
             training=True,
             seed=self.seed,
@@ -241,8 +242,8 @@ class Trainer:
             workers=self.workers,
             arrays=self.workspace,
             wants_dx=False,
+            fused=watched is None,
         )
-        watched = self.watcher.at(state.step + 1)
         loss = model.loss_function
 
         def watch_outputs(name: str, y: Array) -> None:
@@ -273,7 +274,11 @@ class Trainer:
         mark("sums", "")
         mean_loss, grad_norm = loss_sum / count, math.sqrt(squares) if squares >= 0 else math.nan
         if not (math.isfinite(mean_loss) and math.isfinite(grad_norm)):
-            return [self._non_finite(mean_loss, lambda watch: self._repeat(x, dz, ctx, mean_loss, watch))]
+            return [
+                self._non_finite(
+                    mean_loss, lambda watch: self._repeat(x, dz, replace(ctx, fused=False), mean_loss, watch)
+                )
+            ]
         statistics = model.graph.next_state(model.params, tape)
         model.set_state(statistics)
         rate = self._learning_rate(epoch, state.step)

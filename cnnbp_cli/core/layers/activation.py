@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from cnnbp_cli.core.blocks import channel_blocks
 from cnnbp_cli.core.types import Array, Context, Layer, Params, at_least, require
 
 
@@ -47,7 +48,10 @@ class Relu(Layer[Array]):
 
     def backward(self, params: Params, residuals: Array, dy: Array, ctx: Context) -> tuple[Array, Params]:
         y = residuals
-        return np.multiply(dy, y.real > 0, out=ctx.empty("dx", dy.shape, dy.dtype)), {}
+        dx = ctx.empty("dx", dy.shape, dy.dtype)
+        for some in channel_blocks(dy):
+            np.multiply(dy[some], y[some].real > 0, out=dx[some])
+        return dx, {}
 
     def branches(self, residuals: Array) -> Array:
         return residuals.real > 0

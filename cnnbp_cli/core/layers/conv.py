@@ -90,9 +90,14 @@ class Conv2d(Layer[ConvResiduals]):
         windows = self.windows(x.shape[:3])
         image = windows.pad(x, ctx)
         y = ctx.empty("y", (self.filters, *windows.out, x.shape[3]), np.result_type(x, *params.values()))
-        correlate(image, params["weight"], windows, self.groups, y, ctx)
-        if self.bias:
-            y += params["bias"].reshape(-1, 1, 1, 1)
+
+        def finish(rows: Array) -> None:
+            if self.bias:
+                rows += params["bias"].reshape(-1, 1, 1, 1)
+            if ctx.then_relu:
+                np.maximum(rows, 0, out=rows)
+
+        correlate(image, params["weight"], windows, self.groups, y, ctx, finish)
         return y, ConvResiduals(windows, image)
 
     def backward(

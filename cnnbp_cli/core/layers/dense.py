@@ -53,6 +53,8 @@ class Dense(Layer[Array]):
         np.matmul(weight, x, out=y)
         if self.bias:
             y += params["bias"][:, None]
+        if ctx.then_relu:
+            np.maximum(y, 0, out=y)
         return y, x
 
     def backward(self, params: Params, residuals: Array, dy: Array, ctx: Context) -> tuple[Array | None, Params]:

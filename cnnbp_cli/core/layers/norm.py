@@ -120,6 +120,8 @@ class BatchNorm(Layer[BatchNormResiduals]):
             y_block *= scale[some]
             if self.affine:
                 y_block += params["bias"][some, None]
+            if ctx.then_relu:
+                np.maximum(y_block, 0, out=y_block)
         return y.reshape(x.shape), BatchNormResiduals(flat, mean, variance, r, values)
 
     def backward(self, params: Params, residuals: BatchNormResiduals, dy: Array, ctx: Context) -> tuple[Array, Params]:
@@ -127,10 +129,11 @@ class BatchNorm(Layer[BatchNormResiduals]):
         flat = dy.reshape(x.shape)  # (c, h·w·n)
         sums = np.empty((2, len(x), 1), dy.dtype)  # Σ dy and Σ dy · x̂ of each channel
         for some in channel_blocks(flat):
-            xhat = (x[some] - mean[some]) * r[some]
+            centred = x[some] - mean[some]
             sums[0, some, 0] = flat[some].sum(1)
-            xhat *= flat[some]
-            sums[1, some, 0] = xhat.sum(1)  # pairwise, unlike einsum: float32 needs it over so many values
+            centred *= flat[some]
+            sums[1, some, 0] = centred.sum(1)  # pairwise, unlike einsum: float32 needs it over so many values
+        sums[1] *= r
         grads = {"weight": sums[1, :, 0], "bias": sums[0, :, 0]} if self.affine else {}
         scale = r * params["weight"][:, None] if self.affine else r
         dx = ctx.empty("dx", x.shape, dy.dtype)

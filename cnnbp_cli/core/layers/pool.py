@@ -97,7 +97,8 @@ class MaxPool2d(Layer[MaxPoolResiduals]):
         rows = range(windows.out[0])
         for some in channel_blocks(image):
             maximum, dy_block = y[some], dy[some]
-            open_windows = np.ones(maximum.shape, bool)  # those whose winner has not been met yet
+            # Those whose winner has not been met yet; a ReLU's zeros pass no gradient on, so they need none.
+            open_windows = maximum > 0 if ctx.after_relu else np.ones(maximum.shape, bool)
             for tap, dtap in zip(windows.taps(image[some], rows), windows.taps(dimage[some], rows), strict=True):
                 won = tap == maximum
                 won &= open_windows

@@ -1,0 +1,91 @@
+"""A pass in which neighbours do the work of ReLUs gives the same bits as one in which every layer does its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cnnbp_cli.build import build_graph
+from cnnbp_cli.config.load import load_config
+from cnnbp_cli.core.fusion import Fusion
+from cnnbp_cli.core.graph import Graph, Node
+from cnnbp_cli.core.layers import Add, BatchNorm, Conv2d, Dense, Flatten, MaxPool2d, Relu, Tanh
+from cnnbp_cli.core.types import Context, Workspace
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+
+
+def chain(*layers, shape=(2, 9, 8)):
+    names = ["input", *(f"{layer.type}{k}" for k, layer in enumerate(layers))]
+    return Graph(
+        shape, [Node(name, layer, (before,)) for before, name, layer in zip(names[:-1], names[1:], layers, strict=True)]
+    )
+
+
+GRAPHS = {
+    "overlapping pool": chain(Conv2d(3, 3), Relu(), MaxPool2d(3, stride=2)),
+    "padded pool": chain(Conv2d(3, 3, padding="same"), BatchNorm(), Relu(), MaxPool2d(3, stride=2, padding=1)),
+    "pool with a rest": chain(Conv2d(4, 2, groups=2, bias=False), Relu(), MaxPool2d(3)),
+    "dense": chain(Flatten(), Dense(5), Relu(), Dense(4), BatchNorm(), Relu(), Dense(2)),
+    "relu at the end": chain(Conv2d(3, 3), Relu()),
+    "relu of the image": chain(Relu(), MaxPool2d(2), Conv2d(3, 3)),
+    **{path.stem: build_graph(load_config(path)) for path in CONFIGS},
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", GRAPHS)
+def test_fused_passes_give_the_same_bits(name, training, dtype):
+    graph, rng = GRAPHS[name], np.random.default_rng(0)
+    params = graph.init_params(0, dtype)
+    x = rng.normal(size=(*graph.shapes["input"], 4)).astype(dtype)
+    x[..., :2, :] = 0  # windows of equal pixels, as on every flat background
+    dy = rng.normal(size=(*graph.shapes[graph.output], 4)).astype(dtype)
+    results = []
+    for fused in (False, True):
+        ctx = Context(training=training, seed=1, step=2, fused=fused, arrays=Workspace())
+        y, tape = graph.forward(params, x, ctx)
+        y = y.copy()
+        dx, grads = graph.backward(params, tape, dy, ctx)
+        results.append({"y": y, "dx": dx, "state": graph.next_state(params, tape), "grads": grads})
+    np.testing.assert_equal(*results)
+
+
+def test_relus_of_a_plain_network_are_fused():
+    fusion = Fusion(GRAPHS["lenet5"].nodes, GRAPHS["lenet5"].output)
+    assert len(fusion.forward) == 4
+    assert len(fusion.backward) == 2
+
+
+@dataclass(frozen=True, slots=True)
+class OwnConv(Conv2d):
+    """A layer of somebody's own, which knows nothing about ReLUs."""
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [Node("a", OwnConv(2, 3), ("input",)), Node("r", Relu(), ("a",)), Node("t", Tanh(), ("r",))],
+        [Node("a", Conv2d(2, 3), ("input",)), Node("r", Relu(), ("a",)), Node("s", Add(), ("a", "r"))],
+        [Node("a", Tanh(), ("input",)), Node("r", Relu(), ("a",)), Node("t", Tanh(), ("r",))],
+    ],
+    ids=["a subclass", "two readers", "another layer"],
+)
+def test_what_others_may_see_is_left_alone(nodes):
+    fusion = Fusion(nodes, nodes[-1].name)
+    assert not fusion.forward
+    assert not fusion.backward
+
+
+def test_a_relu_with_two_readers_stops_its_gradients_itself():
+    nodes = [
+        Node("r", Relu(), ("input",)),
+        Node("p", MaxPool2d(1), ("r",)),
+        Node("s", Add(), ("p", "r")),
+    ]
+    assert not Fusion(nodes, "s").backward
+    assert Fusion(nodes[:2], "p").backward == {"p": "r"}
