@@ -334,27 +334,31 @@ class Case:
         """Whether it learns what it is shown: half of what the data allow."""
         return self.record.bad is None and self.record.skill >= POOR * self.expected
 
+    @property
+    def solved(self) -> bool:
+        """Whether some trial does well."""
+        return any(trial.skill >= WELL * self.expected for trial in self.trials.values())
+
     def helps(self, overrides: Sequence[str]) -> bool | None:
-        """Whether a training with these overrides learned clearly more; None where there is none."""
-        trial = self.trials.get(tuple(overrides))
-        return None if trial is None else trial.skill >= self.record.skill + HELPS
+        """Whether a training with these overrides, or with these and a lower rate, learned clearly more.
+
+        None where there was none.
+        """
+        skills = [trial.skill for key, trial in self.trials.items() if key[: len(overrides)] == tuple(overrides)]
+        return max(skills) >= self.record.skill + HELPS if skills else None
 
     def verdict(self, overrides: Sequence[str] = ()) -> Severity:
-        """Return how grave a mistake is: an error where the network does not do well and mending it helps."""
+        """Return how grave a mistake is.
+
+        An error where the network does not do well and mending it helps; also where it does not learn, and nothing
+        that was tried helps.
+        """
         if self.well:
             return "warning"
-        helps = self.helps(overrides)
-        if helps is None:
-            return "warning" if self.learns else "error"
-        return "error" if helps else "warning"
-
-    @property
-    def outcome(self) -> str:
-        """How well it learned, as the end of a sentence."""
-        if self.record.bad:
-            return f"values went bad at step {self.record.bad.step}"
-        skill = f"{100 * self.record.skill:.0f} % of the way from guessing to knowing"
-        return f"after {self.record.steps} steps the network is {skill}"
+        if overrides and self.helps(overrides):
+            return "error"
+        explained = any(trial.skill >= self.record.skill + HELPS for trial in self.trials.values())
+        return "warning" if self.learns or (explained and overrides) else "error"
 
     # ------------------------------------------------------------------ the network
 

@@ -10,7 +10,7 @@ from typing import Any
 from cnnbp_cli.config.errors import ConfigError
 from cnnbp_cli.data.dataset import Dataset, check_labels
 from cnnbp_cli.data.errors import DataError
-from cnnbp_cli.inspect.diagnosis.case import Case, Record
+from cnnbp_cli.inspect.diagnosis.case import HELPS, Case, Record
 from cnnbp_cli.inspect.diagnosis.confirm import confirmed
 from cnnbp_cli.inspect.diagnosis.evidence.data import data_facts
 from cnnbp_cli.inspect.diagnosis.evidence.run import case_of_run
@@ -18,14 +18,15 @@ from cnnbp_cli.inspect.diagnosis.evidence.start import start_facts
 from cnnbp_cli.inspect.diagnosis.evidence.training import Vary, learn_by_heart, probe_steps, train
 from cnnbp_cli.inspect.diagnosis.findings import SEVERITIES, Diagnosis, Finding
 from cnnbp_cli.inspect.diagnosis.registry import RULES, Rule, chosen_rules
+from cnnbp_cli.inspect.diagnosis.remedies import as_remedy, is_rate, with_rate
 from cnnbp_cli.inspect.diagnosis.rules import load_rules
 from cnnbp_cli.inspect.diagnosis.rules.progress import next_rates
 from cnnbp_cli.loading import load, load_data
 from cnnbp_cli.model import Model
 from cnnbp_cli.train.trainer import quiet
 
-TRIALS = 6
-"""Remedies that are tried while the network does not do well, besides other learning rates."""
+TRIALS, TOGETHER = 6, 2
+"""Remedies that are tried while the network does not do well, and how many of them with a lower learning rate, too."""
 
 
 def diagnose(
@@ -123,9 +124,14 @@ def _collect(model: Model, data: Dataset, vary: Vary, steps: int) -> Case:
                 return False
         return bool(overrides)
 
-    for finding in [finding for finding in _judge(case, list(RULES.values())) if finding.overrides][:TRIALS]:
-        attempt(finding.overrides)
+    proposed = list(dict.fromkeys(one.overrides for one in _judge(case, list(RULES.values())) if one.overrides))
+    for overrides in proposed[:TRIALS]:
+        attempt(overrides)
     case = replace(case, trials=dict(trials))
+    if not case.solved:  # what mends the network may ask for shorter steps than it had
+        for overrides in [one for one in proposed[:TRIALS] if not is_rate(one)][:TOGETHER]:
+            attempt((*overrides, *with_rate(case, 0.1)))
+        case = replace(case, trials=dict(trials))
     while (overrides := next_rates(case)) and attempt(overrides):
         case = replace(case, trials=dict(trials))
     return case
@@ -145,8 +151,16 @@ def _variant(vary: Vary, overrides: tuple[str, ...], steps: int) -> Case:
 
 def _judge(case: Case, rules: Sequence[Rule]) -> tuple[Finding, ...]:
     """Return what the rules find: the gravest first, and causes before what follows from them."""
-    found = [finding for rule in rules for finding in rule.check(case)]
+    found = [_with_best_trial(case, finding) for rule in rules for finding in rule.check(case)]
     return tuple(sorted(found, key=lambda finding: (SEVERITIES.index(finding.severity), RULES[finding.rule].order)))
+
+
+def _with_best_trial(case: Case, finding: Finding) -> Finding:
+    """Return a finding whose remedy has a lower learning rate in addition, where only both together helped."""
+    own = finding.overrides
+    known = [key for key in case.trials if own and key[: len(own)] == own]
+    best = max(known, key=lambda key: (case.trials[key].skill >= case.record.skill + HELPS, -len(key)), default=own)
+    return finding if best == own else replace(finding, remedy=as_remedy(best))
 
 
 def _report(source: str, case: Case, findings: tuple[Finding, ...], notes: Sequence[str]) -> Diagnosis:

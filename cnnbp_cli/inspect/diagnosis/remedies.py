@@ -68,6 +68,11 @@ def faster(case: Case) -> list[tuple[str, ...]]:
     return [("train.schedule=constant",)] * bool(held_back) + [with_rate(case, factor) for factor in FASTER]
 
 
+def is_rate(overrides: Sequence[str]) -> bool:
+    """Return whether overrides change the learning rate alone."""
+    return all("learning_rate=" in override or override == "train.schedule=constant" for override in overrides)
+
+
 def best_rate(case: Case, candidates: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
     """Return those overrides with which a trial learned most, if it learned clearly more than without; else nothing."""
     tried = [overrides for overrides in candidates if overrides in case.trials]

@@ -155,7 +155,9 @@ def _points(split: Split, most: int) -> tuple[Array, Array]:
     return images.reshape(n, -1), split.labels[chosen]
 
 
-def _labels(library: Array, labels: Array, points: Array, own: Array, classes: int, selves: Array | None) -> Labels | None:
+def _labels(
+    library: Array, labels: Array, points: Array, own: Array, classes: int, selves: Array | None
+) -> Labels | None:
     """Let the nearest images of the library vote on each point; `selves` are the points' own places in it."""
     if len(library) < 4 * NEIGHBOURS:
         return None

@@ -108,7 +108,9 @@ def _on_training_images(
     right = [step.accuracy for step in last if step.accuracy is not None]
     if right and facts and facts.classes:
         accuracy, chance = mean(right), max(facts.class_counts) / max(1, sum(facts.class_counts))
-        return Score(loss=loss, accuracy=accuracy, skill=max(0.0, (accuracy - chance) / (1 - chance)) if chance < 1 else 0)
+        return Score(
+            loss=loss, accuracy=accuracy, skill=max(0.0, (accuracy - chance) / (1 - chance)) if chance < 1 else 0
+        )
     if right:
         return Score(loss=loss, accuracy=mean(right), skill=mean(right))
     known = facts and facts.constant_loss and isfinite(loss)

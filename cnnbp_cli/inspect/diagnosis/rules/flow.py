@@ -10,7 +10,7 @@ from cnnbp_cli.core.graph import Node
 from cnnbp_cli.core.layers.activation import Gelu, Relu, Sigmoid, Silu, Softmax, Tanh
 from cnnbp_cli.core.layers.merge import Add, Multiply
 from cnnbp_cli.inspect.diagnosis.case import FEW_STEPS, Case
-from cnnbp_cli.inspect.diagnosis.findings import Finding
+from cnnbp_cli.inspect.diagnosis.findings import Finding, Severity
 from cnnbp_cli.inspect.diagnosis.registry import rule
 from cnnbp_cli.inspect.diagnosis.remedies import (
     as_remedy,
@@ -28,9 +28,9 @@ from cnnbp_cli.train.events import LayersWatched
 
 # ---------------------------------------------------------------------- gradients across the depth
 
-FADED, SWOLLEN = 1e-3, 1e3
-"""Gradient at one end of the network divided by that at the other: three of the seven digits that float32 has. A sound
-start keeps it within a factor of 30 over twenty layers (He et al. 2015)."""
+FADED, SWOLLEN = 0.01, 50.0
+"""Gradient at a layer divided by that at the last one. Sound networks of up to twenty layers start between 0.07 and
+14; a sigmoid passes on a quarter at most, so five of them in a row fade it to a thousandth."""
 
 STEEP = 100.0
 """Gradient of a layer's parameters divided by their norm: a step of learning rate 0.01 replaces them."""
@@ -64,7 +64,7 @@ def vanishing_gradient(case: Case) -> Iterator[Finding]:
         evidence=f"the gradient at {layer} is {ratio:.1e} of that at {last}, {len(case.weighted)} layers with weights "
         f"in all: {_per_layer(case, ratio):.2g} for each",
         threshold=f"below {FADED:g}",
-        why="What gets a thousandth of the gradient learns a thousand times as slowly, and the layers behind it build "
+        why="What gets a hundredth of the gradient learns a hundred times as slowly, and the layers behind it build "
         "on what it was drawn as.",
         remedy=as_remedy(remedy) or "Put a batch_norm behind every layer with weights, or shortcuts around them.",
     )
@@ -182,7 +182,9 @@ def non_finite(case: Case) -> Iterator[Finding]:
     if bad is None:
         return
     finite = [loss for loss in case.record.losses if isfinite(loss)]
-    told = f"; the loss was {finite[0]:.3g} in the first step and {finite[-1]:.3g} in the last good one" if finite else ""
+    told = (
+        f"; the loss was {finite[0]:.3g} in the first step and {finite[-1]:.3g} in the last good one" if finite else ""
+    )
     remedy = lower_rate(case) if finite else sounder_init(case)
     yield Finding(
         rule="non-finite",
@@ -200,6 +202,9 @@ def non_finite(case: Case) -> Iterator[Finding]:
 
 # ---------------------------------------------------------------------- units that no longer answer
 
+FEW_UNITS = 3
+"""Units below which a share of them means nothing."""
+
 DEAD, GONE = 0.5, 0.99
 """Share of the units of a layer. Sound ReLU layers have up to 0.3 within a window (Lu et al. 2019)."""
 
@@ -210,7 +215,7 @@ DEAD, GONE = 0.5, 0.99
     order=37,
     definition="Units are off for every image, so they get no gradient and stay off.",
     formula="share of a layer's units whose output was not above 0 for any image since the watched step before, median "
-    f"of the second half above {DEAD:.0%}",
+    f"of the second half above {DEAD:.0%}; above 0 where the units are the network's answers",
     source="Lu et al. 2019, Dying ReLU and initialization, arXiv:1903.06733; Maas, Hannun and Ng 2013",
     advice="Lower the learning rate, start from he_normal, or use leaky_relu, which lets some gradient through.",
 )
@@ -219,29 +224,37 @@ def dead_relu(case: Case) -> Iterator[Finding]:
         node.name: share
         for node in case.graph.nodes
         if isinstance(node.layer, Relu | Gelu | Silu)
+        and case.graph.shapes[node.name][0] >= FEW_UNITS
         and (share := case.record.late_median(node.name, "dead")) is not None
-        and share > DEAD
+        and share > (0 if node.name == case.graph.output else DEAD)
     }
     if not dead:
         return
     layer, share = max(dead.items(), key=lambda item: item[1])
-    layer = next(name for name, own in dead.items() if own > min(share, 0.9))
-    first = next((step for step, own in case.record.series(layer, "dead") if own > DEAD), None)
+    layer = next(name for name, own in dead.items() if own >= min(share, 0.9))
+    first = next((step for step, own in case.record.series(layer, "dead") if own >= min(dead[layer], DEAD)), None)
     from_the_start = case.start is not None and (found := case.start.layers.get(layer)) and found.dead > DEAD
     remedy = _awake(case, layer, from_the_start=bool(from_the_start))
     more = f", and of {len(dead) - 1} more layers" if len(dead) > 2 else ", and of one more layer" * (len(dead) > 1)
     yield Finding(
         rule="dead-relu",
-        severity=case.verdict(remedy) if case.well or case.learns else "error",
+        severity=_harm(case, remedy, shows=layer == case.graph.output),
         layer=layer,
         step=first,
         evidence=f"{dead[layer]:.0%} of the {case.graph.shapes[layer][0]} units of {layer}{more} are off for every image"
         + (" from the start" if from_the_start else ""),
-        threshold=f"more than {DEAD:.0%}",
+        threshold=f"more than {0 if layer == case.graph.output else DEAD:.0%}",
         why="A ReLU that is off for every image gets no gradient, and nothing switches it on again.",
         remedy=as_remedy(remedy)
         or "Look at the biases before it, and at where they come from; leaky_relu instead of relu lets gradient through.",
     )
+
+
+def _harm(case: Case, remedy: Sequence[str], *, shows: bool = False) -> Severity:
+    """Return how grave it is that units no longer answer: nothing to act on where the others do the work."""
+    if case.well:
+        return "warning" if shows else "info"
+    return case.verdict(remedy) if case.learns else "error"
 
 
 def _awake(case: Case, layer: str, *, from_the_start: bool) -> tuple[str, ...]:
@@ -285,7 +298,7 @@ def saturated_activation(case: Case) -> Iterator[Finding]:
     more = f", and in {len(shares) - 1} more" if len(shares) > 1 else ""
     yield Finding(
         rule="saturated-activation",
-        severity=case.verdict(remedy) if case.well or case.learns else "error",
+        severity=_harm(case, remedy),
         layer=layer,
         step=first,
         evidence=f"{share:.0%} of the output of {layer} is at the ends of its range{more}; {before:.0%} was before the "
@@ -334,9 +347,9 @@ def frozen_layer(case: Case) -> Iterator[Finding]:
     else:
         zeros = [node for node in case.weighted if getattr(getattr(node.layer, "init", None), "type", "") == "zeros"]
         reason = "no gradient comes back to it"
-        remedy = as_remedy(with_layers(case, [(node.name, f".init={suitable_init(case, node)}") for node in zeros])) or (
-            "Prove the layers behind it with `cnnbp gradcheck`: one of them passes nothing on."
-        )
+        remedy = as_remedy(
+            with_layers(case, [(node.name, f".init={suitable_init(case, node)}") for node in zeros])
+        ) or ("Prove the layers behind it with `cnnbp gradcheck`: one of them passes nothing on.")
     more = f", and of {len(frozen) - 1} more," if len(frozen) > 1 else ""
     yield Finding(
         rule="frozen-layer",

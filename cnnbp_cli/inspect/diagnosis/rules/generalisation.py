@@ -122,5 +122,5 @@ def _more_images(case: Case) -> str:
     if case.config.data.source == "synthetic":
         return "--set data.train=4000"
     if case.config.data.augment is None:
-        return "--set \"data.augment={shift: 2, rotate: 10, scale: 0.1}\""
+        return '--set "data.augment={shift: 2, rotate: 10, scale: 0.1}"'
     return "Add dropout before the last layer, more weight decay, or more images; or stop early."

@@ -94,8 +94,15 @@ def loss_head_mismatch(case: Case) -> Iterator[Finding]:
 
 
 def _mismatch(
-    case: Case, overrides: tuple[str, ...], evidence: str, threshold: str, why: str, *, layer: str | None = None,
-    severity: Severity | None = None, remedy: str | None = None,
+    case: Case,
+    overrides: tuple[str, ...],
+    evidence: str,
+    threshold: str,
+    why: str,
+    *,
+    layer: str | None = None,
+    severity: Severity | None = None,
+    remedy: str | None = None,
 ) -> Finding:
     return Finding(
         rule="loss-head-mismatch",
@@ -326,7 +333,9 @@ def batch_norm_train_eval_gap(case: Case) -> Iterator[Finding]:
 
 def _lags(node: Node, steps: int) -> bool:
     """Return whether more than a third of what the layer started with is still in its running statistics."""
-    return float(getattr(node.layer, "momentum", 0)) ** max(1, steps) > 1 / 3 or getattr(node.layer, "momentum", 0) > 0.99
+    return (
+        float(getattr(node.layer, "momentum", 0)) ** max(1, steps) > 1 / 3 or getattr(node.layer, "momentum", 0) > 0.99
+    )
 
 
 def _forgets(node: Node) -> bool:

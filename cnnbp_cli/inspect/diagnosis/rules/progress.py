@@ -7,7 +7,7 @@ from math import ceil, isfinite, prod
 from statistics import mean, median, quantiles
 
 from cnnbp_cli.core.optim import Adagrad, Adam, AdamW, RmsProp
-from cnnbp_cli.inspect.diagnosis.case import FEW_STEPS, WELL, Case
+from cnnbp_cli.inspect.diagnosis.case import FEW_STEPS, Case
 from cnnbp_cli.inspect.diagnosis.findings import Finding
 from cnnbp_cli.inspect.diagnosis.registry import rule
 from cnnbp_cli.inspect.diagnosis.remedies import as_remedy, best_rate, faster, lower_rate, number, rate_of, slower
@@ -60,7 +60,7 @@ UPHILL = -0.3
 @rule(
     "diverging-loss",
     family="progress",
-    order=34,
+    order=32,
     definition="The loss grows, or falls without an end.",
     formula=f"median loss of the last tenth of the steps above {GROWN:g} times both the first loss and a constant "
     f"answer's; or the loss rises down its own gradient (slope below {UPHILL:g}); or it is below 0",
@@ -133,13 +133,13 @@ IMAGES = 32
     order=36,
     definition="The loss jumps up and down and gets nowhere.",
     formula=f"in the second half, the losses' 9th decile less their 1st, means over at least {IMAGES} images, above "
-    f"{SWING:g} times the loss of a constant answer",
+    f"{SWING:g} times the loss of a constant answer, or their own median if that is larger",
     source="LeCun et al. 1998, Efficient BackProp, section 4.6; Goodfellow, Bengio and Courville 2016, section 8.3.1",
     advice="Lower the learning rate, or use larger batches.",
 )
 def oscillating_loss(case: Case) -> Iterator[Finding]:
     swing = _swing(case)
-    if swing is None or swing[1] - swing[0] <= SWING * _level(case) or case.well:
+    if swing is None or not _is_rough(case) or case.well or not any(case.record.rates):
         return
     low, high = swing
     yield Finding(
@@ -166,8 +166,15 @@ def _swing(case: Case) -> tuple[float, float] | None:
 
 
 def _level(case: Case) -> float:
-    """Return the loss that swings are measured by."""
-    return case.data.constant_loss if case.data else case.record.first_loss
+    """Return the loss that swings are measured by: a constant answer's, or where it hovers, if that is higher."""
+    record = case.record
+    late = [loss for loss in record.losses[record.steps // 2 :] if isfinite(loss)]
+    return max(median(late) if late else 0.0, case.data.constant_loss if case.data else 0.0)
+
+
+def _is_rough(case: Case) -> bool:
+    swing = _swing(case)
+    return swing is not None and swing[1] - swing[0] > SWING * _level(case)
 
 
 # ---------------------------------------------------------------------- learning rates
@@ -184,7 +191,7 @@ def next_rates(case: Case) -> tuple[str, ...]:
 
     The likelier direction comes first, in powers of ten, until a trial does well.
     """
-    if any(_does_well(case, overrides) for overrides in case.trials):
+    if case.solved:
         return ()
     ways = [slower(case), faster(case)]
     if not _steps_are_long(case):
@@ -195,16 +202,10 @@ def next_rates(case: Case) -> tuple[str, ...]:
     return ()
 
 
-def _does_well(case: Case, overrides: tuple[str, ...]) -> bool:
-    return case.trials[overrides].skill >= WELL * case.expected
-
-
 def _steps_are_long(case: Case) -> bool:
     """Return whether the steps look too long rather than too short."""
     record = case.record
-    swing = _swing(case)
-    rough = swing is not None and swing[1] - swing[0] > SWING * _level(case)
-    if record.bad or rough or record.last_loss > GROWN * record.first_loss:
+    if record.bad or _is_rough(case) or record.last_loss > GROWN * record.first_loss:
         return True
     ratio = _typical_ratio(case)
     return ratio is not None and ratio > LONG
@@ -352,4 +353,3 @@ def _gradient_size(case: Case) -> float | None:
     )
     norms = [norm for norm in case.record.norms if isfinite(norm)]
     return median(norms) / count**0.5 if norms and count else None
-

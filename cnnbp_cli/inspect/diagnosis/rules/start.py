@@ -125,8 +125,9 @@ def _is_normalised(case: Case, node: Node) -> bool:
     return bool(readers) and all(isinstance(reader.layer, NORMS) for reader in readers)
 
 
-FIRST_LOSS = 3.0
-"""First loss divided by that of a uniform guess. He initialisation of ReLU networks gives 1 to 2.2."""
+FIRST_LOSS, FAR = 3.0, 10.0
+"""First loss divided by that of a uniform guess. He initialisation of ReLU networks gives 1 to 2.2, and up to 6 where
+the head reads thousands of values; a network that does well is told from the second limit on."""
 
 
 @rule(
@@ -149,7 +150,7 @@ def bad_initial_loss(case: Case) -> Iterator[Finding]:
     remedy = with_sound_init(case, [last])
     yield Finding(
         rule="bad-initial-loss",
-        severity=case.verdict(remedy),
+        severity="info" if case.well and first < FAR * data.uniform_loss else case.verdict(remedy),
         layer=last.name,
         step=1,
         evidence=f"the first loss is {first:.3g}, that of a uniform guess {data.uniform_loss:.3g}",
@@ -160,26 +161,28 @@ def bad_initial_loss(case: Case) -> Iterator[Finding]:
 
 
 HEART = 0.5
-"""Skill on the batch. Sound networks of the shipped kinds know 16 images completely within 60 steps."""
+"""Skill on the batch. Sound networks of the shipped kinds know 16 images completely within 100 steps."""
 
 
 @rule(
     "cannot-overfit-batch",
     family="start",
-    order=60,
-    definition="The network cannot even learn a single batch by heart, without augmentation, dropout and decay.",
-    formula=f"skill on 16 images below {HEART:g} after 60 steps on them alone; tried where the probe does not do well",
+    order=39,
+    definition="The network cannot even learn a single batch by heart.",
+    formula=f"skill on 16 images below {HEART:g} after 100 steps of Adam on them alone, without augmentation, dropout "
+    "and decay; tried where the probe does not do well",
     source="Karpathy 2019, A recipe for training neural networks (overfit one batch)",
-    advice="Look for a layer that throws the information away, for a wrong gradient (cnnbp gradcheck), or for steps "
-    "that are far too short or too long.",
+    advice="Look for a layer that throws the information away, for a wrong gradient (cnnbp gradcheck), or a larger width.",
 )
 def cannot_overfit_batch(case: Case) -> Iterator[Finding]:
     test = case.batch
     if test is None or test.skill >= HEART or case.well:
         return
     narrow = _narrowest(case)
-    ways = f"{narrow.name} passes {case.graph.shapes[narrow.name][0]} numbers on: give it more" if narrow else (
-        "Prove the gradients with `cnnbp gradcheck`, then try other learning rates and a wider network."
+    ways = (
+        f"{narrow.name} passes {case.graph.shapes[narrow.name][0]} numbers on: give it more"
+        if narrow
+        else ("Prove the gradients with `cnnbp gradcheck`, then try other learning rates and a wider network.")
     )
     yield Finding(
         rule="cannot-overfit-batch",
@@ -200,4 +203,3 @@ def _narrowest(case: Case) -> Node | None:
     sizes = {node.name: prod(case.graph.shapes[node.name]) for node in inner}
     slim = [node for node in inner if sizes[node.name] < wanted / 2 and INPUT not in node.name]
     return min(slim, key=lambda node: sizes[node.name]) if slim else None
-
