@@ -90,6 +90,12 @@ def inverted(sets: Arrays) -> Arrays:
     return pixels(sets, half)
 
 
+def noise(sets: Arrays) -> Arrays:
+    """Put noise in the place of all images, other noise in each split."""
+    stream = rng()
+    return pixels(sets, lambda images: stream.integers(0, 256, images.shape, np.uint8))
+
+
 def standardised(images: Array) -> Array:
     values = images.astype(np.float32)
     return (values - values.mean()) / values.std()
@@ -105,7 +111,7 @@ FILES: dict[str, Callable[[], Arrays]] = {
     "bars": bars,
     "mnist": mnist,
     "blank": lambda: pixels(digits(), lambda images: np.full_like(images, 128)),
-    "noise": lambda: pixels(digits(), lambda images: rng().integers(0, 256, images.shape, np.uint8)),
+    "noise": lambda: noise(digits()),
     "pixels-1e36": lambda: pixels(digits(), floats(1e36)),
     "offset": lambda: pixels(digits(), floats(1 / 80, 1000)),
     "binary": lambda: pixels(digits(), lambda images: (images > 100).astype(np.uint8)),

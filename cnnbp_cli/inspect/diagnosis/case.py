@@ -100,6 +100,7 @@ class DataFacts:
     deviation: float = 1.0
     low: float = -0.5
     high: float = 3.0
+    texture: float = 0.9
     target_low: float | None = None
     target_high: float | None = None
     labels: Labels | None = None
@@ -123,7 +124,7 @@ class LayerStart:
     Attributes
     ----------
     scale_in, scale : float
-        Root mean square of its input and of its output.
+        Root mean square of its input and of its output, the latter without its bias.
     dead : float
         Share of its units that are above 0 for no image of the batch.
     saturated : float
@@ -358,7 +359,11 @@ class Case:
         if overrides and self.helps(overrides):
             return "error"
         explained = any(trial.skill >= self.record.skill + HELPS for trial in self.trials.values())
-        return "warning" if self.learns or (explained and overrides) else "error"
+        return "warning" if self.learns or explained else "error"
+
+    def symptom(self) -> Severity:
+        """Return how grave a symptom is: an error as long as no trial has shown where it comes from."""
+        return "warning" if self.well or self.learns or self.solved else "error"
 
     # ------------------------------------------------------------------ the network
 

@@ -45,13 +45,19 @@ def _layer(point: Point, still: Point, node: Node) -> LayerStart:
     active = y.reshape(len(y), -1).max(1) > 0
     return LayerStart(
         scale_in=_scale(point.values[node.inputs[0]]),
-        scale=_scale(y),
+        scale=_scale(_without_bias(point, node, y)),
         dead=float(1 - active.mean()) if isinstance(node.layer, RECTIFIERS) else 0.0,
         saturated=float(((y < ends[0]) | (y > ends[1])).mean()) if ends else 0.0,
         twins=_twins(still, node),
         weight=_norm(*(point.params[node.name][name.rpartition(".")[2]] for name in own)),
         gradient=_norm(*(point.gradients[name] for name in own)),
     )
+
+
+def _without_bias(point: Point, node: Node, y: Array) -> Array:
+    """Return what a layer's weights make of its input."""
+    bias = point.params[node.name].get("bias") if not isinstance(node.layer, Merge) else None
+    return y if bias is None or bias.shape != y.shape[:1] else y - bias.reshape(-1, *[1] * (y.ndim - 1))
 
 
 def _twins(still: Point, node: Node) -> float:

@@ -42,18 +42,18 @@ STEEP = 100.0
     order=15,
     definition="The gradient fades on its way back, so that the first layers get next to none.",
     formula="L2 norm of an image's loss gradient at the output of a layer with weights, divided by that at the last such "
-    f"layer, below {FADED:g} from the first steps on",
+    f"layer, in the first step below {FADED:g}",
     source="Hochreiter 1991; Bengio, Simard and Frasconi 1994; Glorot and Bengio 2010, section 4",
     advice="ReLU instead of sigmoid or tanh, initial weights that suit the activation, normalisation, shortcuts.",
 )
 def vanishing_gradient(case: Case) -> Iterator[Finding]:
-    found = [_flow(case, watched) for watched in case.record.watched[:3]]
-    flows = [flow for flow in found if flow]
-    if not flows:
+    if not case.record.watched:
         return
-    ratio, layer, watched = min(flows, key=lambda flow: flow[0])
-    if ratio >= FADED or _silent(case, watched) or median(flow[0] for flow in flows) >= FADED:
+    watched = case.record.watched[0]
+    flow = _flow(case, watched)
+    if flow is None or flow[0] >= FADED or _silent(watched):
         return
+    ratio, layer = flow
     remedy = _livelier(case)
     last = case.weighted[-1].name
     yield Finding(
@@ -76,8 +76,8 @@ def vanishing_gradient(case: Case) -> Iterator[Finding]:
     order=16,
     definition="The gradient grows on its way back, or is out of proportion to the weights.",
     formula="L2 norm of an image's loss gradient at the output of a layer with weights, divided by that at the last such "
-    f"layer, above {SWOLLEN:g}; or the gradient of a layer's parameters above {STEEP:g} times their norm; from the first "
-    "steps on",
+    f"layer, above {SWOLLEN:g}; or the gradient of a layer's parameters above {STEEP:g} times their norm; in the "
+    "first step",
     source="Bengio, Simard and Frasconi 1994; Pascanu, Mikolov and Bengio 2013, arXiv:1211.5063; Zhang, Dauphin and Ma "
     "2019, arXiv:1901.09321 (residual networks)",
     advice="Initial weights that suit the activation, normalisation, branches that start at zero; clipping limits the "
@@ -118,7 +118,7 @@ def exploding_gradient(case: Case) -> Iterator[Finding]:
     )
 
 
-def _flow(case: Case, watched: LayersWatched, *, largest: bool = False) -> tuple[float, str, LayersWatched] | None:
+def _flow(case: Case, watched: LayersWatched, *, largest: bool = False) -> tuple[float, str] | None:
     """Return the gradient at the layer that has the least (or the most) of it, relative to the last, and its name."""
     norms: dict[str, float] = {}
     for node, statistics in case.statistics(watched):
@@ -129,14 +129,14 @@ def _flow(case: Case, watched: LayersWatched, *, largest: bool = False) -> tuple
     if not inner:
         return None
     name = (max if largest else min)(inner, key=lambda name: inner[name])
-    return inner[name], name, watched
+    return inner[name], name
 
 
 def _per_layer(case: Case, ratio: float) -> float:
     return ratio ** (1 / max(1, len(case.weighted) - 1))
 
 
-def _silent(case: Case, watched: LayersWatched) -> bool:
+def _silent(watched: LayersWatched) -> bool:
     """Return whether whole layers of ReLUs are off, which stops a gradient as well."""
     return any(statistics.dead is not None and statistics.dead > GONE for statistics in watched.layers.values())
 
@@ -254,7 +254,7 @@ def _harm(case: Case, remedy: Sequence[str], *, shows: bool = False) -> Severity
     """Return how grave it is that units no longer answer: nothing to act on where the others do the work."""
     if case.well:
         return "warning" if shows else "info"
-    return case.verdict(remedy) if case.learns else "error"
+    return case.verdict(remedy)
 
 
 def _awake(case: Case, layer: str, *, from_the_start: bool) -> tuple[str, ...]:

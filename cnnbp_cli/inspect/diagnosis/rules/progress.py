@@ -40,7 +40,7 @@ def loss_not_falling(case: Case) -> Iterator[Finding]:
     told = f"; the best answer that ignores the image has {constant:.3g}" if constant else ""
     yield Finding(
         rule="loss-not-falling",
-        severity="warning" if case.learns else "error",
+        severity=case.symptom(),
         step=record.steps,
         evidence=f"the loss is {first:.4g} in the first steps and {last:.4g} in the last of {record.steps}{told}",
         threshold=f"{FALLEN:.0%} below either",
@@ -142,14 +142,15 @@ def oscillating_loss(case: Case) -> Iterator[Finding]:
     if swing is None or not _is_rough(case) or case.well or not any(case.record.rates):
         return
     low, high = swing
+    remedy = lower_rate(case)
     yield Finding(
         rule="oscillating-loss",
-        severity="error",
+        severity="error" if best_rate(case, slower(case)) else case.verdict(remedy),
         step=case.record.steps // 2,
         evidence=f"in the second half of {case.record.steps} steps the loss goes from {low:.3g} to {high:.3g} and back",
         threshold=f"a swing above {SWING * _level(case):.3g}",
         why="Each step undoes what the one before has learned: they are too long, or their batches too small.",
-        remedy=as_remedy(lower_rate(case)),
+        remedy=as_remedy(remedy),
     )
 
 

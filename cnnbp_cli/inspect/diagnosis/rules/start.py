@@ -8,8 +8,8 @@ from math import isfinite, prod
 from cnnbp_cli.core.graph import INPUT, Node
 from cnnbp_cli.core.layers.norm import BatchNorm, GroupNorm, LayerNorm
 from cnnbp_cli.inspect.diagnosis.case import Case, LayerStart
-from cnnbp_cli.inspect.diagnosis.findings import Finding
-from cnnbp_cli.inspect.diagnosis.registry import rule
+from cnnbp_cli.inspect.diagnosis.findings import Finding, Severity
+from cnnbp_cli.inspect.diagnosis.registry import RULES, rule
 from cnnbp_cli.inspect.diagnosis.remedies import as_remedy, with_sound_init
 
 NORMS = (BatchNorm, LayerNorm, GroupNorm)
@@ -72,10 +72,14 @@ the seven that float32 has, and more than Glorot loses in a dozen ReLU layers (a
 def badly_scaled_init(case: Case) -> Iterator[Finding]:
     if case.start is None:
         return
-    nodes = [node for node in case.weighted if not _is_normalised(case, node) and _start(case, node).twins <= TWINS]
-    gains = {node.name: _gain(case, node) for node in nodes if _start(case, node).scale_in > 0}
+    nodes = [
+        node
+        for node in case.weighted
+        if not _is_normalised(case, node) and _start(case, node).twins <= TWINS and _start(case, node).scale_in > 0
+    ]
+    gains = {node.name: _gain(case, node) for node in nodes}
     bad = [node for node in nodes if not GAIN_LOW <= gains.get(node.name, 1.0) <= GAIN_HIGH]
-    scales = {node.name: _start(case, node).scale for node in nodes}
+    scales = {name: _start(case, case.nodes[name]).scale for name in gains}
     lowest, highest = min(scales.values(), default=1.0), max(scales.values(), default=1.0)
     spread = highest / lowest if lowest > 0 else float("inf")
     if not bad and not (len(nodes) > 2 and spread > TOTAL):
@@ -86,16 +90,17 @@ def badly_scaled_init(case: Case) -> Iterator[Finding]:
         evidence = f"{layer} turns a root mean square of {_start(case, worst).scale_in:.2g} into "
         evidence += f"{scales[layer]:.2g}, a factor of {gain:.2g}"
         evidence += f"; so {'does' if len(bad) == 2 else 'do'} {len(bad) - 1} more" if len(bad) > 1 else ""
-        threshold = f"a factor from {GAIN_LOW:g} to {GAIN_HIGH:g}"
+        threshold = BAND
     else:
-        bad, layer = nodes, (max if scales[nodes[-1].name] > scales[nodes[0].name] else min)(scales, key=scales.get)  # type: ignore[arg-type]
+        bad = nodes
+        layer = (max if scales[nodes[-1].name] > scales[nodes[0].name] else min)(scales, key=scales.get)  # type: ignore[arg-type]
         evidence = f"the root mean square of the layers' outputs goes from {scales[nodes[0].name]:.2g} in "
         evidence += f"{nodes[0].name} to {scales[layer]:.2g} in {layer}"
         threshold = f"a factor of {TOTAL:g} across the network"
     remedy = with_sound_init(case, bad)
     yield Finding(
         rule="badly-scaled-init",
-        severity=case.verdict(remedy),
+        severity="warning" if threshold != BAND and _depth_explains(case) else case.verdict(remedy),
         layer=layer,
         step=1,
         evidence=evidence,
@@ -103,6 +108,14 @@ def badly_scaled_init(case: Case) -> Iterator[Finding]:
         why="A signal that shrinks takes the gradient with it, one that grows saturates units and makes the loss steep.",
         remedy=as_remedy(remedy),
     )
+
+
+BAND = f"a factor from {GAIN_LOW:g} to {GAIN_HIGH:g}"
+
+
+def _depth_explains(case: Case) -> bool:
+    """Return whether gradients vanish or explode: where each layer is sound by itself, that says it better."""
+    return any(list(RULES[name].check(case)) for name in ("vanishing-gradient", "exploding-gradient"))
 
 
 def abs_log(ratio: float) -> float:
@@ -148,9 +161,11 @@ def bad_initial_loss(case: Case) -> Iterator[Finding]:
         return
     last = case.nodes[case.graph.output] if case.nodes[case.graph.output] in case.weighted else case.weighted[-1]
     remedy = with_sound_init(case, [last])
+    overcome = case.record.last_loss < FIRST_LOSS * data.uniform_loss and not case.helps(remedy)
+    grave: Severity = "warning" if overcome else case.verdict(remedy)
     yield Finding(
         rule="bad-initial-loss",
-        severity="info" if case.well and first < FAR * data.uniform_loss else case.verdict(remedy),
+        severity="info" if case.well and first < FAR * data.uniform_loss else grave,
         layer=last.name,
         step=1,
         evidence=f"the first loss is {first:.3g}, that of a uniform guess {data.uniform_loss:.3g}",
@@ -186,7 +201,7 @@ def cannot_overfit_batch(case: Case) -> Iterator[Finding]:
     )
     yield Finding(
         rule="cannot-overfit-batch",
-        severity="warning" if case.learns else "error",
+        severity=case.symptom(),
         layer=narrow.name if narrow else None,
         evidence=f"{test.steps} steps on the same {test.images} images bring the loss from {test.first:.3g} to "
         f"{test.last:.3g} and the skill to {test.skill:.0%}",
