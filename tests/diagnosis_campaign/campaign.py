@@ -124,7 +124,10 @@ def _verified(pool: ProcessPoolExecutor, cases: list[Case]) -> int:
     wrong = 0
     for case, (figures, complaint) in zip(cases, pool.map(verify.complaint, cases), strict=True):
         wrong += bool(complaint)
-        print(f"{'WRONG' if complaint else 'right'}  {case.name}: {figures}{'; ' if complaint else ''}{complaint}", flush=True)
+        print(
+            f"{'WRONG' if complaint else 'right'}  {case.name}: {figures}{'; ' if complaint else ''}{complaint}",
+            flush=True,
+        )
     print(f"{wrong} of {len(cases)} cases are not what they claim to be")
     return int(wrong > 0)
 
@@ -136,7 +139,9 @@ def _line(result: Result) -> str:
         mark = "first" if result.first else "right" if result.found and result.first_is_right else "later"
         mark = mark if result.found else "MISS"
     cured = {None: "", True: " cured", False: " NOT cured"}[result.cured]
-    told = ", ".join(f"{rule}{'' if severity == 'error' else ' (' + severity + ')'}" for rule, severity in result.findings)
+    told = ", ".join(
+        f"{rule}{'' if severity == 'error' else ' (' + severity + ')'}" for rule, severity in result.findings
+    )
     return f"{mark:5} {result.seconds:5.1f} s  {result.name} [{result.expects or 'sound'}]{cured}: {told or 'nothing'}"
 
 
@@ -194,7 +199,9 @@ def _figures(title: str, results: Sequence[Result], confirm: bool) -> str:
             ]
     if sound:
         count = Counter(severity for r in sound for _, severity in r.findings)
-        lines += [f"  {kind + 's per sound config':41} {count[kind] / len(sound):6.3f} ({count[kind]})" for kind in GRAVE]
+        lines += [
+            f"  {kind + 's per sound config':41} {count[kind] / len(sound):6.3f} ({count[kind]})" for kind in GRAVE
+        ]
     return "\n".join(lines)
 
 

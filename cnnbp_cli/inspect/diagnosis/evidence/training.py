@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from math import ceil
@@ -11,7 +13,8 @@ import numpy as np
 from cnnbp_cli.build import build
 from cnnbp_cli.config.load import parse_config
 from cnnbp_cli.config.schema import Config
-from cnnbp_cli.config.write import to_yaml
+from cnnbp_cli.config.write import to_dict
+from cnnbp_cli.core.graph import INPUT
 from cnnbp_cli.core.layers.dropout import Dropout
 from cnnbp_cli.core.layers.norm import BatchNorm
 from cnnbp_cli.core.optim import Adam
@@ -61,7 +64,7 @@ class Vary:
 
     def __init__(self, model: Model, data: Dataset) -> None:
         self._model, self._data = model, data
-        self._text = to_yaml(model.config)
+        self._text = _as_written(model.config)
         self._start = model.parameters()
 
     def __call__(self, overrides: Sequence[str] = ()) -> tuple[Model, Dataset]:
@@ -88,6 +91,27 @@ class Vary:
             else:
                 data = load_dataset(config.data, config.model.input, config.seed)
         return model, data
+
+
+def _as_written(config: Config) -> str:
+    """Return a config as a person writes it: what follows from the rest is left out, so that overrides reach it.
+
+    A layer's own name, the layer before it as its input, and the network's common initialiser go without saying.
+    """
+    written = to_dict(config)
+    model = written["model"]
+    before, counts = INPUT, Counter[str]()
+    for layer in model["layers"]:
+        name, kind = layer["name"], layer["type"]
+        counts[kind] += 1
+        if layer["inputs"] == [before]:
+            del layer["inputs"]
+        if name == f"{kind}_{counts[kind]}":
+            del layer["name"]
+        if "init" in layer and layer["init"] == model["init"]:
+            del layer["init"]
+        before = name
+    return json.dumps(written)
 
 
 def _loss_of(config: Config) -> tuple[str, str, float]:

@@ -123,7 +123,7 @@ def _wrong_loss(case: Case) -> Iterator[Finding]:
     if not classes:
         return
     if head == "none":
-        overrides = ("model.head=softmax", "train.loss=cross_entropy")
+        overrides: tuple[str, ...] = ("model.head=softmax", "train.loss=cross_entropy")
         if outputs == 1:
             last = case.weighted[-1].name
             field = "filters" if hasattr(case.nodes[last].layer, "filters") else "units"

@@ -53,6 +53,9 @@ def loss_not_falling(case: Case) -> Iterator[Finding]:
 GROWN = 2.0
 """Loss at the end divided by that at the start: batches of the same network differ by less."""
 
+STILL = 1.2
+"""Loss at the end divided by that of the second quarter, where it still grows: after a single jump it does not."""
+
 UPHILL = -0.3
 """Slope of the loss down its own gradient: 1 for a right gradient, -1 for one with the wrong sign."""
 
@@ -63,7 +66,7 @@ UPHILL = -0.3
     order=32,
     definition="The loss grows, or falls without an end.",
     formula=f"median loss of the last tenth of the steps above {GROWN:g} times both the first loss and a constant "
-    f"answer's; or the loss rises down its own gradient (slope below {UPHILL:g}); or it is below 0",
+    f"answer's, and above {STILL:g} times that of the second quarter; or the loss rises down its own gradient (slope below {UPHILL:g}); or it is below 0",
     source="LeCun et al. 1998, Efficient BackProp, section 4.6 (steps beyond twice the inverse curvature diverge)",
     advice="Lower the learning rate. A loss that rises down its own gradient, or falls below 0, has the wrong sign.",
 )
@@ -96,7 +99,8 @@ def diverging_loss(case: Case) -> Iterator[Finding]:
         return
     constant = case.data.constant_loss if case.data else 0.0
     limit = GROWN * max(finite[0], constant)
-    if record.steps >= FEW_STEPS // 2 and last > limit:
+    middle = median(finite[len(finite) // 4 : len(finite) // 2 + 1])
+    if record.steps >= FEW_STEPS // 2 and last > limit and last > STILL * middle:
         step = next(step for step, loss in enumerate(record.losses, 1) if loss > limit)
         yield _diverging(
             case,

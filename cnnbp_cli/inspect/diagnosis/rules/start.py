@@ -7,10 +7,11 @@ from math import isfinite, prod
 
 from cnnbp_cli.core.graph import INPUT, Node
 from cnnbp_cli.core.layers.norm import BatchNorm, GroupNorm, LayerNorm
+from cnnbp_cli.core.layers.pool import GlobalAvgPool2d, GlobalMaxPool2d
 from cnnbp_cli.inspect.diagnosis.case import Case, LayerStart
 from cnnbp_cli.inspect.diagnosis.findings import Finding, Severity
 from cnnbp_cli.inspect.diagnosis.registry import RULES, rule
-from cnnbp_cli.inspect.diagnosis.remedies import as_remedy, with_sound_init
+from cnnbp_cli.inspect.diagnosis.remedies import as_remedy, with_layers, with_sound_init
 
 NORMS = (BatchNorm, LayerNorm, GroupNorm)
 
@@ -194,20 +195,20 @@ def cannot_overfit_batch(case: Case) -> Iterator[Finding]:
     if test is None or test.skill >= HEART or case.well:
         return
     narrow = _narrowest(case)
-    ways = (
-        f"{narrow.name} passes {case.graph.shapes[narrow.name][0]} numbers on: give it more"
-        if narrow
-        else ("Prove the gradients with `cnnbp gradcheck`, then try other learning rates and a wider network.")
-    )
+    remedy = _wider(case, narrow) if narrow else ()
     yield Finding(
         rule="cannot-overfit-batch",
-        severity=case.symptom(),
+        severity="error" if remedy and case.helps(remedy) else case.symptom(),
         layer=narrow.name if narrow else None,
         evidence=f"{test.steps} steps on the same {test.images} images bring the loss from {test.first:.3g} to "
-        f"{test.last:.3g} and the skill to {test.skill:.0%}",
+        f"{test.last:.3g} and the skill to {test.skill:.0%}"
+        + (
+            f"; {narrow.name} passes on {prod(case.graph.shapes[narrow.name])} numbers for each image" if narrow else ""
+        ),
         threshold=f"a skill of {HEART:.0%}",
         why="A network that cannot learn a few images by heart lacks capacity, a gradient, or steps of a sensible length.",
-        remedy=ways,
+        remedy=as_remedy(remedy)
+        or "Prove the gradients with `cnnbp gradcheck`; then look for a layer that passes too little on.",
     )
 
 
@@ -218,3 +219,16 @@ def _narrowest(case: Case) -> Node | None:
     sizes = {node.name: prod(case.graph.shapes[node.name]) for node in inner}
     slim = [node for node in inner if sizes[node.name] < wanted / 2 and INPUT not in node.name]
     return min(slim, key=lambda node: sizes[node.name]) if slim else None
+
+
+def _wider(case: Case, node: Node) -> tuple[str, ...]:
+    """Return the overrides that let more through a layer, or through the one that gave it its shape."""
+    if isinstance(node.layer, GlobalAvgPool2d | GlobalMaxPool2d):
+        return with_layers(case, [(node.name, "=flatten")])
+    while node not in case.weighted and node.inputs and node.inputs[0] in case.nodes:
+        node = case.nodes[node.inputs[0]]
+    wanted = 4 * case.graph.shapes[case.graph.output][0]
+    for field in ("units", "filters"):
+        if hasattr(node.layer, field):
+            return with_layers(case, [(node.name, f".{field}={wanted}")])
+    return ()
