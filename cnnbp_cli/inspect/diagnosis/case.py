@@ -15,7 +15,7 @@ from statistics import median
 
 from cnnbp_cli.config.schema import Config
 from cnnbp_cli.core.graph import Graph, Node
-from cnnbp_cli.core.types import Layer
+from cnnbp_cli.core.layers.norm import BatchNorm, GroupNorm, LayerNorm
 from cnnbp_cli.inspect.diagnosis.findings import Severity
 from cnnbp_cli.train.events import EpochDone, LayersWatched, NonFinite
 from cnnbp_cli.train.statistics import LayerStatistics
@@ -337,16 +337,25 @@ class Case:
 
     @property
     def solved(self) -> bool:
-        """Whether some trial does well."""
-        return any(trial.skill >= WELL * self.expected for trial in self.trials.values())
+        """Whether a trial does well that changes one thing, and not the learning rate with it."""
+        return any(
+            trial.skill >= WELL * self.expected and (is_rate(key) or not any(is_rate([part]) for part in key))
+            for key, trial in self.trials.items()
+        )
 
     def helps(self, overrides: Sequence[str]) -> bool | None:
         """Whether a training with these overrides, or with these and a lower rate, learned clearly more.
 
-        None where there was none.
+        The latter counts where it also beats every rate alone. None where neither was tried.
         """
-        skills = [trial.skill for key, trial in self.trials.items() if key[: len(overrides)] == tuple(overrides)]
-        return max(skills) >= self.record.skill + HELPS if skills else None
+        asked = tuple(overrides)
+        known = [key for key in self.trials if key[: len(asked)] == asked]
+        return any(self.trials[key].skill >= self._bar(key, asked) for key in known) if known else None
+
+    def _bar(self, key: tuple[str, ...], asked: tuple[str, ...]) -> float:
+        """Return the skill from which a trial speaks for what was asked about."""
+        rates = [self.trials[other].skill for other in self.trials if is_rate(other)] if key != asked else []
+        return max([self.record.skill, *rates]) + HELPS
 
     def verdict(self, overrides: Sequence[str] = ()) -> Severity:
         """Return how grave a mistake is.
@@ -392,10 +401,16 @@ class Case:
                 yield node, which.layers[node.name]
 
 
+def is_rate(overrides: Sequence[str]) -> bool:
+    """Return whether overrides change the learning rate alone."""
+    return all("learning_rate=" in override or override == "train.schedule=constant" for override in overrides)
+
+
 def weighted(graph: Graph) -> list[Node]:
     """Return the layers with a matrix or a filter bank of weights: what counts for the depth of a network."""
     return [
         node
         for node, layer in graph.layers()
-        if isinstance(layer, Layer) and any(len(s) > 1 for s in layer.param_shapes(graph.in_shape(node)).values())
+        if not isinstance(layer, BatchNorm | LayerNorm | GroupNorm)
+        and any(len(shape) > 1 for shape in layer.param_shapes(graph.in_shape(node)).values())
     ]

@@ -10,7 +10,7 @@ from typing import Any
 from cnnbp_cli.config.errors import ConfigError
 from cnnbp_cli.data.dataset import Dataset, check_labels
 from cnnbp_cli.data.errors import DataError
-from cnnbp_cli.inspect.diagnosis.case import HELPS, Case, Record
+from cnnbp_cli.inspect.diagnosis.case import HELPS, Case, Record, is_rate
 from cnnbp_cli.inspect.diagnosis.confirm import confirmed
 from cnnbp_cli.inspect.diagnosis.evidence.data import data_facts
 from cnnbp_cli.inspect.diagnosis.evidence.run import case_of_run
@@ -18,7 +18,7 @@ from cnnbp_cli.inspect.diagnosis.evidence.start import start_facts
 from cnnbp_cli.inspect.diagnosis.evidence.training import Vary, learn_by_heart, probe_steps, train
 from cnnbp_cli.inspect.diagnosis.findings import SEVERITIES, Diagnosis, Finding
 from cnnbp_cli.inspect.diagnosis.registry import RULES, Rule, chosen_rules
-from cnnbp_cli.inspect.diagnosis.remedies import as_remedy, is_rate, with_rate
+from cnnbp_cli.inspect.diagnosis.remedies import as_remedy, with_rate
 from cnnbp_cli.inspect.diagnosis.rules import load_rules
 from cnnbp_cli.inspect.diagnosis.rules.progress import next_rates
 from cnnbp_cli.loading import load, load_data
@@ -131,6 +131,7 @@ def _collect(model: Model, data: Dataset, vary: Vary, steps: int) -> Case:
     if not case.solved:  # what mends the network may ask for shorter steps than it had
         for overrides in [one for one in proposed[:TRIALS] if not is_rate(one)][:TOGETHER]:
             attempt((*overrides, *with_rate(case, 0.1)))
+            attempt(with_rate(case, 0.1))
         case = replace(case, trials=dict(trials))
     while (overrides := next_rates(case)) and attempt(overrides):
         case = replace(case, trials=dict(trials))

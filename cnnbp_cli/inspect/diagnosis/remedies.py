@@ -68,11 +68,6 @@ def faster(case: Case) -> list[tuple[str, ...]]:
     return [("train.schedule=constant",)] * bool(held_back) + [with_rate(case, factor) for factor in FASTER]
 
 
-def is_rate(overrides: Sequence[str]) -> bool:
-    """Return whether overrides change the learning rate alone."""
-    return all("learning_rate=" in override or override == "train.schedule=constant" for override in overrides)
-
-
 def best_rate(case: Case, candidates: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
     """Return those overrides with which a trial learned most, if it learned clearly more than without; else nothing."""
     tried = [overrides for overrides in candidates if overrides in case.trials]
@@ -153,12 +148,14 @@ def suitable_init(case: Case, node: Node) -> str:
 def sounder_init(case: Case) -> tuple[str, ...]:
     """Return the overrides that let every layer start as suits the activation behind it; nothing where all do."""
 
-    def suits(node: Node) -> bool:
-        kind = getattr(getattr(node.layer, "init", None), "type", "he_normal")
-        wanted = ("he_normal", "he_uniform") if suitable_init(case, node) == "he_normal" else SOUND
-        return kind in wanted or node is case.weighted[-1] and kind in SOUND
+    return with_sound_init(case, [node for node in case.weighted if not is_sound(case, node)])
 
-    return with_sound_init(case, [node for node in case.weighted if not suits(node)])
+
+def is_sound(case: Case, node: Node) -> bool:
+    """Return whether a layer's weights start at a size that suits its fan-in and the activation behind it."""
+    kind = getattr(getattr(node.layer, "init", None), "type", "he_normal")
+    bends = suitable_init(case, node) == "he_normal" and node is not case.weighted[-1]
+    return kind in (("he_normal", "he_uniform") if bends else SOUND)
 
 
 SOUND = ("he_normal", "he_uniform", "glorot_normal", "glorot_uniform", "lecun_normal", "orthogonal")

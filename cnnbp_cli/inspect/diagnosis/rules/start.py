@@ -11,7 +11,7 @@ from cnnbp_cli.core.layers.pool import GlobalAvgPool2d, GlobalMaxPool2d
 from cnnbp_cli.inspect.diagnosis.case import Case, LayerStart
 from cnnbp_cli.inspect.diagnosis.findings import Finding, Severity
 from cnnbp_cli.inspect.diagnosis.registry import RULES, rule
-from cnnbp_cli.inspect.diagnosis.remedies import as_remedy, with_layers, with_sound_init
+from cnnbp_cli.inspect.diagnosis.remedies import as_remedy, is_sound, with_layers, with_sound_init
 
 NORMS = (BatchNorm, LayerNorm, GroupNorm)
 
@@ -161,12 +161,16 @@ def bad_initial_loss(case: Case) -> Iterator[Finding]:
     if not first > FIRST_LOSS * data.uniform_loss or not isfinite(first):
         return
     last = case.nodes[case.graph.output] if case.nodes[case.graph.output] in case.weighted else case.weighted[-1]
-    remedy = with_sound_init(case, [last])
-    overcome = case.record.last_loss < FIRST_LOSS * data.uniform_loss and not case.helps(remedy)
-    grave: Severity = "warning" if overcome else case.verdict(remedy)
+    if is_sound(case, last):  # a head that starts small claims nothing, whatever it reads
+        remedy = with_layers(case, [(last.name, ".init={type: normal, std: 0.01}")])
+    else:
+        remedy = with_sound_init(case, [last])
+    overcome = case.record.last_loss < FIRST_LOSS * data.uniform_loss
+    mild = first < FAR * data.uniform_loss
+    grave: Severity = case.verdict(remedy) if case.helps(remedy) or not (overcome or mild) else "warning"
     yield Finding(
         rule="bad-initial-loss",
-        severity="info" if case.well and first < FAR * data.uniform_loss else grave,
+        severity="info" if case.well and mild else grave,
         layer=last.name,
         step=1,
         evidence=f"the first loss is {first:.3g}, that of a uniform guess {data.uniform_loss:.3g}",
