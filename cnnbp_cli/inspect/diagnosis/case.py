@@ -326,9 +326,11 @@ class Case:
     @cached_property
     def well(self) -> bool:
         """Whether the network learns what the data allow, on images it was not shown, too, where there are any."""
-        held = self.record.held
-        skill = min(self.record.skill, held.skill) if held else self.record.skill
-        return self.record.bad is None and skill >= WELL * self.expected
+        return self._does_well(self.record)
+
+    def _does_well(self, record: Record) -> bool:
+        skill = min(record.skill, record.held.skill) if record.held else record.skill
+        return record.bad is None and skill >= WELL * self.expected
 
     @cached_property
     def learns(self) -> bool:
@@ -339,7 +341,7 @@ class Case:
     def solved(self) -> bool:
         """Whether a trial does well that changes one thing, and not the learning rate with it."""
         return any(
-            trial.skill >= WELL * self.expected and (is_rate(key) or not any(is_rate([part]) for part in key))
+            self._does_well(trial) and (is_rate(key) or not any(is_rate([part]) for part in key))
             for key, trial in self.trials.items()
         )
 

@@ -20,6 +20,7 @@ from cnnbp_cli.inspect.diagnosis.findings import SEVERITIES, Diagnosis, Finding
 from cnnbp_cli.inspect.diagnosis.registry import RULES, Rule, chosen_rules
 from cnnbp_cli.inspect.diagnosis.remedies import as_remedy, with_rate
 from cnnbp_cli.inspect.diagnosis.rules import load_rules
+from cnnbp_cli.inspect.diagnosis.rules.data import PLAIN
 from cnnbp_cli.inspect.diagnosis.rules.progress import next_rates
 from cnnbp_cli.loading import load, load_data
 from cnnbp_cli.model import Model
@@ -125,6 +126,8 @@ def _collect(model: Model, data: Dataset, vary: Vary, steps: int) -> Case:
         return bool(overrides)
 
     proposed = list(dict.fromkeys(one.overrides for one in _judge(case, list(RULES.values())) if one.overrides))
+    if model.config.data.augment is not None:  # whether it destroys the images, only a training without it can tell
+        proposed.insert(0, PLAIN)
     for overrides in proposed[:TRIALS]:
         attempt(overrides)
     case = replace(case, trials=dict(trials))

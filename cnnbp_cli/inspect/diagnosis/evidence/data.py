@@ -13,6 +13,7 @@ from cnnbp_cli.data.dataset import Dataset
 from cnnbp_cli.data.split import Split
 from cnnbp_cli.inspect.diagnosis.case import DataFacts, Labels
 from cnnbp_cli.model import Model
+from cnnbp_cli.train.trainer import quiet
 
 SAMPLE = 1000
 """Images whose pixels and targets are looked at; the spread of a mean over as many is 3 % of the deviation."""
@@ -27,6 +28,7 @@ CLEAREST = 0.2
 """The share of the images whose neighbours agree most, among which wrong labels stand out."""
 
 
+@quiet
 def data_facts(model: Model, data: Dataset) -> DataFacts:
     """Measure the data of a model."""
     train, held = data.train, data.test or data.validation

@@ -55,7 +55,7 @@ def normalised_twice(case: Case) -> Iterator[Finding]:
     if data is None:
         return
     mean, deviation, low, high = data.raw
-    if data.scale < SMALL:
+    if 0 < data.scale < SMALL:  # images that are all alike have no scale to mend
         yield Finding(
             rule="normalised-twice",
             severity=case.verdict(STANDARD),
@@ -83,7 +83,7 @@ CHANCE = 0.1
 votes about 10 classes it is 0 ± 0.015 for shuffled labels, 0.25 on CIFAR-10 and 0.9 on digits."""
 
 CLEAR = 0.75
-"""Share of right labels where the vote is clearest: 0.98 to 1 for digits, 1 less the share of wrong labels otherwise."""
+"""Share of right labels where the vote is clearest: 0.98 to 1 for digits, less by the share of wrong labels."""
 
 CONTRAST = 0.15
 """By how much it is lower in training than among held-out images, where that alone says that labels are wrong."""
@@ -154,7 +154,8 @@ def _wrong_labels(evidence: str, threshold: str) -> Finding:
         severity="error",
         evidence=evidence,
         threshold=threshold,
-        why="What does not hang together with the images can only be learned by heart, which helps with no other image.",
+        why="What does not hang together with the images can only be learned by heart, which helps with no "
+        "other image.",
         remedy="Mend the labels: compare some images with theirs, and look for a sort, a shuffle or a shift of one "
         "array without the other.",
     )
@@ -234,13 +235,9 @@ def destructive_augmentation(case: Case) -> Iterator[Finding]:
     strong = augment.shift > STRONG_SHIFT * side or augment.rotate > STRONG_TURN or augment.scale > STRONG_SCALE
     helps = case.helps(PLAIN)
     if not strong and (case.well or not helps):
-        if helps is not None or case.well:
-            return
-    told = ""
-    if trial := case.trials.get(PLAIN):
-        told = f"; without it the skill is {trial.skill:.0%} instead of {case.record.skill:.0%}"
-    if not strong and not told:
         return
+    trial = case.trials.get(PLAIN)
+    told = f"; without it the skill is {trial.skill:.0%} instead of {case.record.skill:.0%}" if trial else ""
     yield Finding(
         rule="destructive-augmentation",
         severity=case.verdict(PLAIN),

@@ -296,6 +296,10 @@ def batch_norm_small_batch(case: Case) -> Iterator[Finding]:
 GAP = 0.15
 """Skill: several times what 500 images leave uncertain."""
 
+STALE, FORGETS = 0.5, 0.5
+"""Share of the initial statistics that is left after all planned steps; momentum below which two batches are all that
+the running statistics know."""
+
 
 @rule(
     "batch-norm-train-eval-gap",
@@ -303,7 +307,7 @@ GAP = 0.15
     order=24,
     definition="The network is good with the batch's own statistics and bad with the running ones.",
     formula="skill on the same training images with the batch's statistics less that in evaluation mode, above "
-    f"{GAP:g}",
+    f"{GAP:g}; or momentum to the power of all planned steps above {STALE:g}",
     source="Ioffe and Szegedy 2015, arXiv:1502.03167, algorithm 2; Wu and Johnson 2021, Rethinking 'batch' in "
     "BatchNorm, arXiv:2105.07576, section 3",
     advice="momentum is the share of the old that stays: 0.9 follows in 20 steps. Other frameworks call 1 less that "
@@ -311,20 +315,25 @@ GAP = 0.15
 )
 def batch_norm_train_eval_gap(case: Case) -> Iterator[Finding]:
     batch, running = case.record.batch_mode, case.record.train
-    if batch is None or running is None or batch.skill - running.skill <= GAP:
-        return
     norms = [node for node in case.graph.nodes if isinstance(node.layer, BatchNorm)]
-    unusual = [node for node in norms if _lags(node, case.record.steps) or _forgets(node)]
-    overrides = with_layers(case, [(node.name, ".momentum=0.9") for node in unusual])
-    odd = f"; momentum is {getattr(unusual[0].layer, 'momentum', 0):g}" if unusual else ""
+    if batch is None or running is None or not norms:
+        return
+    gap = batch.skill - running.skill
+    stale = [node for node in norms if _momentum(node) ** max(1, case.record.planned) > STALE]
+    if gap <= GAP and not stale:
+        return
+    unusual = [node for node in norms if _lags(node, case.record.steps) or _momentum(node) < FORGETS]
+    overrides = with_layers(case, [(node.name, ".momentum=0.9") for node in unusual or stale])
+    odd = f"; momentum is {_momentum(unusual[0]):g}" if unusual else ""
+    kept = f"; {_momentum(stale[0]) ** case.record.planned:.0%} of what they started as will be left" if stale else ""
     yield Finding(
         rule="batch-norm-train-eval-gap",
-        severity="warning" if batch.skill < GAP else "error",
+        severity="error" if gap > GAP and batch.skill >= GAP else "warning",
         layer=(unusual or norms)[0].name,
         step=case.record.steps,
         evidence=f"on the same training images: {_told(batch)} with the batch's statistics, {_told(running)} with the "
-        f"running ones{odd}",
-        threshold=f"a skill lower by more than {GAP:g}",
+        f"running ones{odd}{kept}",
+        threshold=f"a skill lower by more than {GAP:g}, or more than {STALE:.0%} left of the start",
         why="Evaluation, tests and predictions use the running statistics, so what was learned is lost to them.",
         remedy=as_remedy(overrides)
         or "Use larger batches and a lower learning rate, so that running statistics can follow.",
@@ -333,13 +342,11 @@ def batch_norm_train_eval_gap(case: Case) -> Iterator[Finding]:
 
 def _lags(node: Node, steps: int) -> bool:
     """Return whether more than a third of what the layer started with is still in its running statistics."""
-    return (
-        float(getattr(node.layer, "momentum", 0)) ** max(1, steps) > 1 / 3 or getattr(node.layer, "momentum", 0) > 0.99
-    )
+    return _momentum(node) ** max(1, steps) > 1 / 3 or _momentum(node) > 0.99
 
 
-def _forgets(node: Node) -> bool:
-    return bool(getattr(node.layer, "momentum", 1) < 0.5)
+def _momentum(node: Node) -> float:
+    return float(getattr(node.layer, "momentum", 0.9))
 
 
 def _told(score: Score) -> str:

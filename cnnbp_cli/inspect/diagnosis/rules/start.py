@@ -167,7 +167,10 @@ def bad_initial_loss(case: Case) -> Iterator[Finding]:
         remedy = with_sound_init(case, [last])
     overcome = case.record.last_loss < FIRST_LOSS * data.uniform_loss
     mild = first < FAR * data.uniform_loss
-    grave: Severity = case.verdict(remedy) if case.helps(remedy) or not (overcome or mild) else "warning"
+    weighs = case.config.model.head != "none" and (
+        case.helps(remedy) or not (overcome or mild)
+    )  # numbers have no guess
+    grave: Severity = case.verdict(remedy) if weighs else "warning"
     yield Finding(
         rule="bad-initial-loss",
         severity="info" if case.well and mild else grave,
