@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint mutants proof clean
+.PHONY: demo test lint mutants proof faults clean
 
 demo: $(VENV)/installed
 	$(BIN)/cnnbp train configs/lenet5.yaml
@@ -19,6 +19,10 @@ proof: mutants
 	$(BIN)/python tests/proof networks
 	$(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python tests/proof torch
+
+# The figures of the diagnosis: what it finds in broken configs, and says about sound ones.
+faults: $(VENV)/installed-test
+	$(BIN)/python tests/diagnosis_campaign --confirm
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .

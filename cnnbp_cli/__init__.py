@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from cnnbp_cli.config.own_layers import load_layers as load_layers
     from cnnbp_cli.core.layers import register as register
     from cnnbp_cli.data.dataset import Dataset as Dataset
+    from cnnbp_cli.inspect.diagnosis import Diagnosis as Diagnosis
+    from cnnbp_cli.inspect.diagnosis import Finding as Finding
+    from cnnbp_cli.inspect.diagnosis import diagnose as diagnose
+    from cnnbp_cli.inspect.diagnosis import diagnose_model as diagnose_model
     from cnnbp_cli.inspect.gradcheck import GradcheckReport as GradcheckReport
     from cnnbp_cli.inspect.gradcheck import gradcheck as gradcheck
     from cnnbp_cli.inspect.summary import Summary as Summary
@@ -27,10 +31,14 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Dataset": "data.dataset",
+    "Diagnosis": "inspect.diagnosis",
     "Evaluation": "train.evaluate",
+    "Finding": "inspect.diagnosis",
     "GradcheckReport": "inspect.gradcheck",
     "Model": "model",
     "Summary": "inspect.summary",
+    "diagnose": "inspect.diagnosis",
+    "diagnose_model": "inspect.diagnosis",
     "evaluate": "train.evaluate",
     "fit": "train.loop",
     "gradcheck": "inspect.gradcheck",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cnnbp_cli.train.events import EpochDone, LayersWatched, RunFinished, StepDone, from_dict
+from cnnbp_cli.train.events import EpochDone, Event, LayersWatched, RunFinished, StepDone, from_dict
 from cnnbp_cli.train.run import RunDirectory, RunError, read_events
 
 
@@ -38,16 +39,9 @@ def read_history(run: Path) -> History:
     RunError
         When there is no such run, it made no step, or its events are damaged.
     """
-    directory = RunDirectory(run)
-    if not run.is_dir() or not directory.events.exists():
-        raise RunError(f"{run}: is not a run directory; `cnnbp train` makes one from a config")
     history = History(run, [], [], [], None)
     finished = None
-    for number, record in enumerate(read_events(run), 1):
-        try:
-            event = from_dict(record)
-        except ValueError:
-            raise RunError(f"{directory.events}:{number}: is not an event of a run") from None
+    for event in run_events(run):
         if isinstance(event, StepDone):
             history.steps.append(event)
         elif isinstance(event, EpochDone):
@@ -59,3 +53,21 @@ def read_history(run: Path) -> History:
     if not history.steps:
         raise RunError(f"{run}: has made no step yet")
     return History(run, history.steps, history.epochs, history.watched, finished)
+
+
+def run_events(run: Path) -> Iterator[Event]:
+    """Yield the events of a run; a last line that a crash has cut short is left out.
+
+    Raises
+    ------
+    RunError
+        When there is no such run, or its events are damaged.
+    """
+    directory = RunDirectory(run)
+    if not run.is_dir() or not directory.events.exists():
+        raise RunError(f"{run}: is not a run directory; `cnnbp train` makes one from a config")
+    for number, record in enumerate(read_events(run), 1):
+        try:
+            yield from_dict(record)
+        except ValueError:
+            raise RunError(f"{directory.events}:{number}: is not an event of a run") from None

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 ASCII = str.maketrans(
-    {"×": "x", "→": "->", "…": "...", "─": "-", "·": "*", "−": "-", "–": "-", "≥": ">=", "σ": "std"}
+    {
+        "×": "x",
+        "→": "->",
+        "…": "...",
+        "─": "-",
+        "·": "*",
+        "−": "-",
+        "–": "-",
+        "≥": ">=",
+        "σ": "std",
+        "\N{NO-BREAK SPACE}": " ",
+    }
     | dict(zip("▁▂▃▄▅▆▇█•│└", "_.:-=+*#*|+", strict=True))
 )
 """Stand-ins where the encoding is not Unicode."""
@@ -65,3 +78,13 @@ def console(stream: TextIO | None = None) -> Console:
     return Terminal(
         file=stream, width=width(), color_system=colours, highlight=False, markup=False, emoji=False, soft_wrap=True
     )
+
+
+@contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """Show on a terminal's standard error that something goes on, and leave nothing behind."""
+    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        yield
+        return
+    with console(sys.stderr).status(plain(text, sys.stderr), spinner="line"):
+        yield

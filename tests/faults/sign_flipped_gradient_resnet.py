@@ -1,0 +1,19 @@
+# expects: diverging-loss
+#
+# The same slip in the loss of a residual network. Batch norm keeps the signal in bounds, so a person sees the loss
+# rise without an overflow, and the accuracy fall below that of a guess.
+
+from __future__ import annotations
+
+from diagnosis_campaign.corpus import HEALTHY, Pair, load
+from diagnosis_campaign.spoilt import Flipped
+
+
+def broken() -> Pair:
+    model, data = mended()
+    model.loss_function = Flipped(model.loss_function)
+    return model, data
+
+
+def mended() -> Pair:
+    return load(HEALTHY / "resnet-adam.yaml", ())
