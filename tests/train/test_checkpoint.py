@@ -76,8 +76,8 @@ def test_holds_plain_arrays_that_numpy_reads_without_pickles(path):
     with np.load(path, allow_pickle=False) as archive:
         assert sorted(archive) == ["header", "optimizer/momentum", "parameters/a.b.bias", "parameters/conv.weight"]
         header = json.loads(archive["header"].tobytes())
-    assert sorted(header) == ["config", "digest", "format", "normalization", "progress"]
-    assert header["format"] == 1
+    assert sorted(header) == ["config", "format", "normalization", "progress"]
+    assert header["format"] == 2
 
 
 def test_saving_replaces_and_leaves_nothing_else(checkpoint, path):
@@ -127,19 +127,13 @@ def test_a_truncated_file(path, share):
     assert refusal(path) == f"{path}: is not an npz archive, or a damaged one"
 
 
-def test_any_flipped_bit_is_noticed_or_harmless(checkpoint, path):
+def test_any_flipped_bit_is_noticed(path):
     content = path.read_bytes()
-    messages = []
     for place in range(0, len(content), 3):
         flipped = bytearray(content)
         flipped[place] ^= 1 << place % 8
         path.write_bytes(flipped)
-        try:
-            assert_equal(Checkpoint.read(path), checkpoint)  # a date was hit, for example
-        except CheckpointError as error:
-            messages.append(str(error))
-    assert len(messages) > len(content) / 3 * 0.8
-    assert {message.partition(": ")[0] for message in messages} == {str(path)}
+        assert refusal(path).startswith(f"{path}: ")
 
 
 def test_a_flipped_bit_in_the_values(path):
@@ -169,8 +163,8 @@ def test_pickled_objects_are_never_loaded(path):
 
 
 def test_another_format(path):
-    with_header(path, format=2)
-    assert refusal(path) == f"{path}: is a checkpoint of format 2, this version reads format 1"
+    with_header(path, format=1)
+    assert refusal(path) == f"{path}: is a checkpoint of format 1, this version reads format 2"
 
 
 def test_an_archive_of_something_else(tmp_path):
