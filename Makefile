@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint mutants proof clean
+.PHONY: demo test lint mutants proof crash clean
 
 demo: $(VENV)/installed
 	$(BIN)/cnnbp train configs/lenet5.yaml
@@ -19,6 +19,10 @@ proof: mutants
 	$(BIN)/python tests/proof networks
 	$(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python tests/proof torch
+
+# Real runs, killed 200 times in all, a part of them in the middle of a checkpoint.
+crash: $(VENV)/installed-test
+	CRASH_KILLS=100 $(BIN)/python -m pytest tests/parallel/test_kills.py
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .

@@ -69,7 +69,7 @@ class RunDirectory:
                 stack.enter_context(locked(self.path / ".lock"))
             except InUseError as error:
                 raise RunError(
-                    f"{self.path}: is in use by process {error}; wait until it ends, or choose another folder with --out"
+                    f"{self.path}: is in use by process {error}; wait for its end, or choose another with --out"
                 ) from None
             except OSError as error:
                 raise self._unwritable(error) from None

@@ -386,7 +386,7 @@ def test_a_run_directory_in_use_is_refused(setup, run):
     with pytest.raises(RunError) as caught:
         next(fit(setup()[0], data, run=run, resume=True))
     assert str(caught.value) == (
-        f"{run}: is in use by process {os.getpid()}; wait until it ends, or choose another folder with --out"
+        f"{run}: is in use by process {os.getpid()}; wait for its end, or choose another with --out"
     )
     events.close()
     assert list(fit(setup()[0], data, run=run, resume=True))[-1].event == "finished"
