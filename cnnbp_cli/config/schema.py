@@ -243,11 +243,15 @@ class TrainConfig:
     early_stopping: EarlyStopping | None = None
     workers: Literal["auto"] | int = "auto"
     """The number of processes, or auto."""
+    checkpoint_every: int | None = None
+    """Steps from one checkpoint to the next within an epoch; there is one at each epoch's end in any case."""
+    keep_checkpoints: int = 3
+    """How many of the latest checkpoints to keep, besides the best."""
 
     def __post_init__(self) -> None:
         require(
             within(self, 0, 1, "label_smoothing", open_high=True),
-            at_least(self, 1, "epochs", "max_steps", "batch_size", "workers"),
+            at_least(self, 1, "epochs", "max_steps", "batch_size", "workers", "checkpoint_every", "keep_checkpoints"),
             within(self, 0, float("inf"), "clip_norm", open_low=True),
         )
 

@@ -11,6 +11,7 @@ rest. A worker ends itself soon after its parent has gone.
 
 from __future__ import annotations
 
+import atexit
 import mmap
 import multiprocessing
 import os
@@ -245,6 +246,12 @@ def local_workers(
                     error = WorkerDiedError(_obituary(rank, process.exitcode))
                 raise error
 
+    def kill() -> None:
+        for process, _ in team:
+            if process.is_alive():
+                process.kill()
+
+    atexit.register(kill)  # multiprocessing would send SIGTERM, which may be held back, and wait
     try:
         with _interrupts_held_back(), nullcontext() if script else _without_script():
             for rank in range(1, size):
@@ -260,9 +267,9 @@ def local_workers(
         for process, _ in team:
             process.join(timeout=5)
     finally:
+        atexit.unregister(kill)
+        kill()
         for process, failures in team:
-            if process.is_alive():
-                process.kill()
             process.join()
             process.close()
             failures.close()
@@ -274,7 +281,9 @@ def _interrupts_held_back() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    handled = signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, None)
+    held = {signal.SIGINT, signal.SIGTERM} if handled else {signal.SIGINT}  # whoever handles it asks the parent to stop
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
     try:
         yield
     finally:

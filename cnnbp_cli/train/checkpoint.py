@@ -1,8 +1,9 @@
 """Checkpoints: everything needed to go on, or to predict, in one file that is either whole or not there.
 
-A checkpoint is an uncompressed `.npz`: the arrays `parameters/<name>` and `optimizer/<name>`, and
-`header`, a JSON text as bytes, which carries the config, the progress, the normalisation and a digest of
-all arrays. It holds no pickles. It is written beside its place, flushed to the disk and renamed.
+A checkpoint is an uncompressed `.npz`: the arrays `parameters/<name>`, `optimizer/<name>` and `best/<name>`, and
+`header`, a JSON text as bytes, which carries the config, the progress and the normalisation. It holds no pickles.
+Its last bytes, which to a zip archive are a comment, are a digest of all others. It is written beside its place,
+flushed to the disk and renamed.
 """
 
 from __future__ import annotations
@@ -10,17 +11,24 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+import zipfile
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from cnnbp_cli.core.types import Array
 from cnnbp_cli.data.npz import read_arrays
 from cnnbp_cli.errors import UserError
+from cnnbp_cli.train.files import replacing
 
-FORMAT = 1
+FORMAT = 2
+
+DIGEST = 64
+"""The length of the digest: SHA-256 in hexadecimal."""
+
+GROUPS = ("parameters", "optimizer", "best")
 
 
 class CheckpointError(UserError):
@@ -43,13 +51,20 @@ class Checkpoint:
         Parameters and running statistics, by name.
     optimizer : dict of str to Array
         The optimizer's state vectors.
+    best : dict of str to Array
+        The best parameters until then, where a figure says which they are.
     """
 
     config: str
     progress: dict[str, Any]
     normalization: dict[str, Any]
     parameters: dict[str, Array]
-    optimizer: dict[str, Array]
+    optimizer: dict[str, Array] = field(default_factory=dict[str, Array])
+    best: dict[str, Array] = field(default_factory=dict[str, Array])
+
+    def of_best(self) -> Checkpoint:
+        """Return the best parameters as a checkpoint to predict with."""
+        return replace(self, progress={"step": self.progress["best_step"]}, parameters=self.best, optimizer={}, best={})
 
     def save(self, path: Path) -> None:
         """Write the checkpoint to `path`; what was there is replaced at once, or not at all.
@@ -59,25 +74,23 @@ class Checkpoint:
         CheckpointError
             When the disk is full or the folder cannot be written.
         """
-        arrays = {f"parameters/{name}": value for name, value in self.parameters.items()}
-        arrays |= {f"optimizer/{name}": value for name, value in self.optimizer.items()}
+        arrays = {f"{group}/{name}": value for group in GROUPS for name, value in getattr(self, group).items()}
         header = {
             "format": FORMAT,
             "config": self.config,
             "progress": self.progress,
             "normalization": self.normalization,
-            "digest": digest(arrays),
         }
         arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            with temporary.open("wb") as file:
+            with replacing(path) as file:
                 np.savez(file, allow_pickle=False, **arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
+                with zipfile.ZipFile(file, "a") as archive:
+                    archive.comment = bytes(DIGEST)
+                computed, _ = digests(file)
+                file.seek(-DIGEST, os.SEEK_END)
+                file.write(computed)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             reason = error.strerror or error
             raise CheckpointError(
                 f"{path}: the checkpoint cannot be written: {reason}; earlier ones are intact"
@@ -98,30 +111,36 @@ class Checkpoint:
             raise CheckpointError(str(error)) from None
         try:
             header = json.loads(arrays.pop("header").tobytes())
-            made_by = header["format"]
-            if made_by == FORMAT and header["digest"] != digest(arrays):
+            if (made_by := header["format"]) != FORMAT:
+                raise CheckpointError(
+                    f"{path}: is a checkpoint of format {made_by!s:.20}, this version reads format {FORMAT}"
+                )
+            with path.open("rb") as file:
+                computed, written = digests(file)
+            if computed != written:
                 raise CheckpointError(
                     f"{path}: the checkpoint is damaged: its digest does not match; use an earlier one"
                 )
-            groups: dict[str, dict[str, Array]] = {"parameters": {}, "optimizer": {}}
+            groups: dict[str, dict[str, Array]] = {group: {} for group in GROUPS}
             for name, value in arrays.items():
                 group, _, rest = name.partition("/")
                 groups[group][rest] = value
             checkpoint = cls(header["config"], header["progress"], header["normalization"], **groups)
-            if [type(value) for value in (checkpoint.config, checkpoint.progress)] != [str, dict]:
+            if [type(getattr(checkpoint, f.name)) for f in fields(cls)] != [str, *[dict] * 5]:
                 raise TypeError
         except (KeyError, TypeError, ValueError, RecursionError):
             raise CheckpointError(f"{path}: is not a checkpoint of cnnbp") from None
-        if made_by != FORMAT:
-            raise CheckpointError(f"{path}: is a checkpoint of format {made_by}, this version reads format {FORMAT}")
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
         return checkpoint
 
 
-def digest(arrays: dict[str, Array]) -> str:
-    """Return the SHA-256 of names, dtypes, shapes and contents, in hexadecimal."""
+def digests(file: BinaryIO) -> tuple[bytes, bytes]:
+    """Return the digest of a file without its end, as it is and as its end has it."""
     total = hashlib.sha256()
-    for name in sorted(arrays):
-        value = np.ascontiguousarray(arrays[name])
-        total.update(f"{name} {value.dtype.str} {value.shape}\n".encode())
-        total.update(value.view(np.uint8).data if value.size else b"")
-    return total.hexdigest()
+    left = file.seek(0, os.SEEK_END) - DIGEST
+    file.seek(0)
+    while left > 0 and (chunk := file.read(min(left, 1 << 20))):
+        left -= len(chunk)
+        total.update(chunk)
+    return total.hexdigest().encode(), file.read()

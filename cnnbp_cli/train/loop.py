@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from math import ceil
 from multiprocessing import current_process
@@ -76,11 +77,10 @@ def fit(
         check_labels(data, model.classes)
     model.normalization = data.normalization
     directory = None if run is None else RunDirectory(Path(run))
-    if directory is not None:
-        directory.require_free(resume=resume)
     job = Job(model, data, directory, resume and directory is not None, watch_every)
     try:
-        yield from _on_workers(job, planned_workers(model, len(data.train)), stop or (lambda: False), mark)
+        with nullcontext() if directory is None else directory.reserved(resume=resume):
+            yield from _on_workers(job, planned_workers(model, len(data.train)), stop or (lambda: False), mark)
     finally:
         model.move_to(np.empty_like(model.vector))  # out of memory that workers shared
 
@@ -129,7 +129,9 @@ def _logged(trainer: Trainer) -> Iterator[Event]:
     if trainer.directory is None:
         yield from trainer.events()
         return
-    trainer.directory.create(to_yaml(trainer.model.config))  # not before the trainer could resume
+    trainer.directory.begin(
+        to_yaml(trainer.model.config), trainer.best_checkpoint()
+    )  # not before the trainer could resume
     with RunLog(trainer.directory, since=trainer.state.step) as log:
         for event in trainer.events():
             log.write(event)

@@ -70,6 +70,8 @@ class RunState:
         The figures of each finished epoch.
     best : float or None
         The best monitored figure so far, oriented so that less is better.
+    best_step : int
+        The step that it was reached at.
     stale : int
         Epochs since then.
     stopped : bool
@@ -84,6 +86,7 @@ class RunState:
     seconds: float = 0.0
     history: list[dict[str, float | None]] = field(default_factory=list)
     best: float | None = None
+    best_step: int = 0
     stale: int = 0
     stopped: bool = False
 
@@ -178,6 +181,8 @@ class Trainer:
                 yield from events
                 if isinstance(events[-1], NonFinite):
                     return
+                if self._checkpoint_is_due(batch):
+                    yield from self._save()
             yield self._end_epoch(epoch)
             improved = self._improved()
             yield from self._save(best=improved)
@@ -191,6 +196,12 @@ class Trainer:
                     patience=stopping.patience,
                 )
         yield self._finish(started)
+
+    def _checkpoint_is_due(self, batch: int) -> bool:
+        """Tell whether to save after a batch; the epoch's last one is followed by a checkpoint anyway."""
+        every, step = self.config.checkpoint_every, self.state.step
+        last = batch + 1 == self.steps_per_epoch or step == self.total_steps
+        return every is not None and step % every == 0 and not last
 
     def _stopping(self) -> bool:
         """Tell all workers whether the first one was asked to stop."""
@@ -386,7 +397,7 @@ class Trainer:
         value = self._oriented(monitor, value)
         best, margin = self.state.best, stopping.min_delta if stopping else 0.0
         if not math.isnan(value) and (best is None or value < best - margin):
-            self.state.best, self.state.stale = value, 0
+            self.state.best, self.state.best_step, self.state.stale = value, self.state.step, 0
             self.best_parameters = self.model.parameters()
             return True
         self.state.stale += 1
@@ -421,15 +432,23 @@ class Trainer:
         optimizer = {name: self.workers.gather(vector) for name, vector in self.updater.state_dict().items()}
         if self.workers.rank > 0:
             return
-        checkpoint = Checkpoint(
+        step, keep = self.state.step, self.config.keep_checkpoints
+        self.last_checkpoint = self.directory.save(self._checkpoint(optimizer), step, best=best, keep=keep)
+        yield CheckpointSaved(step=self.state.step, path=str(self.last_checkpoint), best=best)
+
+    def _checkpoint(self, optimizer: dict[str, Array]) -> Checkpoint:
+        return Checkpoint(
             config=to_yaml(self.model.config),
             progress=asdict(self.state),
             normalization=self.data.normalization.to_dict(),
             parameters=self.model.parameters(),
             optimizer=optimizer,
+            best=self.best_parameters or {},
         )
-        self.last_checkpoint = self.directory.save(checkpoint, self.state.step, best=best)
-        yield CheckpointSaved(step=self.state.step, path=str(self.last_checkpoint), best=best)
+
+    def best_checkpoint(self) -> Checkpoint | None:
+        """Return the best parameters so far, if a figure says which they are."""
+        return self._checkpoint({}).of_best() if self.best_parameters is not None else None
 
     def _resume(self) -> None:
         """Take up the run directory's last good checkpoint; start afresh where there is none.
@@ -448,8 +467,7 @@ class Trainer:
             self.model.set_parameters(checkpoint.parameters, complete=True)
             self.updater.load_state_dict({name: whole[self.share] for name, whole in checkpoint.optimizer.items()})
             self.state = RunState(**checkpoint.progress)
-            if self.directory.best.exists():
-                self.best_parameters = Checkpoint.read(self.directory.best).parameters
+            self.best_parameters = checkpoint.best or None
         except (TypeError, ValueError) as error:
             raise RunError(
                 f"{path}: does not fit the config ({error}); resume with the config it was made by"

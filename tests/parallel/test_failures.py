@@ -310,14 +310,16 @@ def until_event(process, run):
 
 
 @linux
-def test_ctrl_c_goes_to_everybody_and_the_first_worker_decides(config_file, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_goes_to_everybody_and_the_first_worker_decides(config_file, tmp_path, number):
     run = tmp_path / "run"
     with start(*cnnbp_train(config_file, run)) as process:
         workers = until_event(process, run)
         assert len(workers) == 1
-        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, number)
         _, err = process.communicate(timeout=20)
     assert process.returncode == 130
+    assert err.count("stopping") == 1
     assert re.sub(r"\s+", " ", err).strip().startswith("stopping after this step")
     assert "Traceback" not in err
     assert wait_until(lambda: not any(map(is_running, workers)), seconds=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import zipfile
@@ -9,7 +10,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from cnnbp_cli.train.checkpoint import Checkpoint, CheckpointError
+from cnnbp_cli.train.checkpoint import DIGEST, Checkpoint, CheckpointError
 
 
 @pytest.fixture
@@ -53,6 +54,15 @@ def with_header(path, **changes):
     with np.load(path) as old:
         header = json.loads(old["header"].tobytes())
     rewrite(path, header=np.frombuffer(json.dumps(header | changes).encode(), np.uint8))
+    seal(path)
+
+
+def seal(path):
+    """Give the file a digest that is right."""
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.comment = bytes(DIGEST)
+    content = path.read_bytes()[:-DIGEST]
+    path.write_bytes(content + hashlib.sha256(content).hexdigest().encode())
 
 
 def refusal(path):
@@ -76,8 +86,8 @@ def test_holds_plain_arrays_that_numpy_reads_without_pickles(path):
     with np.load(path, allow_pickle=False) as archive:
         assert sorted(archive) == ["header", "optimizer/momentum", "parameters/a.b.bias", "parameters/conv.weight"]
         header = json.loads(archive["header"].tobytes())
-    assert sorted(header) == ["config", "digest", "format", "normalization", "progress"]
-    assert header["format"] == 1
+    assert sorted(header) == ["config", "format", "normalization", "progress"]
+    assert header["format"] == 2
 
 
 def test_saving_replaces_and_leaves_nothing_else(checkpoint, path):
@@ -120,26 +130,25 @@ def test_a_file_of_something_else(path, content):
     assert refusal(path) == f"{path}: is not an npz archive, or a damaged one"
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_a_truncated_file(path, share):
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
     assert refusal(path) == f"{path}: is not an npz archive, or a damaged one"
 
 
-def test_any_flipped_bit_is_noticed_or_harmless(checkpoint, path):
+def test_a_file_without_its_last_byte(path):
+    path.write_bytes(path.read_bytes()[:-1])
+    assert refusal(path).startswith(f"{path}: ")
+
+
+def test_any_flipped_bit_is_noticed(path):
     content = path.read_bytes()
-    messages = []
     for place in range(0, len(content), 3):
         flipped = bytearray(content)
         flipped[place] ^= 1 << place % 8
         path.write_bytes(flipped)
-        try:
-            assert_equal(Checkpoint.read(path), checkpoint)  # a date was hit, for example
-        except CheckpointError as error:
-            messages.append(str(error))
-    assert len(messages) > len(content) / 3 * 0.8
-    assert {message.partition(": ")[0] for message in messages} == {str(path)}
+        assert refusal(path).startswith(f"{path}: ")
 
 
 def test_a_flipped_bit_in_the_values(path):
@@ -169,8 +178,8 @@ def test_pickled_objects_are_never_loaded(path):
 
 
 def test_another_format(path):
-    with_header(path, format=2)
-    assert refusal(path) == f"{path}: is a checkpoint of format 2, this version reads format 1"
+    with_header(path, format=1)
+    assert refusal(path) == f"{path}: is a checkpoint of format 1, this version reads format 2"
 
 
 def test_an_archive_of_something_else(tmp_path):
@@ -180,7 +189,7 @@ def test_an_archive_of_something_else(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "header", [b"{}", b"[]", b"3", b"not json", b"\xff\xfe", b"[" * 100_000, b'{"format": 1, "digest": 0, "config": 0}']
+    "header", [b"{}", b"[]", b"3", b"not json", b"\xff\xfe", b"[" * 100_000, b'{"format": 2, "config": 0}']
 )
 def test_a_header_of_something_else(path, header):
     rewrite(path, header=np.frombuffer(header, np.uint8))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from cnnbp_cli.train.events import (
     StoppedEarly,
 )
 from cnnbp_cli.train.loop import fit
-from cnnbp_cli.train.run import KEPT, METRICS, RunDirectory, RunError, read_events
+from cnnbp_cli.train.run import METRICS, RunDirectory, RunError, read_events
 
 EVERYTHING = (
     "train.epochs=4",
@@ -62,7 +63,7 @@ def test_what_a_run_directory_holds(setup, run):
     assert load_config(run / "config.yaml") == model.config
     numbered = [f"step-{step:08d}.npz" for step in (18, 24, 30)]
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["best.npz", *numbered]
-    assert len(numbered) == KEPT
+    assert len(numbered) == model.config.train.keep_checkpoints
     assert [event["event"] for event in lines(run)] == [event.event for event in events]
     assert lines(run)[1:] == read_events(run)[1:]
     assert [event.path for event in of(CheckpointSaved, events)][-1] == str(run / "checkpoints" / numbered[-1])
@@ -99,6 +100,7 @@ def test_without_validation_the_last_checkpoint_counts(setup, run):
     "overrides",
     [
         ("train.epochs=4",),
+        ("train.epochs=4", "train.checkpoint_every=2"),
         (*EVERYTHING, "train.optimizer={type: adam, learning_rate: 0.01}"),
         (*EVERYTHING, "train.optimizer={type: sgd, learning_rate: 0.1, momentum: 0.9, nesterov: true}"),
         (*EVERYTHING, "train.optimizer={type: rmsprop, momentum: 0.9, centered: true}", "dtype=float64"),
@@ -368,3 +370,37 @@ def test_the_checkpoint_says_where_the_run_stands(setup, after, run):
     assert [epoch["train_loss"] for epoch in progress["history"]] == [e.train_loss for e in of(EpochDone, events)]
     assert Normalization.from_dict(checkpoint.normalization) == data.normalization
     assert_same_parameters(checkpoint.parameters, model.parameters())
+
+
+def test_checkpoints_within_an_epoch(setup, run):
+    model, data = setup("train.checkpoint_every=2", "train.keep_checkpoints=2")
+    events = list(fit(model, data, run=run))
+    assert [event.step for event in of(CheckpointSaved, events)] == [0, 2, 4, 6, 8, 10, 12]
+    assert [path.name for path in RunDirectory(run).checkpoints()] == ["step-00000012.npz", "step-00000010.npz"]
+
+
+def test_a_run_directory_in_use_is_refused(setup, run):
+    model, data = setup()
+    events = fit(model, data, run=run)
+    next(events)
+    with pytest.raises(RunError) as caught:
+        next(fit(setup()[0], data, run=run, resume=True))
+    assert str(caught.value) == (
+        f"{run}: is in use by process {os.getpid()}; wait for its end, or choose another with --out"
+    )
+    events.close()
+    assert list(fit(setup()[0], data, run=run, resume=True))[-1].event == "finished"
+    assert not (run / ".lock").exists()
+
+
+def test_a_damaged_best_checkpoint_is_made_again(setup, after, run):
+    model, data = setup()
+    list(fit(model, data, run=run, stop=after(8)))
+    best = RunDirectory(run).best
+    whole = best.read_bytes()
+    best.write_bytes(b"garbage")
+    (run / "checkpoints" / ".step-00000009.npz.1.tmp").write_bytes(b"half")
+    next(fit(setup()[0], data, run=run, resume=True))
+    assert Checkpoint.read(best).progress == {"step": 6}
+    assert len(best.read_bytes()) == len(whole)
+    assert not list((run / "checkpoints").glob(".*"))
