@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 
 from cnnbp_cli.core.types import Array, Shape
-from cnnbp_cli.data.errors import DataError, require_file, show_list, unreadable
-from cnnbp_cli.data.npz import read_arrays
+from cnnbp_cli.data.errors import DataError, require_file, show_list
+from cnnbp_cli.data.npz import read_array, read_arrays
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 """Pillow's names for what so many channels mean."""
+
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "PPM", "TIFF", "WEBP")
+"""What is read. Pillow knows more, among them one that it hands to another program."""
 
 
 def read_pictures(path: Path, input_shape: Shape, *, invert: bool = False) -> tuple[Array, list[str]]:
@@ -46,7 +49,7 @@ def read_pictures(path: Path, input_shape: Shape, *, invert: bool = False) -> tu
     if path.suffix == ".npz":
         arrays = {f"{path}:{name}": array for name, array in read_arrays(path).items()}
     elif path.suffix == ".npy":
-        arrays = {str(path): _read_array(path)}
+        arrays = {str(path): read_array(path)}
     else:
         arrays = {str(path): _read_picture(path, input_shape)}
     images: list[Array] = []
@@ -67,18 +70,6 @@ def _as_images(name: str, array: Array, input_shape: Shape) -> Array:
     raise DataError(f"{name}: has shape {show_list(array.shape)}, but the model takes images {show_list(input_shape)}")
 
 
-def _read_array(path: Path) -> Array:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except OSError as error:
-        raise unreadable(path, error) from None
-    except (ValueError, EOFError):
-        raise DataError(f"{path}: is not a NumPy array of numbers; write it again with numpy.save") from None
-    if array.dtype.kind not in "buif":
-        raise DataError(f"{path}: has dtype {array.dtype}, expected numbers")
-    return array
-
-
 def _read_picture(path: Path, input_shape: Shape) -> Array:
     """Return a picture as bytes (C, H, W), converted to the model's channels and resized without a margin."""
     try:
@@ -91,9 +82,17 @@ def _read_picture(path: Path, input_shape: Shape) -> Array:
     image: Any
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 small = image.convert(MODES[c]).resize((w, h), Image.Resampling.LANCZOS)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: is not a picture that Pillow can read ({error})") from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        most = Image.MAX_IMAGE_PIXELS or 0
+        raise DataError(f"{path}: has more than {most:,} pixels; make it smaller") from None
+    except Exception as error:  # a damaged picture may make its decoder raise anything
+        raise DataError(f"{path}: is not a picture that Pillow can read ({_first_line(error)})") from None
     return np.atleast_3d(np.asarray(small)).transpose(2, 0, 1)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).split("\n", 1)[0][:200]

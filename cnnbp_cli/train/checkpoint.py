@@ -113,7 +113,8 @@ class Checkpoint:
         except (KeyError, TypeError, ValueError, RecursionError):
             raise CheckpointError(f"{path}: is not a checkpoint of cnnbp") from None
         if made_by != FORMAT:
-            raise CheckpointError(f"{path}: is a checkpoint of format {made_by}, this version reads format {FORMAT}")
+            shown = str(made_by)[:20]
+            raise CheckpointError(f"{path}: is a checkpoint of format {shown}, this version reads format {FORMAT}")
         return checkpoint
 
 

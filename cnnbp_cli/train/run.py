@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from cnnbp_cli.data.errors import DataError, require_file
 from cnnbp_cli.errors import UserError
 from cnnbp_cli.train.checkpoint import Checkpoint, CheckpointError
 from cnnbp_cli.train.events import EpochDone, Event, RunFinished, StepDone, to_dict
@@ -182,8 +183,9 @@ def read_events(run: Path) -> list[dict[str, Any]]:
     """
     path = RunDirectory(run).events
     try:
+        require_file(path, "events.jsonl")
         lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
+    except (OSError, UnicodeDecodeError, DataError):
         raise RunError(f"{path}: cannot be read; expected the events of a run") from None
     events: list[dict[str, Any]] = []
     for number, line in enumerate(lines, 1):
@@ -192,7 +194,7 @@ def read_events(run: Path) -> list[dict[str, Any]]:
             if not isinstance(event, dict) or "event" not in event:
                 raise ValueError
             events.append(event)
-        except ValueError:
+        except (ValueError, RecursionError):
             if number < len(lines):
                 raise RunError(f"{path}:{number}: is not an event of a run") from None
     return events
