@@ -13,7 +13,10 @@ from pathlib import Path
 
 from cnnbp_cli.config.errors import ConfigError, KeyPath
 from cnnbp_cli.config.schema import Config
-from cnnbp_cli.core.graph import INPUT, Graph
+from cnnbp_cli.core.graph import INPUT, Graph, Node
+from cnnbp_cli.core.layers.conv import Conv2d, ConvTranspose2d
+from cnnbp_cli.core.layers.pool import AvgPool2d, MaxPool2d, pool_windows
+from cnnbp_cli.core.types import Shape
 
 UNKNOWN = 1 << 40
 """Bytes that a machine is taken to have where it does not say."""
@@ -79,12 +82,29 @@ def require_batch(
     keep : bool
         Whether the outputs of all layers are there at once, as in training, or only the largest.
     """
+    padded = {node.name: _padded(node, graph.in_shape(node)) for node in graph.nodes}
     views = {node.name for node in graph.nodes if node.layer.type in ("flatten", "identity")}
-    outputs = {name: prod(shape) * images * item_bytes for name, shape in graph.shapes.items() if name not in views}
+    outputs = {
+        name: max(prod(shape), padded.get(name, 0)) * images * item_bytes
+        for name, shape in graph.shapes.items()
+        if name not in views
+    }
     if not keep:
         largest = max(outputs, key=outputs.__getitem__)
         outputs = {largest: outputs[largest]}
-    _require(config, outputs, f"the outputs of a batch of {images:,} take", remedy)
+    _require(config, outputs, f"the layers' outputs for {images:,} image{'s' * (images != 1)} take", remedy)
+
+
+def _padded(node: Node, in_shape: Shape) -> int:
+    """Return the values of the image that a layer's windows slide over, its padding included; 0 without windows."""
+    layer = node.layer
+    if isinstance(layer, Conv2d):
+        return in_shape[0] * prod(layer.windows(in_shape).padded)
+    if isinstance(layer, ConvTranspose2d):
+        return layer.filters * prod(layer.windows(in_shape).padded)
+    if isinstance(layer, MaxPool2d | AvgPool2d):
+        return in_shape[0] * prod(pool_windows(layer, in_shape).padded)
+    return 0
 
 
 def affordable(graph: Graph, images: int, item_bytes: int) -> int:

@@ -7,6 +7,7 @@ wrong shape, a complex number that lost its imaginary part become one message wi
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -57,7 +58,7 @@ def load_layers(path: str | Path) -> list[type[Operation]]:
         When the file cannot be read or run, or registers no layer. The message has the file and the line.
     """
     path = Path(path)
-    name = str(path.resolve()).replace(".", "_")  # no other module's, and without what pickle takes for packages
+    name = os.path.realpath(path).replace(".", "_")  # no other module's, and without what pickle takes for packages
     for word, known in list(LAYERS.items()):
         if known.__module__ == name:
             del LAYERS[word]

@@ -102,7 +102,7 @@ class RunState:
             figures += [value for value in epoch.values() if value is not None]
         if not all(type(count) is int and 0 <= count < 1 << 63 for count in counts) or type(self.stopped) is not bool:
             raise TypeError("a count is no number")
-        if not all(type(figure) in (int, float) and abs(figure) < 1e300 or figure != figure for figure in figures):
+        if not all((type(figure) in (int, float) and abs(figure) < 1e300) or figure != figure for figure in figures):
             raise TypeError("a figure is no number")
 
 

@@ -11,8 +11,8 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
-from contextlib import redirect_stdout
-from dataclasses import dataclass, replace
+from contextlib import redirect_stdout, suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,6 +29,7 @@ from cnnbp_cli.config.load import load_config, parse_config
 from cnnbp_cli.config.write import to_yaml
 from cnnbp_cli.data.dataset import load_dataset
 from cnnbp_cli.data.pictures import read_pictures
+from cnnbp_cli.errors import UserError
 from cnnbp_cli.inspect.compare import compare
 from cnnbp_cli.inspect.gradnorms import recorded_norms
 from cnnbp_cli.inspect.summary import summary
@@ -265,11 +266,10 @@ def read_idx(folder: Path, changed: tuple[str, bytes]) -> None:
 
 SIZES = (0, 1, 2, 4, 6, 12, 13, -1, 2**31, 2**63, 10**30, True, "x", None, 1.5)
 DTYPES = ("|u1", "<f4", "<f8", ">i2", "<i8", "|b1", "<f2", "<c16", "|O", "<U3", "|S9", "<M8[s]", "V8", "f8,f8", "x", "")
-HEADS = ("{'descr': %r, 'fortran_order': %r, 'shape': %s}", "{'shape': %3$s}", "[%r, %r, %s]", "(" * 200 + "%r%r%s")
 
 headers = st.builds(
     lambda dtype, fortran, shape, wild: (
-        "{'descr': %r, 'fortran_order': %r, 'shape': %s}" % (dtype, fortran, wild or repr(tuple(shape)))
+        f"{{'descr': {dtype!r}, 'fortran_order': {fortran!r}, 'shape': {wild or tuple(shape)}}}"
     ).encode(),
     st.sampled_from(DTYPES),
     st.sampled_from((False, False, True, 0, "no")),
@@ -328,10 +328,9 @@ archives = st.builds(
 def read_npz(folder: Path, content: bytes) -> None:
     path = folder / "set.npz"
     path.write_bytes(content)
-    try:
-        load_dataset(_data("npz", path=path), INPUT, 0)
-    finally:
+    with suppress(UserError):
         read_pictures(path, INPUT)
+    load_dataset(_data("npz", path=path), INPUT, 0)
 
 
 _ROWS = "\n".join(",".join(map(str, [label, *image.ravel()])) for label, image in zip(_LABELS, _IMAGES, strict=True))
@@ -563,6 +562,3 @@ def kinds() -> list[Kind]:
         Kind("runs", run_files, read_run, 6),
         Kind("images", image_files(), read_image, 10, memory=1 << 30),
     ]
-
-
-__all__ = ["Kind", "kinds", "replace"]
