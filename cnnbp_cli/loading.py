@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from cnnbp_cli.build import build, build_graph
 from cnnbp_cli.config.load import load_config, parse_config
 from cnnbp_cli.config.schema import Config
@@ -48,7 +50,10 @@ def load_checkpoint(path: Path, overrides: Sequence[str] = ()) -> Model:
     _require_shapes(path, config, checkpoint)
     model = build(config)
     try:
-        values = {name: value.astype(model.dtype) for name, value in checkpoint.parameters.items()}
+        with np.errstate(over="ignore"):
+            values = {name: value.astype(model.dtype) for name, value in checkpoint.parameters.items()}
+        if bad := next((name for name, value in values.items() if not np.isfinite(value).all()), None):
+            raise CheckpointError(f"{path}: parameter {bad} has values that are not finite; use an earlier checkpoint")
         model.set_parameters(values, complete=True)
     except ValueError as error:
         raise CheckpointError(f"{path}: does not fit the model: {error}") from None

@@ -18,6 +18,9 @@ from cnnbp_cli.data.normalization import Normalization
 from cnnbp_cli.errors import UserError
 from cnnbp_cli.memory import affordable, require_batch
 
+quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+"""What becomes infinite or NaN shows in the result; NumPy's warnings would only come before it."""
+
 CHUNK = 256  # images per forward pass in prediction
 
 
@@ -216,6 +219,7 @@ class Model:
             raise ModelInputError("expected one image or more, got none")
         return x, self.targets_in(labels, x)
 
+    @quiet
     def predict(self, images: Array) -> Array:
         """Return the head's outputs (N, classes), in evaluation mode; (N, c, h, w) when they are images."""
         x, size = self.images_in(images), self._chunk()
@@ -233,6 +237,7 @@ class Model:
         """Return the last layer's output for an input (c, h, w, n), in evaluation mode."""
         return self.graph.apply(self.params, x, ctx or Context())
 
+    @quiet
     def loss(self, images: Array, labels: Array | None = None) -> float:
         """Return the mean loss over the images, in evaluation mode."""
         x = self.images_in(images)

@@ -49,6 +49,9 @@ def read_history(run: Path) -> History:
         except ValueError:
             raise RunError(f"{directory.events}:{number}: is not an event of a run") from None
         if isinstance(event, StepDone):
+            before = history.steps[-1].step if history.steps else 0
+            if event.step <= before:
+                raise RunError(f"{directory.events}:{number}: is damaged: step {event.step} after step {before}")
             history.steps.append(event)
         elif isinstance(event, EpochDone):
             history.epochs.append(event)

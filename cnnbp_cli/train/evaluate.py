@@ -12,7 +12,7 @@ from cnnbp_cli.data.batches import make_batch
 from cnnbp_cli.data.normalization import Normalization
 from cnnbp_cli.data.split import Split
 from cnnbp_cli.memory import affordable, require_batch
-from cnnbp_cli.model import Model
+from cnnbp_cli.model import Model, quiet
 
 MOST_CLASSES = 1000
 """With more, nobody reads who is taken for whom, and the table outgrows everything else."""
@@ -67,6 +67,7 @@ class Evaluation:
         return asdict(self)
 
 
+@quiet
 def evaluate(
     model: Model,
     split: Split,

@@ -462,7 +462,7 @@ class Trainer:
             self.state = RunState(**checkpoint.progress)
             if self.directory.best.exists():
                 self.best_parameters = Checkpoint.read(self.directory.best).parameters
-        except (TypeError, ValueError) as error:
+        except (IndexError, TypeError, ValueError) as error:
             raise RunError(
                 f"{path}: does not fit the config ({error}); resume with the config it was made by"
             ) from None

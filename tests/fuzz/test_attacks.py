@@ -494,6 +494,18 @@ def test_a_csv_line_without_end(tmp_path):
     )
 
 
+def test_characters_that_crash_numpy(tmp_path):
+    """NumPy's reader of numbers looks up any character in a table of 256: a few of these ended the process."""
+    path = tmp_path / "set.csv"
+    for character in ("\U000af6ff", "\U0010ffff", "\uffff", "\u0663", "\xd9"):
+        path.write_text(f"1,0,0,0,0\n{character * 3},0,0,0,0\n", encoding="utf-8")
+        assert refusal(read_csv, path, (1, 2, 2), "data.path") == (
+            f"{path}: line 2, field 1: the label is {character * 3!r}, expected a whole number"
+        )
+    path.write_text("größe,p0,p1,p2,p3\n1,0,0,0,0\n", encoding="utf-8")
+    assert len(read_csv(path, (1, 2, 2), "data.path")) == 1
+
+
 def test_a_picture_of_absurd_size(tmp_path):
     pytest.importorskip("PIL")
     path = tmp_path / "a.png"
