@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint mutants proof clean
+.PHONY: demo test lint mutants proof fuzz clean
 
 demo: $(VENV)/installed
 	$(BIN)/cnnbp train configs/lenet5.yaml
@@ -19,6 +19,11 @@ proof: mutants
 	$(BIN)/python tests/proof networks
 	$(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python tests/proof torch
+
+# Hostile input at full length: every kind of file and option, a hundred thousand times.
+fuzz: $(VENV)/installed-test
+	$(BIN)/python -m pip install --quiet --editable '.[images]'
+	$(BIN)/python tests/fuzz
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .

@@ -117,8 +117,8 @@ class _Composer:
             line, column = len(before) - 1, len(before[-1])
             self._stop(f"unprintable character U+{ord(control[0]):04X}", Span(self._source, line, column, column + 1))
         if handle := _HANDLE.search(self._source.text):  # the parser compares each of them with all others
-            line = LINE_BREAK.split(self._source.text[: handle.start()])
-            self._stop("tag directives are not allowed", Span(self._source, len(line) - 1, 0, 4))
+            before = LINE_BREAK.split(self._source.text[: handle.start()])
+            self._stop("tag directives are not allowed", Span(self._source, len(before) - 1, 0, 4))
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         try:
             yield from yaml.parse(self._source.text[self._start :], Loader=loader)

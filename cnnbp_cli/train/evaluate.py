@@ -107,7 +107,7 @@ def evaluate(
         x, labels = make_batch(split, chosen, normalization, model.dtype)
         z = model.logits(x, ctx)
         called = predicted_classes(z)
-        right = np.count_nonzero(called == labels) if classifies else 0
+        right = int(np.count_nonzero(called == labels)) if classifies else 0
         total += float(loss.forward(z, model.targets_in(labels, x))[0]), loss.count(z), right
         if confusion is not None:
             np.add.at(confusion, (labels, called), 1)

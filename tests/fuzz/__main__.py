@@ -1,4 +1,4 @@
-"""Hostile input at full length: `python tests/fuzz`."""
+"""Hostile input at full length: `python tests/fuzz`, or with atheris `python tests/fuzz --atheris KIND [OPTIONS]`."""
 
 import os
 import sys
@@ -9,7 +9,14 @@ TESTS = Path(__file__).parents[1]
 sys.path[:1] = [str(TESTS), str(TESTS.parent)]
 os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:2])
 
-from fuzz.runner import main  # noqa: E402
-
 if __name__ == "__main__":
-    sys.exit(main())
+    if sys.argv[1:2] == ["--atheris"]:
+        import atheris
+
+        with atheris.instrument_imports(include=["cnnbp_cli"]):
+            from fuzz.runner import guided
+        guided(*sys.argv[2:])
+    else:
+        from fuzz.runner import main
+
+        sys.exit(main())

@@ -88,7 +88,8 @@ model:
   init: {type: normal, std: 0.1}
   head: softmax
   layers:
-    - {type: conv2d, name: conv1, filters: 4, kernel_size: [3, 3], stride: 1, padding: same, dilation: 1, groups: 1, bias: true, init: {type: constant, value: 0.1}}
+    - {type: conv2d, name: conv1, filters: 4, kernel_size: [3, 3], stride: 1, padding: same, dilation: 1, groups: 1,
+       bias: true, init: {type: constant, value: 0.1}}
     - {type: batch_norm, momentum: 0.9, epsilon: 1e-5, affine: true}
     - &act {type: leaky_relu, name: act, slope: 0.01}
     - {type: conv2d, name: skip, filters: 4, kernel_size: 1, inputs: [input]}

@@ -27,7 +27,7 @@ from cnnbp_cli.errors import UserError
 from cnnbp_cli.report.terminal import complaint
 
 SECONDS = 5  # of the processor, for one input
-STUCK = 600  # seconds after which a campaign that waits for something tells where, and ends
+STUCK = 3600  # seconds after which a campaign that waits for something tells where, and ends
 LINES = 61  # a config's twenty problems, three lines each, and their number
 COLUMNS = 1200
 
@@ -169,13 +169,27 @@ def run(kind: Kind, inputs: int, seed: int = 0, *, shrink: bool = True) -> Tally
         return feeder.tally
 
 
+def guided(name: str, *options: str) -> None:
+    """Let atheris look for inputs that reach new places, with libFuzzer's options, until it is stopped.
+
+    It makes the choices that Hypothesis makes otherwise.
+    """
+    import atheris
+
+    kind = next(kind for kind in kinds() if kind.name == name)
+    with tempfile.TemporaryDirectory(prefix="cnnbp-fuzz-") as folder:
+        feed = settings(deadline=None, database=None)(given(kind.inputs)(Feeder(kind, Path(folder)).feed))
+        atheris.Setup([sys.argv[0], *options], feed.hypothesis.fuzz_one_input)
+        atheris.Fuzz()
+
+
 def _run_by_name(name: str, inputs: int, seed: int) -> Tally:
     faulthandler.enable()
     kind = next(kind for kind in kinds() if kind.name == name)
     tally = Tally(name)
     try:
         while tally.inputs < inputs:  # Hypothesis ends early when it has seen all that it can make
-            faulthandler.dump_traceback_later(3600, exit=True)
+            faulthandler.dump_traceback_later(STUCK, exit=True)
             part = run(kind, inputs - tally.inputs, seed + tally.inputs)
             tally.accepted += part.accepted
             tally.refused += part.refused

@@ -422,7 +422,8 @@ def test_a_gzip_bomb(tmp_path):
         (tmp_path / f"{part}-images-idx3-ubyte.gz").write_bytes(images)
         (tmp_path / f"{part}-labels-idx1-ubyte").write_bytes(labels)
     assert refusal(read_folder, tmp_path, (1, 4, 6)) == (
-        f"{tmp_path}/train-images-idx3-ubyte.gz: goes on after the 288 bytes that its header declares; fetch the file again"
+        f"{tmp_path}/train-images-idx3-ubyte.gz: goes on after the 288 bytes that its header declares; "
+        "fetch the file again"
     )
 
 
@@ -473,7 +474,8 @@ def test_an_npy_with_an_absurd_shape(tmp_path, shape):
     message = refusal(read_pictures, path, (1, 4, 6))
     assert message in (
         f"{path}: is not a NumPy array; write it again with numpy.save",
-        f"{path}: declares the shape [{shape[0]}] of uint8, which is not what the file holds; write it again with numpy.save",
+        f"{path}: declares the shape [{shape[0]}] of uint8, which is not what the file holds; "
+        "write it again with numpy.save",
     )
 
 
@@ -641,3 +643,8 @@ def test_a_checkpoint_whose_config_is_another_network(bars_run, tmp_path):
     assert refusal(load, path) == (
         f"{path}: does not fit the model: parameter dense_1.weight: expected shape (50000000, 8), got (2, 8)"
     )
+
+
+def test_sizes_as_people_read_them():
+    sizes = {0: "0 bytes", 999: "999 bytes", 1 << 10: "1.0 KiB", 1536 << 20: "1.5 GiB", 1 << 62: "4,096.0 PiB"}
+    assert {size: memory.show_bytes(size) for size in sizes} == sizes
