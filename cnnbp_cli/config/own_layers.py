@@ -63,7 +63,7 @@ def load_layers(path: str | Path) -> list[type[Operation]]:
         if known.__module__ == name:
             del LAYERS[word]
     before = set(LAYERS)
-    if path.exists() and not path.is_file():  # a pipe or a device may never end
+    if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe or a device may never end
         raise OwnLayerError(f"{path}: not a regular file; expected a Python file")
     try:
         code = compile(path.read_bytes(), str(path), "exec")

@@ -15,8 +15,9 @@ from cnnbp_cli.data.npz import read_array, read_arrays
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 """Pillow's names for what so many channels mean."""
 
-FORMATS = ("PNG", "JPEG", "GIF", "BMP", "PPM", "TIFF", "WEBP")
-"""What is read. Pillow knows more, among them one that it hands to another program."""
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "PPM", "WEBP")
+"""What is read. Pillow knows more, among them one that it hands to another program, and TIFF, whose library writes
+its complaints past everything to standard error."""
 
 
 def read_pictures(path: Path, input_shape: Shape, *, invert: bool = False) -> tuple[Array, list[str]]:
@@ -58,6 +59,8 @@ def read_pictures(path: Path, input_shape: Shape, *, invert: bool = False) -> tu
         fitting = _as_images(name, array, input_shape)
         images.append(255 - fitting if invert and fitting.dtype == np.uint8 else fitting)
         names += [name] if len(fitting) == 1 else [f"{name}[{k}]" for k in range(len(fitting))]
+    if not images:
+        raise DataError(f"{path}: holds no arrays; write it again with numpy.savez")
     return np.concatenate(images), names
 
 

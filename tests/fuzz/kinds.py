@@ -507,7 +507,7 @@ def pictures() -> list[bytes]:
             "GIF": ("L", "P"),
             "BMP": ("1", "L", "RGB"),
         },
-        **{"PPM": ("1", "L", "RGB"), "TIFF": ("1", "L", "RGB", "F"), "WEBP": ("RGB", "RGBA")},
+        **{"PPM": ("1", "L", "RGB"), "WEBP": ("RGB", "RGBA")},
     }.items():
         for mode in modes:
             file = io.BytesIO()

@@ -488,6 +488,58 @@ def test_names_in_archives_lead_nowhere(tmp_path):
     assert os.listdir(tmp_path) == ["x.npz"]
 
 
+def test_an_archive_of_nothing(tmp_path):
+    path = npz(tmp_path / "x.npz")
+    assert refusal(read_pictures, path, (1, 4, 6)) == f"{path}: holds no arrays; write it again with numpy.savez"
+
+
+def test_a_checkpoint_with_infinite_weights(bars_run, tmp_path):
+    from cnnbp_cli.train.checkpoint import Checkpoint
+
+    found = Checkpoint.read(next((bars_run / "checkpoints").glob("*.npz")))
+    weights = found.parameters | {"edges.bias": np.full(2, 1e308)}  # of which float32 makes infinity
+    path = tmp_path / "a.npz"
+    Checkpoint(found.config, found.progress, found.normalization, weights, {}).save(path)
+    assert refusal(load, path) == (
+        f"{path}: parameter edges.bias has values that are not finite; use an earlier checkpoint"
+    )
+
+
+def damaged(run, folder, old, new):
+    """Copy a run, but for one text in its events."""
+    copy = folder / "damaged"
+    copy.mkdir()
+    (copy / "config.yaml").write_bytes((run / "config.yaml").read_bytes())
+    events = (run / "events.jsonl").read_text("utf-8")
+    assert old in events
+    (copy / "events.jsonl").write_text(events.replace(old, new, 1), encoding="utf-8")
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            '"event": "step", "step": 2,',
+            '"event": "step", "step": 1,',
+            "/events.jsonl:5: is damaged: step 1 after step 1",
+        ),
+        (
+            '"event": "step", "step": 1,',
+            '"event": "step", "step": 1' + "0" * 30 + ",",
+            "/events.jsonl:3: is not an event of a run",
+        ),
+        ('"event": "watched", "step": 2, "layers": {"edges"', '"event": "watched", "step": 2, "layers": {"hedges"', ""),
+        ("{", "[" * 100_000 + "{", "/events.jsonl:1: is not an event of a run"),
+    ],
+)
+def test_events_that_only_look_right(cnnbp: Command, bars_run, tmp_path, old, new, message):
+    run = damaged(bars_run, tmp_path, old, new)
+    message = message or ": the events are damaged: step 2 has other layers than the steps before"
+    done = cnnbp("gradnorms", run)
+    assert (done.code, done.stderr) == (2, f"error: {run}{message}\n")
+
+
 def test_a_csv_line_without_end(tmp_path):
     path = tmp_path / "set.csv"
     path.write_bytes(b"1," * 5_000_000)
