@@ -106,11 +106,12 @@ def evaluate(
         chosen = slice(start, min(start + batch_size, last))
         x, labels = make_batch(split, chosen, normalization, model.dtype)
         z = model.logits(x, ctx)
-        called = predicted_classes(z)
-        right = int(np.count_nonzero(called == labels)) if classifies else 0
-        total += float(loss.forward(z, model.targets_in(labels, x))[0]), loss.count(z), right
-        if confusion is not None:
-            np.add.at(confusion, (labels, called), 1)
+        total[:2] += float(loss.forward(z, model.targets_in(labels, x))[0]), loss.count(z)
+        if classifies:
+            called = predicted_classes(z)
+            total[2] += np.count_nonzero(called == labels)
+            if confusion is not None:
+                np.add.at(confusion, (labels, called), 1)
     total = workers.all_reduce(total)
     mean_loss = float(total[0] / total[1])
     accuracy = _ratio(int(total[2]), len(split)) if classifies else None
