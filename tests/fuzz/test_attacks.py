@@ -277,6 +277,27 @@ def many_layers(count, line):
     return f"data: mnist-subset\nmodel:\n  input: [1, 28, 28]\n  layers:\n{layers}"
 
 
+def test_an_alias_bomb():
+    bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
+    bomb += "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 30))
+    assert refusal(parse_config, bomb).splitlines()[0] == "<text>:5:45: more than 100,000 values"
+
+
+@pytest.mark.parametrize("opening", ["[", "{a: ", "- ", "? "])
+def test_deep_nesting(opening):
+    told = refusal(parse_config, opening * 500)
+    assert "nested more than 40 deep" in told or "expected a word as the key" in told
+
+
+def test_a_tag_of_python():
+    told = refusal(parse_config, BARS.replace("name: bars", "name: !!python/object/apply:os.system ['touch ran']"))
+    assert told == (
+        "<text>:1:7: tags such as !!python/object/apply:os.system are not allowed\n"
+        "  1 | name: !!python/object/apply:os.system ['touch ran']\n"
+        "    |       ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^"
+    )
+
+
 def test_layers_that_read_each_other_backwards():
     count = 15_000
     text = many_layers(
