@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint mutants proof faults crash clean
+.PHONY: demo test lint mutants proof faults crash fuzz clean
 
 demo: $(VENV)/installed
 	$(BIN)/cnnbp train configs/lenet5.yaml
@@ -27,6 +27,11 @@ faults: $(VENV)/installed-test
 # Real runs, killed 200 times in all, a part of them in the middle of a checkpoint.
 crash: $(VENV)/installed-test
 	CRASH_KILLS=100 $(BIN)/python -m pytest tests/parallel/test_kills.py
+
+# Hostile input at full length: every kind of file and option, a hundred thousand times.
+fuzz: $(VENV)/installed-test
+	$(BIN)/python -m pip install --quiet --editable '.[images]'
+	$(BIN)/python tests/fuzz
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .

@@ -13,6 +13,7 @@ from cnnbp_cli.core.graph import Graph, Node, NodeShapeError
 from cnnbp_cli.core.losses import make_loss
 from cnnbp_cli.core.types import Shape, show_shape
 from cnnbp_cli.errors import UserError
+from cnnbp_cli.memory import require_parameters
 from cnnbp_cli.model import Model
 
 TRACE = 8  # shapes shown before the layer that fails
@@ -69,13 +70,14 @@ def build(config: Config) -> Model:
     Raises
     ------
     ConfigError
-        When the shapes do not fit.
+        When the shapes do not fit, or the parameters would not fit into any memory of this machine.
     UserError
-        When the parameters do not fit into memory.
+        When they do not fit into what is left of it.
     """
     graph = build_graph(config)
     loss = make_loss(config.model.head, config.train.loss, config.train.label_smoothing)
     dtype = np.dtype(config.dtype)
+    require_parameters(config, graph, dtype.itemsize)
     try:
         params = graph.init_params(config.seed, dtype)
         return Model(config, graph, loss, params, dtype, target(config, graph.shapes[graph.output]))

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from cnnbp_cli.build import build
+import numpy as np
+
+from cnnbp_cli.build import build, build_graph
 from cnnbp_cli.config.load import load_config, parse_config
 from cnnbp_cli.config.schema import Config
 from cnnbp_cli.data.dataset import Dataset, load_dataset
@@ -44,14 +46,34 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Model:
 def load_checkpoint(path: Path, overrides: Sequence[str] = ()) -> Model:
     """Return the model of a checkpoint, with its parameters and its normalisation."""
     checkpoint = Checkpoint.read(path)
-    model = build(parse_config(checkpoint.config, overrides, label=str(path)))
+    config = parse_config(checkpoint.config, overrides, label=str(path))
+    _require_shapes(path, config, checkpoint)
+    model = build(config)
     try:
-        values = {name: value.astype(model.dtype) for name, value in checkpoint.parameters.items()}
+        with np.errstate(over="ignore"):
+            values = {name: value.astype(model.dtype) for name, value in checkpoint.parameters.items()}
+        if bad := next((name for name, value in values.items() if not np.isfinite(value).all()), None):
+            raise CheckpointError(f"{path}: parameter {bad} has values that are not finite; use an earlier checkpoint")
         model.set_parameters(values, complete=True)
     except ValueError as error:
         raise CheckpointError(f"{path}: does not fit the model: {error}") from None
     model.normalization = Normalization.from_dict(checkpoint.normalization)
     return model
+
+
+def _require_shapes(path: Path, config: Config, checkpoint: Checkpoint) -> None:
+    """Complain about a network that the file's arrays do not make, before one of its size is built."""
+    graph = build_graph(config)
+    for node, layer in graph.layers():
+        for key, shape in layer.param_shapes(graph.in_shape(node)).items():
+            name = f"{node.name}.{key}"
+            found = checkpoint.parameters.get(name)
+            if found is None:
+                raise CheckpointError(f"{path}: does not fit the model: parameter {name} is missing")
+            if found.shape != shape:
+                raise CheckpointError(
+                    f"{path}: does not fit the model: parameter {name}: expected shape {shape}, got {found.shape}"
+                )
 
 
 def load_data(source: Model | Config | str | Path) -> Dataset:

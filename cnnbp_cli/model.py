@@ -16,6 +16,10 @@ from cnnbp_cli.core.parameters import Layout
 from cnnbp_cli.core.types import Array, Context, Loss, Params, Shape, show_shape
 from cnnbp_cli.data.normalization import Normalization
 from cnnbp_cli.errors import UserError
+from cnnbp_cli.memory import affordable, require_batch
+
+quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+"""What becomes infinite or NaN shows in the result; NumPy's warnings would only come before it."""
 
 CHUNK = 256  # images per forward pass in prediction
 
@@ -215,26 +219,33 @@ class Model:
             raise ModelInputError("expected one image or more, got none")
         return x, self.targets_in(labels, x)
 
+    @quiet
     def predict(self, images: Array) -> Array:
         """Return the head's outputs (N, classes), in evaluation mode; (N, c, h, w) when they are images."""
-        x = self.images_in(images)
-        chunks = [self.loss_function.predict(self.logits(x[..., k : k + CHUNK])) for k in range(0, x.shape[-1], CHUNK)]
+        x, size = self.images_in(images), self._chunk()
+        chunks = [self.loss_function.predict(self.logits(x[..., k : k + size])) for k in range(0, x.shape[-1], size)]
         if not chunks:
             return np.empty((0, *self.output_shape), self.dtype)
         return np.moveaxis(np.concatenate(chunks, -1), -1, 0)
+
+    def _chunk(self) -> int:
+        size = affordable(self.graph, CHUNK, self.dtype.itemsize)
+        require_batch(self.config, self.graph, size, self.dtype.itemsize, "make the layer smaller", keep=False)
+        return size
 
     def logits(self, x: Array, ctx: Context | None = None) -> Array:
         """Return the last layer's output for an input (c, h, w, n), in evaluation mode."""
         return self.graph.apply(self.params, x, ctx or Context())
 
+    @quiet
     def loss(self, images: Array, labels: Array | None = None) -> float:
         """Return the mean loss over the images, in evaluation mode."""
         x = self.images_in(images)
         target = self.targets_in(labels, x)
-        total = count = 0.0
-        for k in range(0, x.shape[-1], CHUNK):
-            z = self.logits(x[..., k : k + CHUNK])
-            total += float(self.loss_function.forward(z, target[..., k : k + CHUNK])[0])
+        total, count, size = 0.0, 0.0, self._chunk()
+        for k in range(0, x.shape[-1], size):
+            z = self.logits(x[..., k : k + size])
+            total += float(self.loss_function.forward(z, target[..., k : k + size])[0])
             count += self.loss_function.count(z)
         return total / count if count else float("nan")
 

@@ -15,6 +15,10 @@ from cnnbp_cli.errors import UserError
 WIDTH = 96  # columns of an offending line that are shown
 MOST_OPTIONS = 40  # words that are listed where none is close to the unknown one
 SHOWN = 20  # problems that are rendered; a file with more is of another kind altogether
+MOST_PROBLEMS = 200  # that are looked for; finding what was meant takes its time
+LONGEST = 1000  # characters of a message: what it quotes may be of any length
+
+LONGEST_WORD, MOST_WORDS = 40, 500  # beyond, nobody means a word, and the search takes long
 
 LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 """Where the YAML parser counts a new line."""
@@ -97,9 +101,9 @@ class Problem:
     def __str__(self) -> str:
         if self.span is None:
             place = dotted(self.path)
-            return f"{place}: {self.message}" if place else self.message
+            return _clip(f"{place}: {self.message}" if place else self.message, LONGEST)
         source, line = self.span.source, self.span.line
-        message = f"{self.label}: {self.message}" if self.label else self.message
+        message = _clip(f"{self.label}: {self.message}" if self.label else self.message, LONGEST)
         one_line_override = source.order > 0 and not source.line(1)
         place = f"{self.column}" if one_line_override else f"{self.line}:{self.column}"
         shown, column, end = _window(source.line(line), self.span.column, self.span.end)
@@ -131,7 +135,8 @@ class ConfigError(UserError):
         count = len(self.problems)
         texts = [str(problem) for problem in self.problems[:SHOWN]]
         if count > SHOWN:
-            texts.append(f"{count} problems, the first {SHOWN} shown")
+            more = "more than " if count > MOST_PROBLEMS else ""
+            texts.append(f"{more}{min(count, MOST_PROBLEMS)} problems, the first {SHOWN} shown")
         elif count > 1:
             texts.append(f"{count} problems")
         return "\n".join(texts)
@@ -157,9 +162,9 @@ def _window(line: str, column: int, end: int) -> tuple[str, int, int]:
     return shown, column - start, min(end - start, WIDTH)
 
 
-def _clip(label: str) -> str:
-    label = "".join(c if c.isprintable() else " " for c in label)
-    return label if len(label) <= WIDTH else label[: WIDTH - 1] + "…"
+def _clip(text: str, width: int = WIDTH) -> str:
+    text = "".join(c if c.isprintable() else " " for c in text[: width + 1])
+    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def dotted(path: KeyPath) -> str:
@@ -171,6 +176,9 @@ def dotted(path: KeyPath) -> str:
 def closest(word: str, options: Sequence[str]) -> str | None:
     """Return the option that was probably meant, if one is close."""
     from difflib import get_close_matches  # only a config with faults needs it
+
+    if len(word) > LONGEST_WORD or len(options) > MOST_WORDS:
+        return None
 
     close = get_close_matches(word, options, n=1) or get_close_matches(word.lower(), options, n=1)
     return close[0] if close else None

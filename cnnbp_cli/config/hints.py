@@ -17,6 +17,9 @@ from cnnbp_cli.config.errors import closest
 from cnnbp_cli.config.nodes import Items, Node, Scalar, Table, show
 
 NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
+LARGEST = (1 << 63) - 1
+"""The largest integer, either way: NumPy, JSON and other programs go no further."""
+
 PLURALS = {int: "integers", float: "numbers", bool: "true or false values", str: "names"}
 
 Complain = Callable[[Node, str, tuple[int, ...]], None]
@@ -73,6 +76,8 @@ def check(hint: Any, node: Node, complain: Complain, at: tuple[int, ...] = ()) -
     if not all(_known(option) for option in options):
         return _check_other(hint, node, complain, at)
     close = _meant(options, node)
+    if isinstance(node, Scalar) and type(node.value) is int and abs(node.value) > LARGEST:
+        close = ", which is beyond 64 bits"
     complain(node, f"expected {describe(hint)}, got {show(node)}{close}", at)
     return FAILED
 
@@ -98,7 +103,9 @@ def describe(hint: Any) -> str:
 
 def _fits(option: Any, value: object) -> bool:
     if option is float:
-        return math.isfinite(value) if type(value) is float else type(value) is int and abs(value) < 1e300
+        return math.isfinite(value) if type(value) is float else _fits(int, value)
+    if option is int:
+        return type(value) is int and abs(value) <= LARGEST
     if get_origin(option) is Literal:
         return any(type(value) is type(word) and value == word for word in get_args(option))
     return type(value) is option

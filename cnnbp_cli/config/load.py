@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from cnnbp_cli.config.errors import ConfigError, KeyPath, Problem, Source, Span, closest, suggestion
+from cnnbp_cli.config.errors import (
+    MOST_PROBLEMS,
+    SHOWN,
+    ConfigError,
+    KeyPath,
+    Problem,
+    Source,
+    Span,
+    closest,
+    suggestion,
+)
 from cnnbp_cli.config.hints import FAILED, check, discriminator, hints_of, members
 from cnnbp_cli.config.nodes import Broken, Entry, Items, Node, Scalar, Table, compose, from_python, show
 from cnnbp_cli.config.overrides import apply_overrides
@@ -84,6 +96,10 @@ def config_from_dict(mapping: Mapping[str, Any], name: str = "config") -> Config
 
 def _read(path: Path) -> bytes:
     try:
+        mode = path.stat().st_mode
+        # A pipe with a name waits for somebody to write; one that is open already, as from <(…), does not.
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or (stat.S_ISFIFO(mode) and path.parts[1:3] == ("dev", "fd"))):
+            raise ConfigError([Problem(f"{path}: not a regular file, expected a YAML file; - is standard input")])
         with path.open("rb") as file:
             return file.read(LARGEST + 1)
     except FileNotFoundError:
@@ -176,7 +192,7 @@ class _Reader:
     def _without_kind(self, node: Table, key: str, kinds: Mapping[str, type], path: KeyPath) -> None:
         for other, entry in node.entries.items():
             if closest(other, [key]):
-                self._problems.append(Problem(f"unknown key '{other}', did you mean '{key}'?", path, entry.key))
+                self._add(Problem(f"unknown key '{other}', did you mean '{key}'?", path, entry.key))
                 return
         choice = f", expected one of: {', '.join(kinds)}" if len(kinds) <= 12 else ""
         self._complain(path, f"missing key '{key}'{choice}", whole=False)
@@ -220,7 +236,7 @@ class _Reader:
             if key not in keys:
                 of = f" of {title}" if title else ""
                 message = f"unknown key '{key}'{of}{suggestion(key, keys)}"
-                self._problems.append(Problem(message, path, entry.key or entry.node.span))
+                self._add(Problem(message, path, entry.key or entry.node.span))
 
     def _path(self, node: Node, path: KeyPath) -> Any:
         if not isinstance(node, Scalar) or not isinstance(node.value, str) or not node.value or "\0" in node.value:
@@ -236,7 +252,7 @@ class _Reader:
         names = layer_names(node.items)
         layers = [self._layer(item, (*path, i)) for i, item in enumerate(node.items)]
         wires = [self._wire(item, names[i], layers[i], (*path, i)) for i, item in enumerate(node.items)]
-        for index, inner, message in wiring_problems(wires):
+        for index, inner, message in islice(wiring_problems(wires), SHOWN):
             self._complain((*path, index, *inner), message)
         if any(layer is FAILED for layer in layers) or any(wire is None for wire in wires):
             return FAILED
@@ -273,13 +289,18 @@ class _Reader:
     def _complain(self, path: KeyPath, message: str, *, whole: bool = True) -> None:
         """Add a problem with the value at `path`, or with its key when it is not `whole`."""
         span = self._positions.span(path if whole else (*path, ""))
-        self._problems.append(Problem(message, path, span))
+        self._add(Problem(message, path, span))
 
     def _about(self, path: KeyPath, message: str, node: Node | None = None) -> None:
         """Add a problem whose message does not name the key that it is about."""
         span = node.span if node else self._positions.span(path)
         if not isinstance(node, Broken):
-            self._problems.append(Problem(message, path, span, label=_label(path)))
+            self._add(Problem(message, path, span, label=_label(path)))
+
+    def _add(self, problem: Problem) -> None:
+        self._problems.append(problem)
+        if len(self._problems) > MOST_PROBLEMS:
+            raise ConfigError(self._problems)
 
 
 def _label(path: KeyPath) -> str:

@@ -75,6 +75,7 @@ _WORDS: dict[str, Plain] = {
 }
 _INTEGER = re.compile(r"[-+]?[0-9]{1,1000}|0o[0-7]{1,1000}|0x[0-9a-fA-F]{1,1000}", re.ASCII)
 _NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", re.ASCII)
+_HANDLE = re.compile("^%TAG", re.MULTILINE)
 _CONTROL = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -115,6 +116,9 @@ class _Composer:
             before = LINE_BREAK.split(self._source.text[: control.start()])
             line, column = len(before) - 1, len(before[-1])
             self._stop(f"unprintable character U+{ord(control[0]):04X}", Span(self._source, line, column, column + 1))
+        if handle := _HANDLE.search(self._source.text):  # the parser compares each of them with all others
+            before = LINE_BREAK.split(self._source.text[: handle.start()])
+            self._stop("tag directives are not allowed", Span(self._source, len(before) - 1, 0, 4))
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         try:
             yield from yaml.parse(self._source.text[self._start :], Loader=loader)

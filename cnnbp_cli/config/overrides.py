@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn, cast
 
 from cnnbp_cli.config.errors import ConfigError, KeyPath, Problem, Source, Span, dotted, suggestion
-from cnnbp_cli.config.nodes import Broken, Entry, Items, Node, Scalar, Table, compose, show
+from cnnbp_cli.config.nodes import DEEPEST, Broken, Entry, Items, Node, Scalar, Table, compose, show
 from cnnbp_cli.config.wiring import layer_names
 
 _BARE_WORDS = ("init", "optimizer", "schedule", "then")
@@ -66,6 +66,8 @@ class _Edit:
         for part in key.split("."):
             steps.append((part, Span(self._source, 0, column, column + max(len(part), 1))))
             column += len(part) + 1
+        if len(steps) > DEEPEST:
+            self._stop(f"nested more than {DEEPEST} deep", steps[DEEPEST][1])
         for part, span in steps:
             if not part or part != part.strip():
                 self._stop(f"expected a key, got {part!r}", span)

@@ -7,6 +7,7 @@ wrong shape, a complex number that lost its imaginary part become one message wi
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -57,11 +58,13 @@ def load_layers(path: str | Path) -> list[type[Operation]]:
         When the file cannot be read or run, or registers no layer. The message has the file and the line.
     """
     path = Path(path)
-    name = str(path.resolve()).replace(".", "_")  # no other module's, and without what pickle takes for packages
+    name = os.path.realpath(path).replace(".", "_")  # no other module's, and without what pickle takes for packages
     for word, known in list(LAYERS.items()):
         if known.__module__ == name:
             del LAYERS[word]
     before = set(LAYERS)
+    if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe or a device may never end
+        raise OwnLayerError(f"{path}: not a regular file; expected a Python file")
     try:
         code = compile(path.read_bytes(), str(path), "exec")
     except OSError as error:

@@ -30,6 +30,9 @@ LOSSES: dict[Head, tuple[LossName, ...]] = {
 }
 """The losses that a head allows; the first is its default."""
 
+MOST_WORKERS = 1024
+"""Processes that a config may ask for."""
+
 DERIVED: Any = None
 """The default of a field that follows other fields; no finished declaration holds it."""
 
@@ -253,7 +256,12 @@ class TrainConfig:
             within(self, 0, 1, "label_smoothing", open_high=True),
             at_least(self, 1, "epochs", "max_steps", "batch_size", "workers", "checkpoint_every", "keep_checkpoints"),
             within(self, 0, float("inf"), "clip_norm", open_low=True),
+            self._too_many_workers(),
         )
+
+    def _too_many_workers(self) -> BadFields:
+        if self.workers != "auto" and self.workers > MOST_WORKERS:
+            yield "workers", f"expected {MOST_WORKERS} processes or fewer, got {self.workers}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,9 @@ overrides address layers by name while the config is still text.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import dropwhile
 
 from cnnbp_cli.config.errors import suggestion
 from cnnbp_cli.config.nodes import Node, Scalar, Table
@@ -59,7 +60,7 @@ def default_inputs(names: Sequence[str], index: int) -> tuple[str, ...]:
 
 def wiring_problems(wires: Sequence[Wire | None]) -> Iterator[tuple[int, tuple[str | int, ...], str]]:
     """Yield (layer's index, path within the layer, message) for every fault; None is a layer not understood."""
-    names = [wire.name for wire in wires if wire]
+    names = dict.fromkeys(wire.name for wire in wires if wire)
     first: dict[str, int] = {}
     for index, wire in enumerate(wires):
         if wire is None:
@@ -73,7 +74,7 @@ def wiring_problems(wires: Sequence[Wire | None]) -> Iterator[tuple[int, tuple[s
         yield first[cycle[0]], ("inputs",), f"the inputs form a cycle: {around}"
 
 
-def _bad_inputs(wire: Wire, names: Sequence[str]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+def _bad_inputs(wire: Wire, names: Collection[str]) -> Iterator[tuple[tuple[str | int, ...], str]]:
     count = 1 if wire.inputs is None else len(wire.inputs)
     if wire.merges and count < 2:
         yield ("inputs",), f"{wire.kind} takes two inputs or more, got {_counted(wire)}"
@@ -90,29 +91,30 @@ def _counted(wire: Wire) -> str:
 
 def _cycles(wires: Sequence[Wire | None]) -> Iterator[list[str]]:
     """Yield the names around each cycle, beginning with the first in file order; none shares a layer with another."""
-    order = [wire.name for wire in wires if wire]
+    order: dict[str, int] = {}
     inputs: dict[str, tuple[str, ...]] = {}
     before = IMAGE
-    for wire in wires:
+    for index, wire in enumerate(wires):
         if wire:
+            order.setdefault(wire.name, index)
             inputs.setdefault(wire.name, (before,) if wire.inputs is None else wire.inputs)
             before = wire.name
     done: set[str] = {IMAGE}
     for start in order:
-        trail: list[str] = []
+        trail: dict[str, None] = {}
         rests = [iter([start])]
         while rests:  # a depth-first walk towards the image, without recursion: models may be long
             name = next((n for n in rests[-1] if n in inputs and n not in done), None)
             if name is None:
                 rests.pop()
                 if trail:
-                    done.add(trail.pop())
+                    done.add(trail.popitem()[0])
             elif name in trail:
-                cycle = trail[trail.index(name) :]
-                first = min(range(len(cycle)), key=lambda i: order.index(cycle[i]))
+                cycle = [*dropwhile(name.__ne__, trail)]
+                first = min(range(len(cycle)), key=lambda i: order[cycle[i]])
                 yield cycle[first:] + cycle[:first]
                 done.update(trail)
                 break
             else:
-                trail.append(name)
+                trail[name] = None
                 rests.append(iter(inputs[name]))

@@ -98,7 +98,7 @@ class Normal:
         require(at_least(self, 0, "std"))
 
     def __call__(self, rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> Array:
-        return rng.normal(0.0, self.std, shape)
+        return rng.normal(0.0, abs(self.std), shape)
 
 
 @dataclass(frozen=True, slots=True)

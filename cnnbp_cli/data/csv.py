@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from math import prod
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
@@ -39,11 +40,13 @@ def read_csv(path: Path, input_shape: Shape, key: str) -> Split:
     row = np.dtype([("label", np.int64), ("pixels", np.uint8, (pixels,))])
     try:
         with path.open(encoding="utf-8-sig") as file:
-            header = _header_lines(file)
+            header, ascii_only = _header_lines(_checked_lines(path, file, pixels))
             if header is None:
                 raise DataError(f"{path}: has no samples; expected lines of a label and {pixels:,} pixels")
             file.seek(0)
             try:
+                if not ascii_only:  # NumPy looks characters up in a table of 256, whatever they are
+                    raise ValueError
                 rows = np.loadtxt(file, row, delimiter=",", comments=None, skiprows=header, ndmin=1)
                 faulty = bool((rows["label"] < 0).any())
             except ValueError as error:
@@ -60,16 +63,29 @@ def read_csv(path: Path, input_shape: Shape, key: str) -> Split:
     return Split(np.ascontiguousarray(rows["pixels"]).reshape(-1, *input_shape), rows["label"].copy())
 
 
-def _header_lines(lines: Iterable[str]) -> int | None:
-    """Return how many lines come before the first sample, or None when there is no sample."""
-    header_seen = False
+def _header_lines(lines: Iterable[str]) -> tuple[int | None, bool]:
+    """Return how many lines come before the first sample, None when there is none, and whether the rest is ASCII."""
+    header_seen, first, ascii_only = False, None, True
     for number, line in enumerate(lines):
-        if line == "\n":
-            continue
-        if header_seen or _WHOLE_NUMBER.fullmatch(line.split(",", 1)[0]):
-            return number
-        header_seen = True
-    return None
+        if first is None and line != "\n":
+            if header_seen or _WHOLE_NUMBER.fullmatch(line.split(",", 1)[0]):
+                first = number
+            header_seen = True
+        ascii_only &= first is None or line.isascii()
+    return first, ascii_only
+
+
+def _checked_lines(path: Path, file: TextIO, pixels: int) -> Iterator[str]:
+    """Yield the lines, none of which may be much longer than its numbers: it would be read as a whole."""
+    longest = max(1 << 20, 64 * (pixels + 1))
+    number = 0
+    while line := file.readline(longest + 1):
+        number += 1
+        if len(line) > longest:
+            raise DataError(
+                f"{path}: line {number} has more than {longest:,} characters, expected a label and {pixels:,} pixels"
+            )
+        yield line
 
 
 def _first_fault(lines: Iterable[str], header: int, input_shape: Shape) -> str:

@@ -104,7 +104,7 @@ class Normalization:
                 tuple(float(value) for value in values["mean"]),
                 tuple(float(value) for value in values["std"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError("normalization: expected kind, mean and std, the last two as lists of numbers") from error
 
 

@@ -8,6 +8,7 @@ NumPy Enhancement Proposal 1, "A Simple File Format for NumPy Arrays".
 from __future__ import annotations
 
 import struct
+import warnings
 import zipfile
 import zlib
 from io import BytesIO
@@ -82,18 +83,22 @@ def _read_sets(path: Path, archive: zipfile.ZipFile) -> dict[str, Array]:
 
 
 def read_arrays(path: Path) -> dict[str, Array]:
-    """Read every array of an archive, by name.
+    """Read every array of an archive, by name; together they may not be larger than one may be.
 
     Raises
     ------
     DataError
         When the file is missing, damaged or holds anything but arrays of numbers.
     """
-    if not path.is_file():
+    if not path.exists():
         raise DataError(f"{path}: there is no such file")
+    size = require_file(path, "the argument")
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist()]
+            declared = sum(member.file_size for member in archive.infolist())
+            if declared > min(LARGEST, size * DEFLATE_LIMIT):  # many members may share what is compressed once
+                raise DataError(f"{path}: declares {declared:,} bytes, more than a file of its size can hold")
             return {name: _read_member(archive, f"{path}: {name}", f"{name}.npy") for name in names}
     except OSError as error:
         raise unreadable(path, error) from None
@@ -101,12 +106,43 @@ def read_arrays(path: Path) -> dict[str, Array]:
         raise DataError(f"{path}: is not an npz archive, or a damaged one") from None
 
 
+def read_array(path: Path) -> Array:
+    """Read a ``.npy`` file.
+
+    Raises
+    ------
+    DataError
+        When the file is missing or damaged, or holds anything but numbers.
+    """
+    size = require_file(path, "the argument")
+    try:
+        with path.open("rb") as file:
+            head = BytesIO(file.read(HEADER_LIMIT + 12))
+            _check_header(str(path), head, size, "save")
+            file.seek(0)
+            return np.lib.format.read_array(file, allow_pickle=False)
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
 def _read_member(archive: zipfile.ZipFile, where: str, name: str) -> Array:
     """Read one array after its header, the archive's directory and the compressed size agree."""
     info = archive.getinfo(name)
+    # Other methods inflate by any factor, and Python's decompressors do it in one go.
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise DataError(f"{where}: is compressed in a way that NumPy does not use; write it again with numpy.savez")
     with archive.open(info) as file:
         head = BytesIO(file.read(HEADER_LIMIT + 12))
-    shape, dtype = _read_header(where, head)
+    if info.file_size > min(LARGEST, info.compress_size * DEFLATE_LIMIT):
+        raise DataError(f"{where}: declares {info.file_size:,} bytes, more than a file of its size can hold")
+    _check_header(where, head, info.file_size, "savez")
+    with archive.open(info) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _check_header(where: str, head: BytesIO, size: int, writer: str) -> None:
+    """Complain unless an array of numbers with this header takes exactly `size` bytes."""
+    shape, dtype = _read_header(where, head, writer)
     if dtype.hasobject:
         raise DataError(f"{where}: holds Python objects, which are never loaded; store numbers")
     if dtype.kind not in "buif":
@@ -114,24 +150,24 @@ def _read_member(archive: zipfile.ZipFile, where: str, name: str) -> Array:
     declared = prod(shape) * dtype.itemsize
     if 0 in shape:
         raise DataError(f"{where}: is empty (shape {show_list(shape)}); store at least one sample")
-    if head.tell() + declared != info.file_size or declared > min(LARGEST, info.compress_size * DEFLATE_LIMIT):
+    if head.tell() + declared != size:
         raise DataError(
-            f"{where}: declares the shape {show_list(shape)} of {dtype}, which is not what the file holds; "
-            "write it again with numpy.savez"
+            f"{where}: declares the shape {show_list(shape)[:200]} of {dtype}, which is not what the file holds; "
+            f"write it again with numpy.{writer}"
         )
-    with archive.open(info) as file:
-        return np.lib.format.read_array(file, allow_pickle=False)
 
 
-def _read_header(where: str, head: BytesIO) -> tuple[Shape, np.dtype[Any]]:
+def _read_header(where: str, head: BytesIO, writer: str) -> tuple[Shape, np.dtype[Any]]:
     try:
         version = np.lib.format.read_magic(head)
         read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-        shape, _, dtype = read(head)
-        if min(shape, default=0) < 0:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # what Python 2 wrote, or what never was Python
+            shape, _, dtype = read(head)
+        if min(shape, default=0) < 0 or max(shape, default=0) > LARGEST:
             raise ValueError
-    except (*_HEADER_DAMAGE, KeyError):
-        raise DataError(f"{where}: is not a NumPy array; write it again with numpy.savez") from None
+    except (*_HEADER_DAMAGE, KeyError, Warning):
+        raise DataError(f"{where}: is not a NumPy array; write it again with numpy.{writer}") from None
     return shape, dtype
 
 

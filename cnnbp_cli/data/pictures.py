@@ -9,11 +9,15 @@ from typing import Any
 import numpy as np
 
 from cnnbp_cli.core.types import Array, Shape
-from cnnbp_cli.data.errors import DataError, require_file, show_list, unreadable
-from cnnbp_cli.data.npz import read_arrays
+from cnnbp_cli.data.errors import DataError, require_file, show_list
+from cnnbp_cli.data.npz import read_array, read_arrays
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 """Pillow's names for what so many channels mean."""
+
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "PPM", "WEBP")
+"""What is read. Pillow knows more, among them one that it hands to another program, and TIFF, whose library writes
+its complaints past everything to standard error."""
 
 
 def read_pictures(path: Path, input_shape: Shape, *, invert: bool = False) -> tuple[Array, list[str]]:
@@ -46,7 +50,7 @@ def read_pictures(path: Path, input_shape: Shape, *, invert: bool = False) -> tu
     if path.suffix == ".npz":
         arrays = {f"{path}:{name}": array for name, array in read_arrays(path).items()}
     elif path.suffix == ".npy":
-        arrays = {str(path): _read_array(path)}
+        arrays = {str(path): read_array(path)}
     else:
         arrays = {str(path): _read_picture(path, input_shape)}
     images: list[Array] = []
@@ -55,6 +59,8 @@ def read_pictures(path: Path, input_shape: Shape, *, invert: bool = False) -> tu
         fitting = _as_images(name, array, input_shape)
         images.append(255 - fitting if invert and fitting.dtype == np.uint8 else fitting)
         names += [name] if len(fitting) == 1 else [f"{name}[{k}]" for k in range(len(fitting))]
+    if not images:
+        raise DataError(f"{path}: holds no arrays; write it again with numpy.savez")
     return np.concatenate(images), names
 
 
@@ -65,18 +71,6 @@ def _as_images(name: str, array: Array, input_shape: Shape) -> Array:
         if array.shape[-len(shape) :] == shape and array.ndim <= len(shape) + 1 and (len(shape) == 3 or c == 1):
             return array.reshape(-1, c, h, w)
     raise DataError(f"{name}: has shape {show_list(array.shape)}, but the model takes images {show_list(input_shape)}")
-
-
-def _read_array(path: Path) -> Array:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except OSError as error:
-        raise unreadable(path, error) from None
-    except (ValueError, EOFError):
-        raise DataError(f"{path}: is not a NumPy array of numbers; write it again with numpy.save") from None
-    if array.dtype.kind not in "buif":
-        raise DataError(f"{path}: has dtype {array.dtype}, expected numbers")
-    return array
 
 
 def _read_picture(path: Path, input_shape: Shape) -> Array:
@@ -91,9 +85,17 @@ def _read_picture(path: Path, input_shape: Shape) -> Array:
     image: Any
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 small = image.convert(MODES[c]).resize((w, h), Image.Resampling.LANCZOS)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: is not a picture that Pillow can read ({error})") from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        most = Image.MAX_IMAGE_PIXELS or 0
+        raise DataError(f"{path}: has more than {most:,} pixels; make it smaller") from None
+    except Exception as error:  # a damaged picture may make its decoder raise anything
+        raise DataError(f"{path}: is not a picture that Pillow can read ({_first_line(error)})") from None
     return np.atleast_3d(np.asarray(small)).transpose(2, 0, 1)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).split("\n", 1)[0][:200]

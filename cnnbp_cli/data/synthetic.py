@@ -15,7 +15,7 @@ from cnnbp_cli.data.errors import LARGEST, DataError, require_shape, show_list
 from cnnbp_cli.data.split import Split
 
 NOISE = 40  # the background's brightest grey, of 255
-CHUNK = 1024  # images drawn at a time: the float intermediates stay small
+CHUNK, CHUNK_PIXELS = 1024, 1 << 22  # images drawn at a time, and their pixels: the float intermediates stay small
 
 # A bar is the set of pixels with a·x + b·y equal to its value at one point; (a, b) by class.
 BARS = np.array([[1, 0], [0, 1], [1, -1], [1, 1]])  # vertical, horizontal, falling diagonal, rising diagonal
@@ -63,8 +63,9 @@ def draw_split(kind: str, count: int, image: Shape, classes: int, seed: int, spl
     labels = rng.permutation(np.arange(count) % classes)
     draw = _bars if kind == "bars" else _digits
     images = np.empty((count, *image), np.uint8)
-    for first in range(0, count, CHUNK):
-        part = slice(first, first + CHUNK)
+    chunk = max(1, min(CHUNK, CHUNK_PIXELS // prod(image)))
+    for first in range(0, count, chunk):
+        part = slice(first, first + chunk)
         _paint(rng, draw(rng, labels[part], image[1:]), images[part])
     return Split(images, labels)
 
@@ -77,6 +78,8 @@ def check_synthetic(kind: str, count: int, image: Shape, classes: int, input_sha
     require_shape("data.image", image, input_shape)
     if min(image[1:]) < smallest:
         raise DataError(f"data.image: {kind} need a height and width of {smallest} or more, got {show_list(image)}")
+    if prod(image) > CHUNK_PIXELS:
+        raise DataError(f"data.image: {kind} have {CHUNK_PIXELS:,} values at most, got {show_list(image)}")
     if count * prod(image) > LARGEST:
         raise DataError(f"data: {count:,} images of {show_list(image)} take more than {LARGEST >> 30} GiB; draw fewer")
 

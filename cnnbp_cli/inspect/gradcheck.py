@@ -21,6 +21,7 @@ from cnnbp_cli.inspect.central import STEPS, CentralDifferences
 from cnnbp_cli.inspect.complex_step import ComplexStep
 from cnnbp_cli.inspect.explain import Suspects, explain
 from cnnbp_cli.inspect.point import Comparison, Method, Point, Status, public_index
+from cnnbp_cli.memory import require_batch
 from cnnbp_cli.model import Model, ModelInputError
 from cnnbp_cli.parallel.blas import blas_threads
 
@@ -163,6 +164,7 @@ def gradcheck(
         When there is no such layer or parameter, or no image, when labels do not fit, or options do not go together.
     """
     _refuse_what_does_not_fit(method, step, dtype)
+    require_batch(model.config, model.graph, len(images), 16, "give fewer images, as with a smaller --batch")
     x, target = model.batch_in(images, labels)
     if tolerance is None:
         tolerance = TOLERANCES[method, dtype]

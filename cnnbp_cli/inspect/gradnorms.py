@@ -103,6 +103,11 @@ def recorded_norms(run: Path, *, every: int = 1, of: Statistic = "gradient") -> 
         more = ", …" if len(history.watched) > 4 else ""
         raise RunError(f"{run}: watched no multiple of {every}, but steps {first}{more}")
     done = {step.step: step for step in history.steps}
+    layers: list[str] = []
     for watched in chosen:
         if watched.step in done:
-            yield norm_row(done[watched.step], watched, of)
+            row = norm_row(done[watched.step], watched, of)
+            layers = layers or list(row.norms)
+            if list(row.norms) != layers:
+                raise RunError(f"{run}: the events are damaged: step {row.step} has other layers than the steps before")
+            yield row

@@ -43,6 +43,9 @@ def read_history(run: Path) -> History:
     finished = None
     for event in run_events(run):
         if isinstance(event, StepDone):
+            before = history.steps[-1].step if history.steps else 0
+            if event.step <= before:
+                raise RunError(f"{directory.events}:{number}: is damaged: step {event.step} after step {before}")
             history.steps.append(event)
         elif isinstance(event, EpochDone):
             history.epochs.append(event)

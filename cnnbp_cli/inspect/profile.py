@@ -24,6 +24,7 @@ from cnnbp_cli.core.graph import Graph, Node
 from cnnbp_cli.core.types import Layer
 from cnnbp_cli.data.dataset import Dataset
 from cnnbp_cli.errors import UserError
+from cnnbp_cli.memory import require_batch
 from cnnbp_cli.model import Model
 from cnnbp_cli.parallel.blas import blas_threads
 from cnnbp_cli.train.events import NonFinite, RunStarted, StepDone
@@ -164,6 +165,7 @@ def profile(model: Model, data: Dataset, *, steps: int = 40) -> Profile:
     size = config.train.batch_size
     train = replace(config.train, max_steps=WARM_UP + steps, epochs=WARM_UP + steps, early_stopping=None)
     model.config = replace(config, train=train)
+    require_batch(config, model.graph, size, model.dtype.itemsize, "choose a smaller --batch or train.batch_size")
     count = len(data.train)
     whole = slice(count - count % size) if count >= size else np.arange(size) % count
     data = replace(data, train=data.train.take(whole), validation=None, test=None)

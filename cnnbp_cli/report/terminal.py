@@ -57,7 +57,10 @@ def plain(text: str, stream: TextIO) -> str:
 def complaint(error: Exception | str) -> str:
     """Return an error as one message; problems that have a place in a file start with it, as a compiler's do."""
     placed = any(problem.span is not None for problem in getattr(error, "problems", ()))
-    return plain(str(error) if placed else f"error: {error}", sys.stderr)
+    text = str(error) if placed else f"error: {error}"
+    # A name from a file may hold what a terminal obeys.
+    shown = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+    return plain(shown, sys.stderr)
 
 
 def note(text: str) -> None:

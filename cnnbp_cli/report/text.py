@@ -47,6 +47,8 @@ def power(number: float) -> str:
 
 def duration(seconds: float) -> str:
     """Write a time span: ``17 ms``, ``4.2 s``, ``3:05`` or ``1:02:03``."""
+    if not math.isfinite(seconds):
+        return "-"
     if seconds < 0.1:
         return f"{1000 * seconds:.0f} ms"
     if seconds < 60:

@@ -11,7 +11,11 @@ from cnnbp_cli.core.types import Array, Communicator, Context, Solo, Workspace
 from cnnbp_cli.data.batches import make_batch
 from cnnbp_cli.data.normalization import Normalization
 from cnnbp_cli.data.split import Split
-from cnnbp_cli.model import Model
+from cnnbp_cli.memory import affordable, require_batch
+from cnnbp_cli.model import Model, quiet
+
+MOST_CLASSES = 1000
+"""With more, nobody reads who is taken for whom, and the table outgrows everything else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,8 @@ class PerClass:
 class Evaluation:
     """The figures of a split; all but `loss` and `count` are None where model or split have no classes.
 
+    `per_class` and `confusion` are also None where there are more than `MOST_CLASSES`.
+
     Attributes
     ----------
     loss : float
@@ -61,6 +67,7 @@ class Evaluation:
         return asdict(self)
 
 
+@quiet
 def evaluate(
     model: Model,
     split: Split,
@@ -86,28 +93,36 @@ def evaluate(
     normalization = normalization or model.normalization
     if normalization is None:
         raise ValueError("the model does not know its normalisation: pass one")
+    item_bytes = model.dtype.itemsize
+    batch_size = affordable(model.graph, batch_size, item_bytes)
+    require_batch(model.config, model.graph, batch_size, item_bytes, "make the layer smaller", keep=False)
     first, last = (len(split) * k // workers.size for k in (workers.rank, workers.rank + 1))
     ctx = Context(arrays=Workspace(), fused=True)
     loss = model.loss_function
-    confusion = np.zeros((model.classes, model.classes), np.int64) if model.classifies and split.has_classes else None
-    total = np.zeros(2)  # the summed loss, and what to divide it by
+    classifies = model.classifies and split.has_classes
+    confusion = np.zeros((model.classes,) * 2, np.int64) if classifies and model.classes <= MOST_CLASSES else None
+    total = np.zeros(3)  # the summed loss, what to divide it by, and the images classified rightly
     for start in range(first, last, batch_size):
         chosen = slice(start, min(start + batch_size, last))
         x, labels = make_batch(split, chosen, normalization, model.dtype)
         z = model.logits(x, ctx)
-        total += float(loss.forward(z, model.targets_in(labels, x))[0]), loss.count(z)
-        if confusion is not None:
-            np.add.at(confusion, (labels, predicted_classes(z)), 1)
+        total[:2] += float(loss.forward(z, model.targets_in(labels, x))[0]), loss.count(z)
+        if classifies:
+            called = predicted_classes(z)
+            total[2] += np.count_nonzero(called == labels)
+            if confusion is not None:
+                np.add.at(confusion, (labels, called), 1)
     total = workers.all_reduce(total)
     mean_loss = float(total[0] / total[1])
+    accuracy = _ratio(int(total[2]), len(split)) if classifies else None
     if confusion is None:
-        return Evaluation(mean_loss, None, len(split), None, None)
+        return Evaluation(mean_loss, accuracy, len(split), None, None)
     confusion = workers.all_reduce(confusion)
-    right, true, called = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+    hits, true, guessed = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
     per_class = [
-        PerClass(k, _ratio(right[k], called[k]), _ratio(right[k], true[k]), int(true[k])) for k in range(len(right))
+        PerClass(k, _ratio(hits[k], guessed[k]), _ratio(hits[k], true[k]), int(true[k])) for k in range(len(hits))
     ]
-    return Evaluation(mean_loss, _ratio(right.sum(), len(split)), len(split), per_class, confusion.tolist())
+    return Evaluation(mean_loss, accuracy, len(split), per_class, confusion.tolist())
 
 
 def predicted_classes(z: Array) -> Array:

@@ -250,6 +250,8 @@ def _read(value: Any, hint: str) -> Any:
     accepted: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
     if not isinstance(value, accepted[first]) or (isinstance(value, bool) and first != "bool"):
         raise ValueError(f"expected {hint}")
+    if type(value) is int and not 0 <= value < 1 << 53:  # what counts, and what a float can hold
+        raise ValueError(f"expected {hint}")
     return value
 
 

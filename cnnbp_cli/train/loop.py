@@ -18,6 +18,7 @@ from cnnbp_cli.config.own_layers import load_layers
 from cnnbp_cli.config.write import to_yaml
 from cnnbp_cli.data.dataset import Dataset, check_labels
 from cnnbp_cli.data.split import Split
+from cnnbp_cli.memory import require_batch
 from cnnbp_cli.model import Model
 from cnnbp_cli.parallel.blas import blas_threads
 from cnnbp_cli.parallel.local import Context, LocalWorkers, SharedArray, available_cores, local_workers, start_context
@@ -68,6 +69,8 @@ def fit(
 
     Raises
     ------
+    ConfigError
+        When a batch would not fit into memory.
     DataError
         When labels do not fit the model.
     RunError, CheckpointError
@@ -75,6 +78,8 @@ def fit(
     """
     if model.classifies:
         check_labels(data, model.classes)
+    batch = min(model.config.train.batch_size, len(data.train))
+    require_batch(model.config, model.graph, batch, model.dtype.itemsize, "choose a smaller train.batch_size")
     model.normalization = data.normalization
     directory = None if run is None else RunDirectory(Path(run))
     job = Job(model, data, directory, resume and directory is not None, watch_every)

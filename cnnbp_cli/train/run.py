@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from cnnbp_cli.data.errors import DataError, require_file
 from cnnbp_cli.errors import UserError
 from cnnbp_cli.train.checkpoint import Checkpoint, CheckpointError
 from cnnbp_cli.train.events import EpochDone, Event, RunFinished, to_dict
@@ -260,8 +261,9 @@ def _until(step: int, path: Path) -> tuple[list[dict[str, Any]], int]:
 
 def _lines(path: Path) -> list[bytes]:
     try:
+        require_file(path, "events.jsonl")
         return path.read_bytes().splitlines(keepends=True)
-    except OSError:
+    except (OSError, DataError):
         raise RunError(f"{path}: cannot be read; expected the events of a run") from None
 
 

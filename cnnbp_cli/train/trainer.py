@@ -52,6 +52,9 @@ In this order: the step's ``begin``; ``batch`` is ready; ``forward`` of a layer 
 ``backward`` of a layer begins; ``gradients`` are all there; ``sums`` over the workers are; the ``update`` is.
 """
 
+FIGURES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
+"""What is remembered of an epoch."""
+
 quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
 """Bad values are found and reported by `NonFinite`; NumPy's warnings would only come before it."""
 
@@ -89,6 +92,21 @@ class RunState:
     best_step: int = 0
     stale: int = 0
     stopped: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise `TypeError` unless all values are what they should be: they may come from a file."""
+        counts = (self.step, self.best_step, self.seen, self.stale)
+        figures = [self.loss_sum, self.loss_count, self.right, self.seconds, 0.0 if self.best is None else self.best]
+        if not isinstance(self.history, list) or not all(isinstance(epoch, dict) for epoch in self.history):
+            raise TypeError("history is no list of figures")
+        for epoch in self.history:
+            if set(epoch) != set(FIGURES):
+                raise TypeError(f"an epoch has other figures than {', '.join(FIGURES)}")
+            figures += [value for value in epoch.values() if value is not None]
+        if not all(type(count) is int and 0 <= count < 1 << 63 for count in counts) or type(self.stopped) is not bool:
+            raise TypeError("a count is no number")
+        if not all((type(figure) in (int, float) and abs(figure) < 1e300) or figure != figure for figure in figures):
+            raise TypeError("a figure is no number")
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,8 +390,7 @@ class Trainer:
             seconds=state.seconds,
             images_per_second=state.seen / max(state.seconds, 1e-9),
         )
-        figures = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
-        state.history.append({name: getattr(event, name) for name in figures})
+        state.history.append({name: getattr(event, name) for name in FIGURES})
         state.loss_sum = state.loss_count = state.right = state.seconds = 0.0
         state.seen = 0
         return event
@@ -468,7 +485,7 @@ class Trainer:
             self.updater.load_state_dict({name: whole[self.share] for name, whole in checkpoint.optimizer.items()})
             self.state = RunState(**checkpoint.progress)
             self.best_parameters = checkpoint.best or None
-        except (TypeError, ValueError) as error:
+        except (IndexError, TypeError, ValueError) as error:
             raise RunError(
                 f"{path}: does not fit the config ({error}); resume with the config it was made by"
             ) from None

@@ -365,7 +365,7 @@ class TestPredict:
         done = cnnbp("predict", bars_run, "text.npy")
         assert (done.code, done.stderr) == (
             2,
-            "error: text.npy: is not a NumPy array of numbers; write it again with numpy.save\n",
+            "error: text.npy: is not a NumPy array; write it again with numpy.save\n",
         )
         done = cnnbp("predict", bars_run, "nowhere.npy")
         assert (done.code, done.stderr) == (2, "error: nowhere.npy: does not exist\n")

@@ -1,0 +1,127 @@
+"""What a network takes in memory, compared with what there is, before any of it is asked for.
+
+Systems lend more memory than they have and end the program that uses it, so that an allocation that
+succeeds proves nothing. The estimates are bounds from below: what is refused could not have worked.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+
+from cnnbp_cli.config.errors import ConfigError, KeyPath
+from cnnbp_cli.config.schema import Config
+from cnnbp_cli.core.graph import INPUT, Graph, Node
+from cnnbp_cli.core.layers.conv import Conv2d, ConvTranspose2d
+from cnnbp_cli.core.layers.pool import AvgPool2d, MaxPool2d, pool_windows
+from cnnbp_cli.core.types import Shape
+
+UNKNOWN = 1 << 40
+"""Bytes that a machine is taken to have where it does not say."""
+
+BLOCK = 1 << 30
+"""The most bytes of one layer's output when images are only predicted, unless a single image takes more."""
+
+_GROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def available() -> int:
+    """Return the bytes of memory of this machine, or of the container that the program runs in."""
+    try:
+        limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    except (AttributeError, OSError, ValueError):
+        limits = [UNKNOWN]
+    for group in _GROUPS:
+        try:
+            limits.append(int(Path(group).read_text()))
+        except (OSError, ValueError):  # not Linux, or without a limit
+            continue
+    return min(limit for limit in limits if limit > 0)
+
+
+def show_bytes(count: int) -> str:
+    """Write a number of bytes for people: ``1.5 TiB``."""
+    for power, unit in enumerate(("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")):
+        if count < 1000 << 10 * power or unit == "PiB":
+            return f"{count} bytes" if power == 0 else f"{count / (1 << 10 * power):,.1f} {unit}"
+    raise AssertionError("unreachable")
+
+
+def require_parameters(config: Config, graph: Graph, item_bytes: int) -> None:
+    """Complain about parameters that no memory can hold.
+
+    Raises
+    ------
+    ConfigError
+        Names the largest layer and what it takes.
+    """
+    shapes = {node.name: layer.param_shapes(graph.in_shape(node)).values() for node, layer in graph.layers()}
+    _require(
+        config,
+        {name: sum(map(prod, own)) * item_bytes for name, own in shapes.items()},
+        "the parameters take",
+        "make the layer smaller",
+    )
+
+
+def require_batch(
+    config: Config, graph: Graph, images: int, item_bytes: int, remedy: str, *, keep: bool = True
+) -> None:
+    """Complain about a batch that no memory can hold.
+
+    Parameters
+    ----------
+    images : int
+        In the batch.
+    item_bytes : int
+        Of one number.
+    remedy : str
+        What to change.
+    keep : bool
+        Whether the outputs of all layers are there at once, as in training, or only the largest.
+    """
+    padded = {node.name: _padded(node, graph.in_shape(node)) for node in graph.nodes}
+    views = {node.name for node in graph.nodes if node.layer.type in ("flatten", "identity")}
+    outputs = {
+        name: max(prod(shape), padded.get(name, 0)) * images * item_bytes
+        for name, shape in graph.shapes.items()
+        if name not in views
+    }
+    if not keep:
+        largest = max(outputs, key=outputs.__getitem__)
+        outputs = {largest: outputs[largest]}
+    _require(config, outputs, f"the layers' outputs for {images:,} image{'s' * (images != 1)} take", remedy)
+
+
+def _padded(node: Node, in_shape: Shape) -> int:
+    """Return the values of the image that a layer's windows slide over, its padding included; 0 without windows."""
+    layer = node.layer
+    if isinstance(layer, Conv2d):
+        return in_shape[0] * prod(layer.windows(in_shape).padded)
+    if isinstance(layer, ConvTranspose2d):
+        return layer.filters * prod(layer.windows(in_shape).padded)
+    if isinstance(layer, MaxPool2d | AvgPool2d):
+        return in_shape[0] * prod(pool_windows(layer, in_shape).padded)
+    return 0
+
+
+def affordable(graph: Graph, images: int, item_bytes: int) -> int:
+    """Return how many of so many images to compute at once, so that no output takes more than `BLOCK`."""
+    return max(1, min(images, BLOCK // (item_bytes * max(map(prod, graph.shapes.values())))))
+
+
+def _require(config: Config, bytes_of: Mapping[str, int], what: str, remedy: str) -> None:
+    total, most = sum(bytes_of.values()), available()
+    if total <= most:
+        return
+    largest = max(bytes_of, key=bytes_of.__getitem__)
+    index = next((k for k, spec in enumerate(config.model.layers) if spec.name == largest), None)
+    place: KeyPath = ("model", "input") if index is None else ("model", "layers", index)
+    name = "the image" if largest == INPUT else f"layer {largest}"
+    message = (
+        f"{what} {show_bytes(total)}, {show_bytes(bytes_of[largest])} of them in {name}; there are "
+        f"{show_bytes(most)} of memory: {remedy}"
+    )
+    raise ConfigError([config.positions.problem(place, message)])
