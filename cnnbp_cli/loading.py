@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cnnbp_cli.build import build
-from cnnbp_cli.config.load import load_config, parse_config
+from cnnbp_cli.config.load import Override, load_config, parse_config
 from cnnbp_cli.config.schema import Config
 from cnnbp_cli.data.dataset import Dataset, load_dataset
 from cnnbp_cli.data.normalization import Normalization
@@ -15,7 +15,7 @@ from cnnbp_cli.train.checkpoint import Checkpoint, CheckpointError
 from cnnbp_cli.train.run import RunDirectory
 
 
-def load(path: str | Path, overrides: Sequence[str] = ()) -> Model:
+def load(path: str | Path, overrides: Sequence[Override] = ()) -> Model:
     """Return the model that `path` describes.
 
     Parameters
@@ -23,8 +23,8 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Model:
     path : str or Path
         A config (the parameters are drawn from its seed), a run directory (its best checkpoint, or its
         last where there is no validation), or a checkpoint.
-    overrides : sequence of str
-        As after `--set` on the command line, such as ``"dtype=float64"``.
+    overrides : sequence of str or Path
+        As after `--set` on the command line, such as ``"dtype=float64"``, or the paths of files as after `--set-file`.
 
     Raises
     ------
@@ -41,7 +41,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Model:
     return build(load_config(str(path), overrides))
 
 
-def load_checkpoint(path: Path, overrides: Sequence[str] = ()) -> Model:
+def load_checkpoint(path: Path, overrides: Sequence[Override] = ()) -> Model:
     """Return the model of a checkpoint, with its parameters and its normalisation."""
     checkpoint = Checkpoint.read(path)
     model = build(parse_config(checkpoint.config, overrides, label=str(path)))

@@ -9,6 +9,7 @@ import typer
 from cnnbp_cli import __version__
 from cnnbp_cli.cli import (
     compare,
+    config,
     data,
     evaluate,
     gradcheck,
@@ -49,6 +50,20 @@ def root(
     """Train a convolutional network from one YAML file, watch its gradients, and prove them right."""
 
 
-for module in (train, evaluate, predict, summary, gradcheck, gradnorms, compare, plot, profile, validate, init, schema):
+for module in (
+    train,
+    evaluate,
+    predict,
+    summary,
+    gradcheck,
+    gradnorms,
+    compare,
+    plot,
+    profile,
+    validate,
+    config,
+    init,
+    schema,
+):
     module.add_to(app)
 data.add_to(app)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cnnbp_cli.cli.options import Format, OutputFormat, Overrides, OwnLayers, examples
+from cnnbp_cli.cli.options import Format, OutputFormat, OverrideFiles, Overrides, OwnLayers, examples
 
 
 class Method(StrEnum):
@@ -50,6 +50,7 @@ def gradcheck(
         ),
     ],
     overrides: Overrides = None,
+    override_files: OverrideFiles = None,
     method: Annotated[
         Method,
         typer.Option(help="Complex steps, exact to machine precision, or central differences, as in textbooks."),

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cnnbp_cli.cli.options import Format, OutputFormat, Overrides, OwnLayers, examples
+from cnnbp_cli.cli.options import Format, OutputFormat, OverrideFiles, Overrides, OwnLayers, examples
 
 
 class Quantity(StrEnum):
@@ -43,6 +43,7 @@ def gradnorms(
         typer.Argument(metavar="CONFIG|RUN", help="A config to train for some steps, or a run, which recorded some."),
     ],
     overrides: Overrides = None,
+    override_files: OverrideFiles = None,
     steps: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="Steps to train, 10 by default; or rows of a run, all by default."),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,11 +24,28 @@ Trained = Annotated[
     typer.Argument(metavar="RUN|CHECKPOINT", help="A run directory (its best checkpoint counts) or a checkpoint file."),
 ]
 
+OverrideFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--set-file",
+        metavar="FILE",
+        is_eager=True,
+        help="Override what this YAML file says, key by key; may be repeated, and --set overrides it again.",
+    ),
+]
+
+
+def after_files(ctx: typer.Context, overrides: list[Any] | None) -> list[Any]:
+    """Put the files of `--set-file`, which are read first, before what `--set` says."""
+    return [*(ctx.params.get("override_files") or ()), *(overrides or ())]
+
+
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
+        callback=after_files,
         help="Override a value of the config, as in train.batch_size=32; may be repeated.",
     ),
 ]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cnnbp_cli.cli.options import Format, OutputFormat, Overrides, OwnLayers, examples
+from cnnbp_cli.cli.options import Format, OutputFormat, OverrideFiles, Overrides, OwnLayers, examples
 
 
 def add_to(app: typer.Typer) -> None:
@@ -16,6 +16,7 @@ def add_to(app: typer.Typer) -> None:
 def validate(
     configs: Annotated[list[str], typer.Argument(metavar="CONFIG", help="YAML configs; - is standard input.")],
     overrides: Overrides = None,
+    override_files: OverrideFiles = None,
     layers: OwnLayers = None,
     format: OutputFormat = Format.TABLE,
 ) -> None:

@@ -24,7 +24,7 @@ KeyPath = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A text that config values come from: the file, or one override.
+    """A text that config values come from: the file, one override, or a file of overrides.
 
     Attributes
     ----------
@@ -36,12 +36,15 @@ class Source:
         What relative paths in it are relative to.
     order : int
         Problems are sorted by it: 0 for the file, then the overrides from left to right.
+    is_option : bool
+        Whether it stands on the command line itself.
     """
 
     label: str
     text: str
     folder: Path = field(default_factory=Path)
     order: int = 0
+    is_option: bool = False
 
     def line(self, number: int) -> str:
         """Return the 0-based line as the parser counts lines, or nothing past the end."""
@@ -100,10 +103,10 @@ class Problem:
             return f"{place}: {self.message}" if place else self.message
         source, line = self.span.source, self.span.line
         message = f"{self.label}: {self.message}" if self.label else self.message
-        one_line_override = source.order > 0 and not source.line(1)
+        one_line_override = source.is_option and not source.line(1)
         place = f"{self.column}" if one_line_override else f"{self.line}:{self.column}"
         shown, column, end = _window(source.line(line), self.span.column, self.span.end)
-        if source.order > 0:
+        if source.is_option:
             start = "  --set " if line == 0 else "        "
             rows = [start + shown, " " * len("  --set ")]
         else:
