@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint mutants proof clean
+.PHONY: demo test lint schema mutants proof clean
 
 demo: $(VENV)/installed
 	$(BIN)/cnnbp train configs/lenet5.yaml
@@ -19,6 +19,11 @@ proof: mutants
 	$(BIN)/python tests/proof networks
 	$(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python tests/proof torch
+
+# The format of configs, which shell completion reads: after a change of a layer or another declaration.
+schema: $(VENV)/installed
+	$(BIN)/cnnbp schema > cnnbp_cli/config/schema.json.new
+	mv cnnbp_cli/config/schema.json.new cnnbp_cli/config/schema.json
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .

@@ -9,6 +9,7 @@ import typer
 from cnnbp_cli import __version__
 from cnnbp_cli.cli import (
     compare,
+    completion,
     config,
     data,
     evaluate,
@@ -28,6 +29,7 @@ from cnnbp_cli.cli.boundary import Boundary
 app = typer.Typer(
     cls=Boundary,
     no_args_is_help=True,
+    add_completion=False,  # `cnnbp completion` has scripts that know more
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -64,6 +66,7 @@ for module in (
     config,
     init,
     schema,
+    completion,
 ):
     module.add_to(app)
 data.add_to(app)

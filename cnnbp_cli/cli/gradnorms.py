@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from cnnbp_cli.cli import complete
 from cnnbp_cli.cli.options import Format, OutputFormat, OverrideFiles, Overrides, OwnLayers, examples
 
 
@@ -40,7 +41,11 @@ def add_to(app: typer.Typer) -> None:
 def gradnorms(
     source: Annotated[
         str,
-        typer.Argument(metavar="CONFIG|RUN", help="A config to train for some steps, or a run, which recorded some."),
+        typer.Argument(
+            metavar="CONFIG|RUN",
+            autocompletion=complete.sources,
+            help="A config to train for some steps, or a run, which recorded some.",
+        ),
     ],
     overrides: Overrides = None,
     override_files: OverrideFiles = None,

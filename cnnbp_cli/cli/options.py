@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from cnnbp_cli.cli import complete
+
 
 class Format(StrEnum):
     """How a report is written."""
@@ -17,11 +19,18 @@ class Format(StrEnum):
     CSV = "csv"
 
 
-ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML config, or - for standard input.")]
+ConfigFile = Annotated[
+    str,
+    typer.Argument(metavar="CONFIG", autocompletion=complete.configs, help="A YAML config, or - for standard input."),
+]
 
 Trained = Annotated[
     Path,
-    typer.Argument(metavar="RUN|CHECKPOINT", help="A run directory (its best checkpoint counts) or a checkpoint file."),
+    typer.Argument(
+        metavar="RUN|CHECKPOINT",
+        autocompletion=complete.trained,
+        help="A run directory (its best checkpoint counts) or a checkpoint file.",
+    ),
 ]
 
 OverrideFiles = Annotated[
@@ -30,6 +39,7 @@ OverrideFiles = Annotated[
         "--set-file",
         metavar="FILE",
         is_eager=True,
+        autocompletion=complete.configs,
         help="Override what this YAML file says, key by key; may be repeated, and --set overrides it again.",
     ),
 ]
@@ -46,6 +56,7 @@ Overrides = Annotated[
         "--set",
         metavar="KEY=VALUE",
         callback=after_files,
+        autocompletion=complete.overrides,
         help="Override a value of the config, as in train.batch_size=32; may be repeated.",
     ),
 ]
@@ -67,6 +78,7 @@ OwnLayers = Annotated[
         "--layers",
         metavar="FILE.py",
         callback=run_layer_files,
+        autocompletion=complete.layer_files,
         help="Run this Python file, which registers layers of your own; may be repeated.",
     ),
 ]

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from cnnbp_cli.cli import complete
 from cnnbp_cli.cli.options import Format, OutputFormat, OverrideFiles, Overrides, OwnLayers, examples
 
 
@@ -14,7 +15,10 @@ def add_to(app: typer.Typer) -> None:
 
 
 def validate(
-    configs: Annotated[list[str], typer.Argument(metavar="CONFIG", help="YAML configs; - is standard input.")],
+    configs: Annotated[
+        list[str],
+        typer.Argument(metavar="CONFIG", autocompletion=complete.configs, help="YAML configs; - is standard input."),
+    ],
     overrides: Overrides = None,
     override_files: OverrideFiles = None,
     layers: OwnLayers = None,
