@@ -8,6 +8,7 @@ import sys
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    open_closed_streams()
     try:
         from cnnbp_cli.cli.app import app
 
@@ -19,3 +20,14 @@ def main() -> None:
         app(prog_name="cnnbp")
     except KeyboardInterrupt:  # while the program was still being imported
         sys.exit(130)
+
+
+def open_closed_streams() -> None:
+    """Put the null device where a shell closed a stream (`>&-`), lest the next file opened take its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))  # noqa: SIM115

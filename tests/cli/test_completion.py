@@ -20,6 +20,7 @@ from cnnbp_cli.config.jsonschema import json_schema
 from cnnbp_cli.config.keys import complete_override, names_of_layers, read_tree
 
 ROOT = Path(__file__).parents[2]
+OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad")
 ASKED = {"_CNNBP_COMPLETE": "complete_fish", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
 
 
@@ -61,7 +62,7 @@ class TestOverrides:
             ),
             (
                 "train.optimizer.type=",
-                [f"train.optimizer.type={w}" for w in ["sgd", "adam", "adamw", "rmsprop", "adagrad"]],
+                [f"train.optimizer.type={word}" for word in OPTIMIZERS],
             ),
             (
                 "model.layers.",
