@@ -21,6 +21,8 @@ Schema = Mapping[str, Any]
 Candidate = tuple[str, str]
 """A text, and what it means."""
 
+LARGEST = 1_000_000  # bytes of a config that is looked at
+
 _LAYERS = "model.layers."
 
 
@@ -28,6 +30,8 @@ def read_tree(config: Path, overrides: Sequence[str] = ()) -> Node:
     """Return what a config says so far; nothing where there is none, or it is broken."""
     try:
         path = config / "config.yaml" if config.is_dir() else config
+        if not path.is_file() or path.stat().st_size > LARGEST:  # a pipe would wait, a checkpoint takes its time
+            return Table()
         root = compose(Source(str(path), path.read_text(encoding="utf-8")), [])
         return apply_overrides(root, overrides, Path(), [])
     except (ConfigError, OSError, ValueError):

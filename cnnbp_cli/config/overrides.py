@@ -25,7 +25,6 @@ _DEFAULTS: dict[KeyPath, str] = {
 }
 """What a key that is set under one of these extends, where the config does not have it."""
 
-
 Steps = list[tuple[str, Span]]
 """The parts of a key path, each with its place."""
 

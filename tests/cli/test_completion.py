@@ -93,6 +93,11 @@ class TestOverrides:
         assert names_of_layers(root) == []
         assert ("train.batch_size=", "(default 64)") in complete_override("train.b", root)
 
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+    def test_nothing_waits_for_a_pipe(self, folder: Path) -> None:
+        os.mkfifo(folder / "pipe")
+        assert names_of_layers(read_tree(folder / "pipe")) == []
+
     def test_every_key_of_a_config_is_offered(self) -> None:
         """Walk down from each candidate that goes on: no key path of the format is missing or broken."""
         root = read_tree(ROOT / "configs" / "resnet-mini.yaml")
