@@ -22,8 +22,7 @@ proof: mutants
 
 # The format of configs, which shell completion reads: after a change of a layer or another declaration.
 schema: $(VENV)/installed
-	$(BIN)/cnnbp schema > cnnbp_cli/config/schema.json.new
-	mv cnnbp_cli/config/schema.json.new cnnbp_cli/config/schema.json
+	$(BIN)/cnnbp schema | $(BIN)/python -m json.tool --compact --no-ensure-ascii - cnnbp_cli/config/schema.json
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
