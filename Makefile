@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint mutants proof faults crash fuzz clean
+.PHONY: demo test lint mutants proof faults crash fuzz schema clean
 
 demo: $(VENV)/installed
 	$(BIN)/cnnbp train configs/lenet5.yaml
@@ -32,6 +32,10 @@ crash: $(VENV)/installed-test
 fuzz: $(VENV)/installed-test
 	$(BIN)/python -m pip install --quiet --editable '.[images]'
 	$(BIN)/python tests/fuzz
+
+# The format of configs, which shell completion reads: after a change of a layer or another declaration.
+schema: $(VENV)/installed
+	$(BIN)/cnnbp schema | $(BIN)/python -m json.tool --compact --no-ensure-ascii - cnnbp_cli/config/schema.json
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .

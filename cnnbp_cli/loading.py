@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cnnbp_cli.build import build, build_graph
-from cnnbp_cli.config.load import load_config, parse_config
+from cnnbp_cli.config.load import Override, load_config, parse_config
 from cnnbp_cli.config.schema import Config
 from cnnbp_cli.data.dataset import Dataset, load_dataset
 from cnnbp_cli.data.normalization import Normalization
@@ -17,7 +17,7 @@ from cnnbp_cli.train.checkpoint import Checkpoint, CheckpointError
 from cnnbp_cli.train.run import RunDirectory
 
 
-def load(path: str | Path, overrides: Sequence[str] = ()) -> Model:
+def load(path: str | Path, overrides: Sequence[Override] = ()) -> Model:
     """Return the model that `path` describes.
 
     Parameters
@@ -25,8 +25,8 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Model:
     path : str or Path
         A config (the parameters are drawn from its seed), a run directory (its best checkpoint, or its
         last where there is no validation), or a checkpoint.
-    overrides : sequence of str
-        As after `--set` on the command line, such as ``"dtype=float64"``.
+    overrides : sequence of str or Path
+        As after `--set` on the command line, such as ``"dtype=float64"``, or the paths of files as after `--set-file`.
 
     Raises
     ------
@@ -43,7 +43,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Model:
     return build(load_config(str(path), overrides))
 
 
-def load_checkpoint(path: Path, overrides: Sequence[str] = ()) -> Model:
+def load_checkpoint(path: Path, overrides: Sequence[Override] = ()) -> Model:
     """Return the model of a checkpoint, with its parameters and its normalisation."""
     checkpoint = Checkpoint.read(path)
     config = parse_config(checkpoint.config, overrides, label=str(path))

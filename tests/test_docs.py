@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from cli.registered import commands
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "examples" / "README.md"]
@@ -68,20 +70,6 @@ def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-def commands() -> list[str]:
-    """Return every command there is, subcommands as `data info`."""
-    import typer
-
-    from cnnbp_cli.cli.app import app
-
-    group = typer.main.get_command(app)
-    names: list[str] = []
-    for name, command in sorted(group.commands.items()):
-        inner = getattr(command, "commands", {})
-        names += [f"{name} {sub}" for sub in sorted(inner)] or [name]
-    return names
-
-
 def test_every_command_is_in_the_readme() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     missing = [name for name in commands() if f"| `cnnbp {name}" not in readme]
@@ -100,3 +88,27 @@ def test_the_complaint_in_the_readme_is_the_real_one(folder: Path) -> None:
     done = cnnbp("validate", "my.yaml", cwd=folder)
     assert done.returncode == 2
     assert done.stderr == shown
+
+
+def test_the_overrides_in_the_document_are_real(folder: Path) -> None:
+    page = ROOT / "docs" / "shell.md"
+    overrides, complaint = (text for text in snippets(page, "text") if "fast.yaml" in text)
+    lenet5 = "configs/lenet5.yaml"
+    (folder / "fast.yaml").write_text(overrides, encoding="utf-8")
+    done = cnnbp("config", lenet5, "--set-file", "fast.yaml", "--set", "seed=1", "--format", "json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    config = json.loads(done.stdout)
+    assert (config["seed"], config["train"]["epochs"], config["train"]["optimizer"]["momentum"]) == (1, 1, 0.9)
+    (folder / "fast.yaml").write_text(overrides.replace("epochs:", "epoch:"), encoding="utf-8")
+    assert cnnbp("config", lenet5, "--set-file", "fast.yaml", cwd=folder).stderr == complaint
+
+
+def test_the_completions_in_the_document_are_real() -> None:
+    from cnnbp_cli.config.keys import complete_override, read_tree
+
+    shown = next(text for text in snippets(ROOT / "docs" / "shell.md", "text") if "⇥" in text)
+    root = read_tree(ROOT / "configs" / "lenet5.yaml")
+    found = re.findall(r"--set (\S+)⇥\n(.*)", shown)
+    assert found
+    for typed, answers in found:
+        assert sorted(text for text, _ in complete_override(typed, root) if text.startswith(typed)) == answers.split()

@@ -9,6 +9,8 @@ import typer
 from cnnbp_cli import __version__
 from cnnbp_cli.cli import (
     compare,
+    completion,
+    config,
     data,
     diagnose,
     evaluate,
@@ -28,6 +30,7 @@ from cnnbp_cli.cli.boundary import Boundary
 app = typer.Typer(
     cls=Boundary,
     no_args_is_help=True,
+    add_completion=False,  # `cnnbp completion` has scripts that know more
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -52,7 +55,7 @@ def root(
 
 for module in (
     *(train, evaluate, predict, summary, gradcheck, gradnorms, diagnose),
-    *(compare, plot, profile, validate, init, schema),
+    *(compare, plot, profile, validate, config, init, schema, completion),
 ):
     module.add_to(app)
 data.add_to(app)

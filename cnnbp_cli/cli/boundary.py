@@ -35,6 +35,12 @@ class Group(TyperGroup):
 class Boundary(Group):
     """The root of the command line."""
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        from cnnbp_cli.report.terminal import never_fail_to_encode
+
+        never_fail_to_encode(sys.stdout, sys.stderr)
+        return super().main(*args, **kwargs)
+
     def invoke(self, ctx: Any) -> Any:
         with boundary():
             return super().invoke(ctx)
@@ -44,9 +50,6 @@ class Boundary(Group):
 def boundary() -> Iterator[None]:
     """Turn what is the user's to mend into one message on standard error."""
     try:
-        for stream in (sys.stdout, sys.stderr):
-            if hasattr(stream, "reconfigure"):
-                stream.reconfigure(errors="backslashreplace")  # a layer's name may be in any script
         try:
             yield
         finally:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cnnbp_cli.cli import complete
 from cnnbp_cli.cli.options import Format, OutputFormat, examples
 
 
@@ -21,7 +22,12 @@ def add_to(app: typer.Typer) -> None:
 
 def compare(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN", help="Run directories; the others are measured against the first.")
+        list[Path],
+        typer.Argument(
+            metavar="RUN",
+            autocompletion=complete.runs,
+            help="Run directories; the others are measured against the first.",
+        ),
     ],
     format: OutputFormat = Format.TABLE,
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from cnnbp_cli.cli.boundary import Group
-from cnnbp_cli.cli.options import ConfigFile, Format, OutputFormat, Overrides, OwnLayers, examples
+from cnnbp_cli.cli.options import ConfigFile, Format, OutputFormat, OverrideFiles, Overrides, OwnLayers, examples
 
 
 def add_to(app: typer.Typer) -> None:
@@ -20,7 +20,11 @@ def group() -> None:
 
 
 def info(
-    config: ConfigFile, overrides: Overrides = None, layers: OwnLayers = None, format: OutputFormat = Format.TABLE
+    config: ConfigFile,
+    overrides: Overrides = None,
+    override_files: OverrideFiles = None,
+    layers: OwnLayers = None,
+    format: OutputFormat = Format.TABLE,
 ) -> None:
     """Show the splits of a config's data: images, classes, pixel statistics and memory."""
     from cnnbp_cli.config.load import load_config

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cnnbp_cli.cli import complete
 from cnnbp_cli.cli.options import Format, OutputFormat, OwnLayers, Trained, examples
 
 
@@ -31,7 +32,10 @@ def add_to(app: typer.Typer) -> None:
 def evaluate(
     trained: Trained,
     data: Annotated[
-        str | None, typer.Option(metavar="CONFIG", help="Take the data of this config instead of the run's.")
+        str | None,
+        typer.Option(
+            metavar="CONFIG", autocompletion=complete.configs, help="Take the data of this config instead of the run's."
+        ),
     ] = None,
     split: Annotated[Part, typer.Option(help="Which images.")] = Part.TEST,
     min_accuracy: Annotated[

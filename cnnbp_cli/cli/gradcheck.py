@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from cnnbp_cli.cli.options import Format, OutputFormat, Overrides, OwnLayers, examples
+from cnnbp_cli.cli import complete
+from cnnbp_cli.cli.options import Format, OutputFormat, OverrideFiles, Overrides, OwnLayers, examples
 
 
 class Method(StrEnum):
@@ -46,10 +47,13 @@ def gradcheck(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="CONFIG|RUN|CHECKPOINT", help="A YAML config, or - for standard input; a run or a checkpoint."
+            metavar="CONFIG|RUN|CHECKPOINT",
+            autocompletion=complete.sources,
+            help="A YAML config, or - for standard input; a run or a checkpoint.",
         ),
     ],
     overrides: Overrides = None,
+    override_files: OverrideFiles = None,
     method: Annotated[
         Method,
         typer.Option(help="Complex steps, exact to machine precision, or central differences, as in textbooks."),
@@ -74,9 +78,16 @@ def gradcheck(
     dtype: Annotated[
         Precision, typer.Option(help="With --method central: the precision. float32 shows why it is not enough.")
     ] = Precision.FLOAT64,
-    layer: Annotated[str | None, typer.Option(metavar="NAME", help="Check this layer only.")] = None,
+    layer: Annotated[
+        str | None, typer.Option(metavar="NAME", autocompletion=complete.layers, help="Check this layer only.")
+    ] = None,
     parameter: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Check this tensor only, as in conv1.weight, or the input.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            autocompletion=complete.parameters,
+            help="Check this tensor only, as in conv1.weight, or the input.",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Draws the directions and the elements.")] = 0,
     layers: OwnLayers = None,

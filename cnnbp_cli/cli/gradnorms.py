@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from cnnbp_cli.cli.options import Format, OutputFormat, Overrides, OwnLayers, examples
+from cnnbp_cli.cli import complete
+from cnnbp_cli.cli.options import Format, OutputFormat, OverrideFiles, Overrides, OwnLayers, examples
 
 
 class Quantity(StrEnum):
@@ -40,9 +41,14 @@ def add_to(app: typer.Typer) -> None:
 def gradnorms(
     source: Annotated[
         str,
-        typer.Argument(metavar="CONFIG|RUN", help="A config to train for some steps, or a run, which recorded some."),
+        typer.Argument(
+            metavar="CONFIG|RUN",
+            autocompletion=complete.sources,
+            help="A config to train for some steps, or a run, which recorded some.",
+        ),
     ],
     overrides: Overrides = None,
+    override_files: OverrideFiles = None,
     steps: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="Steps to train, 10 by default; or rows of a run, all by default."),

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cnnbp_cli.cli import complete
 from cnnbp_cli.cli.options import examples
 
 
@@ -16,7 +17,10 @@ def add_to(app: typer.Typer) -> None:
 
 def init(
     template: Annotated[
-        str | None, typer.Argument(metavar="TEMPLATE", help="Which config; without it, all are listed.")
+        str | None,
+        typer.Argument(
+            metavar="TEMPLATE", autocompletion=complete.templates, help="Which config; without it, all are listed."
+        ),
     ] = None,
     file: Annotated[
         str | None, typer.Argument(metavar="FILE", help="Where to write it, by default TEMPLATE.yaml; - prints it.")

@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    open_closed_streams()
+    if not {"--help", "-h", "--version"}.isdisjoint(sys.argv) and hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # typer and rich would leave with code 1, a verdict
     try:
         from cnnbp_cli.cli.app import app
 
+        if "_CNNBP_COMPLETE" in os.environ:  # a script of `cnnbp completion` asks
+            from typer.completion import completion_init  # type: ignore[attr-defined]
+
+            completion_init()
+            os.environ["COLUMNS"] = "1000"  # a description is one line of the answer
         app(prog_name="cnnbp")
     except KeyboardInterrupt:  # while the program was still being imported
         sys.exit(130)
+
+
+def open_closed_streams() -> None:
+    """Put the null device where a shell closed a stream (`>&-`), lest the next file opened take its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))  # noqa: SIM115

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from cnnbp_cli.cli import complete
 
 
 class Format(StrEnum):
@@ -17,31 +19,57 @@ class Format(StrEnum):
     CSV = "csv"
 
 
-ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML config, or - for standard input.")]
+ConfigFile = Annotated[
+    str,
+    typer.Argument(metavar="CONFIG", autocompletion=complete.configs, help="A YAML config, or - for standard input."),
+]
 
 Trained = Annotated[
     Path,
-    typer.Argument(metavar="RUN|CHECKPOINT", help="A run directory (its best checkpoint counts) or a checkpoint file."),
+    typer.Argument(
+        metavar="RUN|CHECKPOINT",
+        autocompletion=complete.trained,
+        help="A run directory (its best checkpoint counts) or a checkpoint file.",
+    ),
 ]
+
+OverrideFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--set-file",
+        metavar="FILE",
+        is_eager=True,
+        autocompletion=complete.configs,
+        help="Override what this YAML file says, key by key; may be repeated, and --set overrides it again.",
+    ),
+]
+
+
+def after_files(ctx: typer.Context, overrides: list[Any] | None) -> list[Any]:
+    """Put the files of `--set-file`, which are read first, before what `--set` says."""
+    return [*(ctx.params.get("override_files") or ()), *(overrides or ())]
+
 
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
+        callback=after_files,
+        autocompletion=complete.overrides,
         help="Override a value of the config, as in train.batch_size=32; may be repeated.",
     ),
 ]
 
 
-def run_layer_files(ctx: typer.Context, files: list[Path] | None) -> list[Path] | None:
+def run_layer_files(ctx: typer.Context, files: list[Path] | None) -> list[Path]:
     """Register the layers of the user's files, as soon as the option is read."""
     if files and not ctx.resilient_parsing:
         from cnnbp_cli.config.own_layers import load_layers
 
         for file in files:
             load_layers(file)
-    return files
+    return files or []
 
 
 OwnLayers = Annotated[
@@ -50,6 +78,7 @@ OwnLayers = Annotated[
         "--layers",
         metavar="FILE.py",
         callback=run_layer_files,
+        autocompletion=complete.layer_files,
         help="Run this Python file, which registers layers of your own; may be repeated.",
     ),
 ]

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cnnbp_cli.cli import complete
 from cnnbp_cli.cli.options import examples
 
 
@@ -21,7 +22,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def plot(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", autocompletion=complete.runs, help="A run directory.")],
     out: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="A .png or .svg file to draw into with matplotlib, instead of the terminal."),

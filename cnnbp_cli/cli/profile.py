@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cnnbp_cli.cli.options import ConfigFile, Format, OutputFormat, Overrides, OwnLayers, examples
+from cnnbp_cli.cli.options import ConfigFile, Format, OutputFormat, OverrideFiles, Overrides, OwnLayers, examples
 
 
 def add_to(app: typer.Typer) -> None:
@@ -18,6 +18,7 @@ def add_to(app: typer.Typer) -> None:
 def profile(
     config: ConfigFile,
     overrides: Overrides = None,
+    override_files: OverrideFiles = None,
     steps: Annotated[int, typer.Option(min=2, metavar="N", help="Steps to measure; the faster half counts.")] = 40,
     batch: Annotated[int | None, typer.Option(min=1, help="Images in a batch.")] = None,
     workers: Annotated[

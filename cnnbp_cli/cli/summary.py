@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cnnbp_cli.cli.options import ConfigFile, Format, OutputFormat, Overrides, OwnLayers, examples
+from cnnbp_cli.cli.options import ConfigFile, Format, OutputFormat, OverrideFiles, Overrides, OwnLayers, examples
 
 
 def add_to(app: typer.Typer) -> None:
@@ -14,7 +14,11 @@ def add_to(app: typer.Typer) -> None:
 
 
 def summary(
-    config: ConfigFile, overrides: Overrides = None, layers: OwnLayers = None, format: OutputFormat = Format.TABLE
+    config: ConfigFile,
+    overrides: Overrides = None,
+    override_files: OverrideFiles = None,
+    layers: OwnLayers = None,
+    format: OutputFormat = Format.TABLE,
 ) -> None:
     """Show each layer's shape, kernel, parameters, operations, receptive field and memory."""
     from cnnbp_cli.config.load import load_config

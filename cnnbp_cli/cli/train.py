@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cnnbp_cli.cli.options import ConfigFile, Format, OutputFormat, Overrides, OwnLayers, examples
+from cnnbp_cli.cli.options import ConfigFile, Format, OutputFormat, OverrideFiles, Overrides, OwnLayers, examples
 
 
 def add_to(app: typer.Typer) -> None:
@@ -23,6 +23,7 @@ def add_to(app: typer.Typer) -> None:
 def train(
     config: ConfigFile,
     overrides: Overrides = None,
+    override_files: OverrideFiles = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Train for so many epochs.")] = None,
     max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after so many steps, if epochs go on.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Share each batch among so many processes.")] = None,

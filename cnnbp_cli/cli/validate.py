@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from cnnbp_cli.cli.options import Format, OutputFormat, Overrides, OwnLayers, examples
+from cnnbp_cli.cli import complete
+from cnnbp_cli.cli.options import Format, OutputFormat, OverrideFiles, Overrides, OwnLayers, examples
 
 
 def add_to(app: typer.Typer) -> None:
@@ -14,8 +15,12 @@ def add_to(app: typer.Typer) -> None:
 
 
 def validate(
-    configs: Annotated[list[str], typer.Argument(metavar="CONFIG", help="YAML configs; - is standard input.")],
+    configs: Annotated[
+        list[str],
+        typer.Argument(metavar="CONFIG", autocompletion=complete.configs, help="YAML configs; - is standard input."),
+    ],
     overrides: Overrides = None,
+    override_files: OverrideFiles = None,
     layers: OwnLayers = None,
     format: OutputFormat = Format.TABLE,
 ) -> None:

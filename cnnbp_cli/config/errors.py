@@ -28,7 +28,7 @@ KeyPath = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A text that config values come from: the file, or one override.
+    """A text that config values come from: the file, one override, or a file of overrides.
 
     Attributes
     ----------
@@ -40,12 +40,15 @@ class Source:
         What relative paths in it are relative to.
     order : int
         Problems are sorted by it: 0 for the file, then the overrides from left to right.
+    is_option : bool
+        Whether it stands on the command line itself.
     """
 
     label: str
     text: str
     folder: Path = field(default_factory=Path)
     order: int = 0
+    is_option: bool = False
 
     def line(self, number: int) -> str:
         """Return the 0-based line as the parser counts lines, or nothing past the end."""
@@ -104,10 +107,10 @@ class Problem:
             return _clip(f"{place}: {self.message}" if place else self.message, LONGEST)
         source, line = self.span.source, self.span.line
         message = _clip(f"{self.label}: {self.message}" if self.label else self.message, LONGEST)
-        one_line_override = source.order > 0 and not source.line(1)
+        one_line_override = source.is_option and not source.line(1)
         place = f"{self.column}" if one_line_override else f"{self.line}:{self.column}"
         shown, column, end = _window(source.line(line), self.span.column, self.span.end)
-        if source.order > 0:
+        if source.is_option:
             start = "  --set " if line == 0 else "        "
             rows = [start + shown, " " * len("  --set ")]
         else:

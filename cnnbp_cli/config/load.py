@@ -37,15 +37,20 @@ LARGEST = 1_000_000
 _NOUNS = {"init": "initializer", "then": "schedule", "data": "data source", "layers": "layer type"}
 
 
-def load_config(source: str | Path, overrides: Sequence[str] = (), *, stdin: str | None = None) -> Config:
+Override = str | Path
+"""``key.path=YAML``, or the path of a YAML file whose keys are such paths, or mappings of them."""
+
+
+def load_config(source: str | Path, overrides: Sequence[Override] = (), *, stdin: str | None = None) -> Config:
     """Read a config.
 
     Parameters
     ----------
     source : str or Path
         A YAML file, or ``-`` for standard input.
-    overrides : sequence of str
-        ``key.path=YAML``, applied from left to right. A relative path in one is relative to the current folder.
+    overrides : sequence of str or Path
+        ``key.path=YAML``, or a file of overrides, applied from left to right. A relative path in one is relative to
+        the current folder, or to the file.
     stdin : str, optional
         The text that stands for ``-``; by default standard input is read.
 
@@ -63,7 +68,12 @@ def load_config(source: str | Path, overrides: Sequence[str] = (), *, stdin: str
 
 
 def parse_config(
-    text: str, overrides: Sequence[str] = (), *, label: str = "<text>", folder: Path | None = None, name: str = "config"
+    text: str,
+    overrides: Sequence[Override] = (),
+    *,
+    label: str = "<text>",
+    folder: Path | None = None,
+    name: str = "config",
 ) -> Config:
     """Read a config from text; `label` is what messages call it, relative paths start at `folder`."""
     source = Source(label, text, _absolute(folder or Path()))
@@ -76,7 +86,8 @@ def parse_config(
         if not overrides:
             problems.append(Problem("the config is empty, expected a mapping with data and model", span=root.span))
             raise ConfigError(problems)
-    root = apply_overrides(root, overrides, _absolute(Path()), problems)
+    edits = [override if isinstance(override, str) else _file_of_overrides(override) for override in overrides]
+    root = apply_overrides(root, edits, _absolute(Path()), problems)
     return _Reader(problems).config(root, name)
 
 
@@ -92,6 +103,10 @@ def config_from_dict(mapping: Mapping[str, Any], name: str = "config") -> Config
     """
     problems: list[Problem] = []
     return _Reader(problems).config(from_python(mapping, problems), name)
+
+
+def _file_of_overrides(path: Path) -> Source:
+    return Source(str(path), _decode(_read(path), str(path)), _absolute(path.parent))
 
 
 def _read(path: Path) -> bytes:

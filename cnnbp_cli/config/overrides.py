@@ -1,11 +1,13 @@
 """`--set key.path=YAML`: edits of the config's nodes before they are read, so that a wrong value still has a place.
 
-Whatever an override brings carries the override's own text, and complaints about it point there.
+Whatever an override brings carries the override's own text, and complaints about it point there. A file of overrides
+says the same at length: its keys are paths, alone or in mappings of mappings.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn, cast
 
@@ -23,97 +25,128 @@ _DEFAULTS: dict[KeyPath, str] = {
 }
 """What a key that is set under one of these extends, where the config does not have it."""
 
+Steps = list[tuple[str, Span]]
+"""The parts of a key path, each with its place."""
 
-def apply_overrides(root: Node, overrides: Sequence[str], folder: Path, problems: list[Problem]) -> Node:
-    """Return the tree with every override in it; relative paths in them start at `folder`."""
-    for order, text in enumerate(overrides, start=1):
-        source = Source(f"--set {text}", text, folder, order)
-        key, equals, _ = text.partition("=")
-        whole = Span(source, 0, 0, max(len(text), 1))
-        if not equals or not key.strip():
-            problems.append(Problem("expected key.path=value", span=whole))
-            continue
+
+def apply_overrides(root: Node, overrides: Sequence[str | Source], folder: Path, problems: list[Problem]) -> Node:
+    """Return the tree with every override in it: ``key.path=YAML``, or the text of a file of overrides.
+
+    Relative paths in the former start at `folder`.
+    """
+    for order, override in enumerate(overrides, start=1):
         found: list[Problem] = []
         try:
-            value = compose(source, found, start=len(key) + 1)
-            _Edit(source).apply(root, key, value)
+            if isinstance(override, Source):
+                _apply_file(root, replace(override, order=order), found)
+            else:
+                _apply_option(root, Source(f"--set {override}", override, folder, order, is_option=True), found)
         except ConfigError as error:
-            found = error.problems
+            found = [problem for problem in found if problem not in error.problems] + error.problems
         problems += found
     return root
 
 
-class _Edit:
-    """One override on its way through the tree."""
+def _apply_option(root: Node, source: Source, problems: list[Problem]) -> None:
+    key, equals, _ = source.text.partition("=")
+    if not equals or not key.strip():
+        _stop("expected key.path=value", Span(source, 0, 0, max(len(source.text), 1)))
+    value = compose(source, problems, start=len(key) + 1)
+    _edit(root, _steps(key, Span(source, 0, 0, len(key))), value)
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
 
-    def apply(self, root: Node, key: str, value: Node) -> None:
-        *steps, (last, last_span) = self._steps(key)
-        node, path = root, cast("KeyPath", ())
-        for part, span in steps:
-            node, path = self._descend(node, path, part, span)
-        if isinstance(node, Items):
-            node.items[self._index(node, last, path, last_span)] = value
-        elif isinstance(node, Table):
-            node.entries[last] = Entry(last_span, value)
+def _apply_file(root: Node, source: Source, problems: list[Problem]) -> None:
+    overrides = compose(source, problems)
+    if isinstance(overrides, Table):
+        _merge(root, overrides, [], problems)
+    elif overrides.span and not isinstance(overrides, Broken):
+        _stop(f"expected a mapping of key.path: value, got {show(overrides)}", overrides.span)
 
-    def _steps(self, key: str) -> list[tuple[str, Span]]:
-        """Return the parts of a key path, each with its place."""
-        steps: list[tuple[str, Span]] = []
-        column = 0
-        for part in key.split("."):
-            steps.append((part, Span(self._source, 0, column, column + max(len(part), 1))))
-            column += len(part) + 1
-        if len(steps) > DEEPEST:
-            self._stop(f"nested more than {DEEPEST} deep", steps[DEEPEST][1])
-        for part, span in steps:
-            if not part or part != part.strip():
-                self._stop(f"expected a key, got {part!r}", span)
-        return steps
 
-    def _descend(self, node: Node, path: KeyPath, part: str, span: Span) -> tuple[Node, KeyPath]:
-        """Return what stands under one part of the path, made into something that has keys, and its path."""
-        if isinstance(node, Items):
-            index = self._index(node, part, path, span)
-            path = (*path, index)
-            inner = node.items[index] = self._open(node.items[index], path, span)
-            return inner, path
-        if isinstance(node, Table):
-            path = (*path, part)
-            entry = node.entries.get(part)
-            inner = self._open(entry.node if entry else None, path, span)
-            node.entries[part] = Entry(entry.key if entry else span, inner)
-            return inner, path
-        return node, path  # below something broken, which has been complained about
+def _merge(root: Node, overrides: Table, above: Steps, problems: list[Problem]) -> None:
+    """Set what a mapping below `above` says, key by key; an inner one that names its type or source stays whole."""
+    for key, entry in overrides.entries.items():
+        try:
+            steps = [*above, *_steps(key, entry.key or cast("Span", entry.node.span))]
+            inner = entry.node
+            if isinstance(inner, Table) and inner.entries and not inner.entries.keys() & {"type", "source"}:
+                _merge(root, inner, steps, problems)
+            else:
+                _edit(root, steps, inner)
+        except ConfigError as error:
+            problems += error.problems
 
-    def _open(self, node: Node | None, path: KeyPath, span: Span) -> Node:
-        """Return `node` as something that has keys."""
-        if isinstance(node, Items | Table | Broken):
-            return node
-        if node is None or node.value is None:
-            word = _DEFAULTS.get(path)
-            entries = {"type": Entry(span, Scalar(word, span))} if word else {}
-            return Table(entries, span)
-        may_be_word = path[-1] in _BARE_WORDS or path[:-1] == ("model", "layers") or path == ("data",)
-        if may_be_word and isinstance(node.value, str):
-            return Table({"source" if path == ("data",) else "type": Entry(node.span, node)}, node.span)
-        self._stop(f"{dotted(path)} is {show(node)}, which has no keys", span)
 
-    def _index(self, node: Items, part: str, path: KeyPath, span: Span) -> int:
-        """Return the place in a list that a number or a layer's name stands for."""
-        is_layers = path == ("model", "layers")
-        names = layer_names(node.items) if is_layers else []
-        if part in names:
-            return names.index(part)
-        if part.isascii() and part.isdigit() and len(part) < 10:
-            if int(part) < len(node.items):
-                return int(part)
-            self._stop(f"{dotted(path)} has {len(node.items)} items, counted from 0", span)
-        if is_layers:
-            self._stop(f"unknown layer '{part}'{suggestion(part, names)}", span)
-        self._stop(f"{dotted(path)} is a list: expected a number, got {part!r}", span)
+def _steps(key: str, at: Span) -> Steps:
+    steps: Steps = []
+    column = at.column + max(at.end - at.column - len(key), 0) // 2  # after the quotation mark, if there is one
+    for part in key.split("."):
+        steps.append((part, Span(at.source, at.line, column, column + max(len(part), 1))))
+        column += len(part) + 1
+    if len(steps) > DEEPEST:
+        _stop(f"nested more than {DEEPEST} deep", steps[DEEPEST][1])
+    for part, span in steps:
+        if not part or part != part.strip():
+            _stop(f"expected a key, got {part!r}", span)
+    return steps
 
-    def _stop(self, message: str, span: Span) -> NoReturn:
-        raise ConfigError([Problem(message, span=span)])
+
+def _edit(root: Node, steps: Steps, value: Node) -> None:
+    """Put a value where the steps lead."""
+    *above, (last, last_span) = steps
+    node, path = root, cast("KeyPath", ())
+    for part, span in above:
+        node, path = _descend(node, path, part, span)
+    if isinstance(node, Items):
+        node.items[_index(node, last, path, last_span)] = value
+    elif isinstance(node, Table):
+        node.entries[last] = Entry(last_span, value)
+
+
+def _descend(node: Node, path: KeyPath, part: str, span: Span) -> tuple[Node, KeyPath]:
+    """Return what stands under one part of the path, made into something that has keys, and its path."""
+    if isinstance(node, Items):
+        index = _index(node, part, path, span)
+        path = (*path, index)
+        inner = node.items[index] = _open(node.items[index], path, span)
+        return inner, path
+    if isinstance(node, Table):
+        path = (*path, part)
+        entry = node.entries.get(part)
+        inner = _open(entry.node if entry else None, path, span)
+        node.entries[part] = Entry(entry.key if entry else span, inner)
+        return inner, path
+    return node, path  # below something broken, which has been complained about
+
+
+def _open(node: Node | None, path: KeyPath, span: Span) -> Node:
+    """Return `node` as something that has keys."""
+    if isinstance(node, Items | Table | Broken):
+        return node
+    if node is None or node.value is None:
+        word = _DEFAULTS.get(path)
+        entries = {"type": Entry(span, Scalar(word, span))} if word else {}
+        return Table(entries, span)
+    may_be_word = path[-1] in _BARE_WORDS or path[:-1] == ("model", "layers") or path == ("data",)
+    if may_be_word and isinstance(node.value, str):
+        return Table({"source" if path == ("data",) else "type": Entry(node.span, node)}, node.span)
+    _stop(f"{dotted(path)} is {show(node)}, which has no keys", span)
+
+
+def _index(node: Items, part: str, path: KeyPath, span: Span) -> int:
+    """Return the place in a list that a number or a layer's name stands for."""
+    is_layers = path == ("model", "layers")
+    names = layer_names(node.items) if is_layers else []
+    if part in names:
+        return names.index(part)
+    if part.isascii() and part.isdigit() and len(part) < 10:
+        if int(part) < len(node.items):
+            return int(part)
+        _stop(f"{dotted(path)} has {len(node.items)} items, counted from 0", span)
+    if is_layers:
+        _stop(f"unknown layer '{part}'{suggestion(part, names)}", span)
+    _stop(f"{dotted(path)} is a list: expected a number, got {part!r}", span)
+
+
+def _stop(message: str, span: Span) -> NoReturn:
+    raise ConfigError([Problem(message, span=span)])

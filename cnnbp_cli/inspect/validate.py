@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cnnbp_cli.config.errors import ConfigError
-from cnnbp_cli.config.load import load_config
+from cnnbp_cli.config.load import Override, load_config
 from cnnbp_cli.inspect.summary import summary
 
 
@@ -52,7 +52,7 @@ class Verdict:
         }
 
 
-def validate_config(config: str, overrides: Sequence[str] = ()) -> Verdict:
+def validate_config(config: str, overrides: Sequence[Override] = ()) -> Verdict:
     """Read a config and infer its shapes; nothing is allocated and no data are read."""
     try:
         found = summary(load_config(config, overrides))

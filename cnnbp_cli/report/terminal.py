@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 from collections.abc import Iterator
@@ -52,6 +53,21 @@ def is_unicode(stream: TextIO) -> bool:
 def plain(text: str, stream: TextIO) -> str:
     """Return the text with stand-ins for the characters that the stream may not have."""
     return text if is_unicode(stream) else text.translate(ASCII)
+
+
+def never_fail_to_encode(*streams: TextIO) -> None:
+    """Let streams write stand-ins, or escapes, for what they cannot encode: a layer's name may be in any script."""
+    codecs.register_error("stand-in", _stand_in)
+    for stream in streams:
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="stand-in")
+
+
+def _stand_in(error: UnicodeError) -> tuple[str | bytes, int]:
+    if isinstance(error, UnicodeEncodeError):
+        character = error.object[error.start]
+        return ASCII.get(ord(character), character.encode("ascii", "backslashreplace").decode()), error.start + 1
+    raise error
 
 
 def complaint(error: Exception | str) -> str:

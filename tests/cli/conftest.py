@@ -18,7 +18,7 @@ def cnnbp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     Path("bars.yaml").write_text(BARS, encoding="utf-8")
 
     def call(*arguments: str | Path, columns: int = 100, stdin: str | None = None) -> Outcome:
-        environment = {"COLUMNS": str(columns), "TERMINAL_WIDTH": str(columns), "NO_COLOR": ""}
+        environment = {"COLUMNS": str(columns), "NO_COLOR": ""}
         result = CliRunner().invoke(app, [*map(str, arguments)], input=stdin, env=environment, prog_name="cnnbp")
         if result.exception and not isinstance(result.exception, SystemExit):
             raise result.exception

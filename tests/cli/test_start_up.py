@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import Any
 
 import pytest
-import typer
+from cli.registered import commands
 
 from cnnbp_cli import __version__
-from cnnbp_cli.cli.app import app
 
 WATCHED = ("numpy", "pydantic", "yaml")
 
@@ -61,20 +59,6 @@ def test_version() -> None:
 def test_module_is_the_command() -> None:
     done = subprocess.run([sys.executable, "-m", "cnnbp_cli", "--version"], capture_output=True, text=True, timeout=60)
     assert done.stdout == f"cnnbp {__version__}\n"
-
-
-def commands() -> dict[str, Any]:
-    """Return every command by its full name."""
-    found: dict[str, Any] = {}
-
-    def walk(name: str, command: Any) -> None:
-        for part, inner in getattr(command, "commands", {}).items():
-            walk(f"{name} {part}".strip(), inner)
-        if not hasattr(command, "commands"):
-            found[name] = command
-
-    walk("", typer.main.get_command(app))
-    return found
 
 
 def test_all_commands_are_there() -> None:

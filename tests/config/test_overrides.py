@@ -174,3 +174,89 @@ def test_a_head_that_conflicts_with_the_loss_of_the_file(good):
     assert str(caught.value).splitlines()[0] == (
         "c.yaml:9:15: loss: the head sigmoid goes with binary_cross_entropy or mse, got cross_entropy"
     )
+
+
+class TestFilesOfOverrides:
+    @pytest.fixture
+    def overridden(self, good, tmp_path):
+        """Read the good config with a file of overrides, and more overrides after it."""
+
+        def read(text, *more):
+            path = tmp_path / "over.yaml"
+            path.write_text(text, encoding="utf-8")
+            return parse_config(good, [path, *more], label="c.yaml")
+
+        return read
+
+    @pytest.mark.parametrize(
+        ("text", "what", "value"),
+        [
+            ("train.optimizer.learning_rate: 0.1", lambda c: c.train.optimizer, Adam(0.1)),
+            ("train: {optimizer: {learning_rate: 0.1}, epochs: 2}", lambda c: c.train.optimizer, Adam(0.1)),
+            ("train.optimizer: {type: sgd, momentum: 0.5}", lambda c: c.train.optimizer, Sgd(momentum=0.5)),
+            ("model: {layers.conv1: {filters: 8}}", lambda c: layer(c, 0).filters, 8),
+            ("model: {layers: {dense_1: {type: dense, units: 4}}}", lambda c: layer(c, 3), Dense(4, init=HeNormal())),
+            ("model.layers: {0: {kernel_size: [3, 5]}}", lambda c: layer(c, 0).kernel_size, (3, 5)),
+            ("'seed': 3", lambda c: c.seed, 3),
+        ],
+    )
+    def test_keys_are_paths_or_mappings_of_them(self, overridden, text, what, value):
+        assert what(overridden(text)) == value
+
+    def test_a_mapping_is_merged_unless_it_names_its_type(self, overridden):
+        start = "train: {epochs: 9, optimizer: {type: adam, epsilon: 1e-3}}"
+        merged = overridden(start, "seed=1").train
+        assert (merged.epochs, merged.batch_size, merged.optimizer) == (9, 64, Adam(epsilon=1e-3))
+
+    def test_what_comes_later_wins(self, overridden):
+        assert overridden("seed: 3", "seed=4").seed == 4
+
+    def test_relative_paths_start_at_the_file(self, overridden, tmp_path):
+        assert overridden("data: {source: idx, path: mnist}").data.path == (tmp_path / "mnist").resolve()
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            (
+                "train:\n  epocs: 3",
+                "over.yaml:2:3: unknown key 'epocs' of train, did you mean 'epochs'?\n  2 |   epocs: 3\n    |   ^^^^^",
+            ),
+            (
+                "seed: 1\n'model.layers.conv2.filters': 3",
+                "over.yaml:2:15: unknown layer 'conv2', did you mean 'conv1'?\n"
+                "  2 | 'model.layers.conv2.filters': 3\n"
+                "    |               ^^^^^",
+            ),
+            (
+                "model: {layers.conv1: {filters: six}}",
+                "over.yaml:1:33: filters: expected an integer, got 'six'\n"
+                "  1 | model: {layers.conv1: {filters: six}}\n"
+                "    |                                 ^^^",
+            ),
+            (
+                "[seed=3]",
+                "over.yaml:1:1: expected a mapping of key.path: value, got a list of 1\n  1 | [seed=3]\n    | ^^^^^^^^",
+            ),
+            ("", "over.yaml:1:1: expected a mapping of key.path: value, got nothing\n  1 |\n    | ^"),
+            ("a..b: 3", "over.yaml:1:3: expected a key, got ''\n  1 | a..b: 3\n    |   ^"),
+        ],
+    )
+    def test_complaints_point_into_the_file(self, overridden, tmp_path, text, message):
+        with pytest.raises(ConfigError) as caught:
+            overridden(text)
+        assert str(caught.value) == f"{tmp_path}/{message}"
+
+    def test_every_problem_is_shown(self, overridden):
+        with pytest.raises(ConfigError) as caught:
+            overridden("seed: x\nmodel.layers.no.units: 1\nseed.x: 1\ntrain: !!set {}", "dtype=int8")
+        assert [problem.message.split(",")[0] for problem in caught.value.problems] == [
+            "expected an integer",
+            "unknown layer 'no'",
+            "seed is 'x'",
+            "tags such as !!set are not allowed",
+            "expected float32 or float64",
+        ]
+
+    def test_a_file_that_is_not_there(self, good, tmp_path):
+        with pytest.raises(ConfigError, match=r"gone\.yaml: no such file"):
+            parse_config(good, [tmp_path / "gone.yaml"])

@@ -1,0 +1,46 @@
+"""`cnnbp config`: what a config comes to, with its defaults and overrides."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from cnnbp_cli.cli.options import ConfigFile, OverrideFiles, Overrides, OwnLayers, examples
+
+
+class Notation(StrEnum):
+    """How a config is written."""
+
+    YAML = "yaml"
+    JSON = "json"
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(
+        epilog=examples(
+            "cnnbp config lenet5.yaml --set train.optimizer=sgd",
+            "cnnbp config lenet5.yaml --set-file fast.yaml > mine.yaml",
+            "cnnbp config lenet5.yaml --format json | jq .train.optimizer",
+        )
+    )(config)
+
+
+def config(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    override_files: OverrideFiles = None,
+    layers: OwnLayers = None,
+    format: Annotated[Notation, typer.Option("--format", help="How to write the config.")] = Notation.YAML,
+) -> None:
+    """Print the complete config: every default written out, every override in its place."""
+    from cnnbp_cli.config.load import load_config
+    from cnnbp_cli.config.write import to_dict, to_yaml
+    from cnnbp_cli.report.records import write_json
+
+    loaded = load_config(config, overrides or ())
+    if format is Notation.JSON:
+        write_json(to_dict(loaded))
+    else:
+        print(to_yaml(loaded), end="")
