@@ -21,7 +21,18 @@ ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML config
 
 Trained = Annotated[
     Path,
-    typer.Argument(metavar="RUN|CHECKPOINT", help="A run directory (its best checkpoint counts) or a checkpoint file."),
+    typer.Argument(
+        metavar="RUN|CHECKPOINT",
+        help="A run directory (its best checkpoint counts) or a checkpoint file; with --weights, a config will do.",
+    ),
+]
+
+WeightFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Take the parameters of this file, npz or safetensors, as `cnnbp export` or PyTorch wrote it.",
+    ),
 ]
 
 Overrides = Annotated[
