@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from cnnbp_cli.config.own_layers import load_layers as load_layers
     from cnnbp_cli.core.layers import register as register
     from cnnbp_cli.data.dataset import Dataset as Dataset
+    from cnnbp_cli.exports.export import export as export
     from cnnbp_cli.inspect.gradcheck import GradcheckReport as GradcheckReport
     from cnnbp_cli.inspect.gradcheck import gradcheck as gradcheck
     from cnnbp_cli.inspect.summary import Summary as Summary
@@ -32,6 +33,7 @@ _HOME = {
     "Model": "model",
     "Summary": "inspect.summary",
     "evaluate": "train.evaluate",
+    "export": "exports.export",
     "fit": "train.loop",
     "gradcheck": "inspect.gradcheck",
     "load": "loading",

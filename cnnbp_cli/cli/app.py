@@ -11,6 +11,7 @@ from cnnbp_cli.cli import (
     compare,
     data,
     evaluate,
+    export,
     gradcheck,
     gradnorms,
     init,
@@ -49,6 +50,9 @@ def root(
     """Train a convolutional network from one YAML file, watch its gradients, and prove them right."""
 
 
-for module in (train, evaluate, predict, summary, gradcheck, gradnorms, compare, plot, profile, validate, init, schema):
+for module in (
+    *(train, evaluate, predict, export),
+    *(summary, gradcheck, gradnorms, compare, plot, profile, validate, init, schema),
+):
     module.add_to(app)
 data.add_to(app)
