@@ -32,8 +32,8 @@ OPSET, IR_VERSION = 21, 10
 OUTPUT = "output"
 BATCH = "N"
 
-LARGEST = (1 << 31) - 1
-"""The most bytes that a Protocol Buffers message can have."""
+LARGEST = (1 << 31) - (1 << 26)
+"""The most bytes of parameters: a Protocol Buffers message ends at 2 GiB, and something is around them."""
 
 PLAIN = {
     "relu": "Relu",
@@ -62,13 +62,9 @@ def save_onnx(model: Model, path: Path) -> None:
         import onnx  # noqa: F401
     except ImportError:
         raise ExportError(f"{path}: needs onnx, which is not installed: pip install 'cnnbp[onnx]'") from None
-    try:
-        if sum(value.nbytes for value in model.parameters().values()) > LARGEST:
-            raise ValueError
-        content = to_onnx(model).SerializeToString()
-    except ValueError:  # by what surrounds the parameters
-        raise ExportError(f"{path}: the model is larger than the 2 GiB that an ONNX file can hold") from None
-    replace_file(path, content)
+    if model.vector.nbytes > LARGEST:
+        raise ExportError(f"{path}: the model is larger than the 2 GiB that an ONNX file can hold")
+    replace_file(path, to_onnx(model).SerializeToString())
 
 
 def to_onnx(model: Model) -> Any:

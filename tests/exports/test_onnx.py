@@ -129,3 +129,19 @@ def test_a_layer_of_ones_own_has_no_operator(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"^layer mine: ONNX has no operator for a layer of your own \(own\)$"):
         cnnbp.export(model, tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_no_file_can_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model((1, 3, 2), [("flat", Flatten(), ("input",)), ("last", Dense(4), ("flat",))])
+    monkeypatch.setattr("cnnbp_cli.exports.onnx.LARGEST", model.vector.nbytes)
+    cnnbp.export(model, tmp_path / "fits.onnx")
+    monkeypatch.setattr("cnnbp_cli.exports.onnx.LARGEST", model.vector.nbytes - 1)
+    with pytest.raises(ExportError, match="large.onnx: the model is larger than the 2 GiB that an ONNX file can hold$"):
+        cnnbp.export(model, tmp_path / "large.onnx")
+
+
+def test_a_branch_that_nobody_reads_does_no_harm(tmp_path: Path) -> None:
+    layers = [("flat", Flatten(), ("input",)), ("unread", Dense(2), ("flat",)), ("last", Dense(4), ("flat",))]
+    model = make_model((1, 3, 2), layers)
+    images = np.random.default_rng(3).normal(size=(3, 1, 3, 2))
+    assert_same(exported(model, tmp_path), model, images, model.predict(images))
