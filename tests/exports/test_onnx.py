@@ -136,7 +136,9 @@ def test_a_model_that_no_file_can_hold(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("cnnbp_cli.exports.onnx.LARGEST", model.vector.nbytes)
     cnnbp.export(model, tmp_path / "fits.onnx")
     monkeypatch.setattr("cnnbp_cli.exports.onnx.LARGEST", model.vector.nbytes - 1)
-    with pytest.raises(ExportError, match="large.onnx: the model is larger than the 2 GiB that an ONNX file can hold$"):
+    with pytest.raises(
+        ExportError, match=r"large\.onnx: the model is larger than the 2 GiB that an ONNX file can hold$"
+    ):
         cnnbp.export(model, tmp_path / "large.onnx")
 
 
