@@ -207,6 +207,26 @@ def test_a_damaged_file_is_one_complaint(model: Model, form: str, tmp_path: Path
             use_weights(model, path)
 
 
+def test_whatever_the_damage_there_is_a_complaint_or_a_model(model: Model, form: str, tmp_path: Path) -> None:
+    pixels(model, 1)
+    path = tmp_path / "weights"
+    cnnbp.export(model, path, to=form)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(300):
+        content = bytearray(whole)
+        start = int(rng.integers(len(whole) if rng.random() < 0.5 else 400))  # headers come first
+        stop = start + int(rng.integers(1, 30))
+        content[start:stop] = rng.bytes(int(rng.integers(30)))
+        path.write_bytes(content)
+        try:
+            use_weights(model, path)
+        except WeightsError:
+            refused += 1
+    assert refused > 200
+
+
 @pytest.mark.parametrize("content", [b"", b"PK", b"PK\x03\x04" + bytes(40), b"not weights at all", bytes(64)])
 def test_something_else_is_one_complaint(content: bytes, model: Model, tmp_path: Path) -> None:
     pytest.importorskip("safetensors")
