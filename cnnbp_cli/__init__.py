@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from cnnbp_cli.config.own_layers import load_layers as load_layers
     from cnnbp_cli.core.layers import register as register
     from cnnbp_cli.data.dataset import Dataset as Dataset
+    from cnnbp_cli.exports.export import export as export
     from cnnbp_cli.inspect.diagnosis import Diagnosis as Diagnosis
     from cnnbp_cli.inspect.diagnosis import Finding as Finding
     from cnnbp_cli.inspect.diagnosis import diagnose as diagnose
@@ -40,6 +41,7 @@ _HOME = {
     "diagnose": "inspect.diagnosis",
     "diagnose_model": "inspect.diagnosis",
     "evaluate": "train.evaluate",
+    "export": "exports.export",
     "fit": "train.loop",
     "gradcheck": "inspect.gradcheck",
     "load": "loading",

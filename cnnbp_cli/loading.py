@@ -15,9 +15,10 @@ from cnnbp_cli.data.normalization import Normalization
 from cnnbp_cli.model import Model
 from cnnbp_cli.train.checkpoint import Checkpoint, CheckpointError
 from cnnbp_cli.train.run import RunDirectory
+from cnnbp_cli.weights import use_weights
 
 
-def load(path: str | Path, overrides: Sequence[Override] = ()) -> Model:
+def load(path: str | Path, overrides: Sequence[Override] = (), *, weights: str | Path | None = None) -> Model:
     """Return the model that `path` describes.
 
     Parameters
@@ -27,6 +28,8 @@ def load(path: str | Path, overrides: Sequence[Override] = ()) -> Model:
         last where there is no validation), or a checkpoint.
     overrides : sequence of str or Path
         As after `--set` on the command line, such as ``"dtype=float64"``, or the paths of files as after `--set-file`.
+    weights : path, optional
+        A weight file, npz or safetensors, whose parameters take the place of those.
 
     Raises
     ------
@@ -34,7 +37,16 @@ def load(path: str | Path, overrides: Sequence[Override] = ()) -> Model:
         When the config is wrong.
     RunError, CheckpointError
         When the run or the checkpoint cannot be read, or does not fit the overrides.
+    WeightsError
+        When the weight file cannot be read, or does not fit the model.
     """
+    model = _load(path, overrides)
+    if weights is not None:
+        use_weights(model, Path(weights))
+    return model
+
+
+def _load(path: str | Path, overrides: Sequence[str]) -> Model:
     where = Path(path)
     if where.is_dir():
         return load_checkpoint(RunDirectory(where).chosen(), overrides)

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,16 @@ from cli.registered import commands
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "examples" / "README.md"]
 PAGES = [page for page in PAGES if page.exists()]
-RUNNABLE = [page for page in PAGES if page.name != "custom-layer.md"]  # tests/inspect/test_custom_layer.py runs that
+NEEDS = {"export.md": ("onnx", "onnxruntime", "safetensors", "tensorboard", "torch")}
+"""Packages without which a page's snippets cannot run."""
+
+RUNNABLE = [
+    pytest.param(
+        page, marks=pytest.mark.skipif(not all(map(find_spec, NEEDS.get(page.name, ()))), reason="needs extras")
+    )
+    for page in PAGES
+    if page.name != "custom-layer.md"  # tests/inspect/test_custom_layer.py runs that
+]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -38,22 +48,18 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: page.name)
-def test_every_console_snippet_runs(page: Path, folder: Path) -> None:
-    for body in snippets(page, "console"):
-        for command in re.findall(r"^\$ (.*)$", body, re.MULTILINE):
-            program, *arguments = shlex.split(command)
-            assert program == "cnnbp", f"{command}: a console snippet runs cnnbp"
-            done = cnnbp(*arguments, cwd=folder)
-            assert done.returncode == 0, f"{command}\n{done.stderr}"
-
-
-@pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: page.name)
-def test_every_python_snippet_runs(page: Path, folder: Path) -> None:
-    for body in snippets(page, "python"):
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", body], cwd=folder, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, f"{body}\n{done.stderr}"
+def test_every_snippet_runs_after_those_above_it(page: Path, folder: Path) -> None:
+    for kind, body in FENCE.findall(page.read_text(encoding="utf-8")):
+        if kind == "console":
+            for command in re.findall(r"^\$ (.*)$", body, re.MULTILINE):
+                program, *arguments = shlex.split(command)
+                assert program == "cnnbp", f"{command}: a console snippet runs cnnbp"
+                done = cnnbp(*arguments, cwd=folder)
+                assert done.returncode == 0, f"{command}\n{done.stderr}"
+        elif kind == "python":
+            program = [sys.executable, "-W", "error", "-c", body]
+            done = subprocess.run(program, cwd=folder, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, f"{body}\n{done.stderr}"
 
 
 @pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: page.name)

@@ -14,6 +14,7 @@ from cnnbp_cli.cli import (
     data,
     diagnose,
     evaluate,
+    export,
     gradcheck,
     gradnorms,
     init,
@@ -54,7 +55,7 @@ def root(
 
 
 for module in (
-    *(train, evaluate, predict, summary, gradcheck, gradnorms, diagnose),
+    *(train, evaluate, predict, export, summary, gradcheck, gradnorms, diagnose),
     *(compare, plot, profile, validate, config, init, schema, completion),
 ):
     module.add_to(app)

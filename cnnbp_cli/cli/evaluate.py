@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cnnbp_cli.cli import complete
-from cnnbp_cli.cli.options import Format, OutputFormat, OwnLayers, Trained, examples
+from cnnbp_cli.cli.options import Format, OutputFormat, OwnLayers, Trained, WeightFile, examples
 
 
 class Part(StrEnum):
@@ -41,6 +41,7 @@ def evaluate(
     min_accuracy: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="Leave with code 1 where the accuracy is below this share.")
     ] = None,
+    weights: WeightFile = None,
     layers: OwnLayers = None,
     format: OutputFormat = Format.TABLE,
 ) -> None:
@@ -52,7 +53,7 @@ def evaluate(
     from cnnbp_cli.report.text import percent
     from cnnbp_cli.train.evaluate import evaluate as measure
 
-    model = load_trained(trained)
+    model = load_trained(trained, weights)
     if min_accuracy is not None and not model.classifies:
         fail(f"{trained}: --min-accuracy is for models that classify")
     result = measure(model, split_for(model, split.value, data))

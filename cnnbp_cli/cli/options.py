@@ -29,7 +29,15 @@ Trained = Annotated[
     typer.Argument(
         metavar="RUN|CHECKPOINT",
         autocompletion=complete.trained,
-        help="A run directory (its best checkpoint counts) or a checkpoint file.",
+        help="A run directory (its best checkpoint counts) or a checkpoint file; with --weights, a config will do.",
+    ),
+]
+
+WeightFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Take the parameters of this file, npz or safetensors, as `cnnbp export` or PyTorch wrote it.",
     ),
 ]
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cnnbp_cli.cli.options import Format, OutputFormat, OwnLayers, Trained, examples
+from cnnbp_cli.cli.options import Format, OutputFormat, OwnLayers, Trained, WeightFile, examples
 
 
 def add_to(app: typer.Typer) -> None:
@@ -32,6 +32,7 @@ def predict(
     invert: Annotated[
         bool, typer.Option("--invert", help="Swap dark and light: MNIST is white on black, paper is not.")
     ] = False,
+    weights: WeightFile = None,
     layers: OwnLayers = None,
     format: OutputFormat = Format.TABLE,
 ) -> None:
@@ -41,6 +42,6 @@ def predict(
     from cnnbp_cli.inspect.trained import load_trained
     from cnnbp_cli.report.predict import render
 
-    model = load_trained(trained)
+    model = load_trained(trained, weights)
     found = [read_pictures(path, model.config.model.input, invert=invert) for path in images]
     render([one for pixels, names in found for one in predictions(model, pixels, names)], format.value)

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from cnnbp_cli.cli.options import ConfigFile, Format, OutputFormat, OverrideFiles, Overrides, OwnLayers, examples
+from cnnbp_cli.cli.options import (
+    ConfigFile,
+    Format,
+    OutputFormat,
+    OverrideFiles,
+    Overrides,
+    OwnLayers,
+    WeightFile,
+    examples,
+)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -16,6 +25,7 @@ def add_to(app: typer.Typer) -> None:
             "cnnbp train lenet5.yaml --epochs 2",
             "cnnbp train lenet5.yaml --set train.batch_size=32 --out runs/small",
             "cnnbp train lenet5.yaml --out runs/small --resume",
+            "cnnbp train lenet5.yaml --weights pretrained.safetensors",
         )
     )(train)
 
@@ -43,6 +53,7 @@ def train(
             "--grad-norms, 0 for never.",
         ),
     ] = None,
+    weights: WeightFile = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show results only, no progress.")] = False,
     layers: OwnLayers = None,
     format: OutputFormat = Format.TABLE,
@@ -62,11 +73,14 @@ def train(
     from cnnbp_cli.train.loop import fit
     from cnnbp_cli.train.run import RunDirectory
     from cnnbp_cli.train.statistics import WATCH_EVERY
+    from cnnbp_cli.weights import use_weights
 
     given = {"epochs": epochs, "max_steps": max_steps, "workers": workers}
     settings = [f"train.{key}={value}" for key, value in given.items() if value is not None]
     loaded = load_config(config, [*(overrides or ()), *settings])
     model, data = build(loaded), load_data(loaded)
+    if weights is not None:
+        use_weights(model, weights)
     run = out or RunDirectory.next_under(Path("runs"), loaded.name)
     last: Event | None = None
     with Interrupts() as stop, rendering(format.value, quiet=quiet, norms=grad_norms) as render:

@@ -16,16 +16,18 @@ class TrainedError(UserError):
     """Something that is no trained model, or images that there are none of."""
 
 
-def load_trained(path: Path) -> Model:
-    """Return the model of a run directory or a checkpoint.
+def load_trained(path: Path, weights: Path | None = None) -> Model:
+    """Return the model of a run directory or a checkpoint; with a weight file, that of a config will do.
 
     Raises
     ------
     TrainedError
         When `path` is something else.
-    RunError, CheckpointError
-        When it cannot be read.
+    RunError, CheckpointError, ConfigError, WeightsError
+        When it, or the weight file, cannot be read.
     """
+    if weights is not None:
+        return load(path, weights=weights)
     if not path.exists():
         raise TrainedError(f"{path}: does not exist; expected a run directory or a checkpoint")
     if not path.is_dir() and path.suffix != ".npz":
@@ -35,6 +37,8 @@ def load_trained(path: Path) -> Model:
 
 def split_for(model: Model, name: str, config: str | None = None) -> Split:
     """Return a split of the data that the model was made for, or of those of another config.
+
+    A model that does not know its normalisation yet, for its weights come from elsewhere, takes that of the data.
 
     Parameters
     ----------
@@ -54,6 +58,7 @@ def split_for(model: Model, name: str, config: str | None = None) -> Split:
     data = load_dataset(chosen.data, model.config.model.input, chosen.seed)
     if model.classifies:
         check_labels(data, model.classes)
+    model.normalization = model.normalization or data.normalization
     split = getattr(data, name)
     if split is None:
         raise TrainedError(f"{data.name}: has no {name} split")

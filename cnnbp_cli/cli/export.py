@@ -1,0 +1,66 @@
+"""`cnnbp export`: what is trained here, for other tools."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cnnbp_cli.cli.options import Overrides, OwnLayers, WeightFile, examples
+
+
+class Form(StrEnum):
+    """What other tools read."""
+
+    ONNX = "onnx"
+    SAFETENSORS = "safetensors"
+    NPZ = "npz"
+    TENSORBOARD = "tensorboard"
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(
+        epilog=examples(
+            "cnnbp export runs/lenet5-1 lenet5.onnx",
+            "cnnbp export runs/lenet5-1 lenet5.safetensors",
+            "cnnbp export runs/lenet5-1 --to tensorboard boards/lenet5-1",
+        )
+    )(export)
+
+
+def export(
+    source: Annotated[
+        str, typer.Argument(metavar="RUN|CHECKPOINT|CONFIG", help="What to export; a config has its initial weights.")
+    ],
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="Where to write it, replaced if it exists; for tensorboard, a folder."),
+    ],
+    to: Annotated[
+        Form | None,
+        typer.Option(
+            help="The whole network (onnx), its weights by name (safetensors, npz), or a run's curves (tensorboard); "
+            "by default what FILE ends in."
+        ),
+    ] = None,
+    overrides: Overrides = None,
+    weights: WeightFile = None,
+    layers: OwnLayers = None,
+) -> None:
+    """Write a network, its weights or its curves for other tools."""
+    if to is Form.TENSORBOARD and (overrides or weights):
+        raise typer.BadParameter("go with a network, not with the curves of a run", param_hint="--set, --weights")
+    from cnnbp_cli.report.table import line
+
+    if to is Form.TENSORBOARD:
+        from cnnbp_cli.exports.tensorboard import export_tensorboard
+
+        export_tensorboard(Path(source), file)
+    else:
+        from cnnbp_cli.exports.export import export as write
+        from cnnbp_cli.loading import load
+
+        write(load(source, overrides or (), weights=weights), file, to and to.value)
+    line(f"export: {file}")
