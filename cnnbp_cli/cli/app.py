@@ -19,6 +19,7 @@ from cnnbp_cli.cli import (
     profile,
     schema,
     summary,
+    sweep,
     train,
     validate,
 )
@@ -49,6 +50,22 @@ def root(
     """Train a convolutional network from one YAML file, watch its gradients, and prove them right."""
 
 
-for module in (train, evaluate, predict, summary, gradcheck, gradnorms, compare, plot, profile, validate, init, schema):
+COMMANDS = (
+    train,
+    sweep,
+    evaluate,
+    predict,
+    summary,
+    gradcheck,
+    gradnorms,
+    compare,
+    plot,
+    profile,
+    validate,
+    init,
+    schema,
+)
+
+for module in COMMANDS:
     module.add_to(app)
 data.add_to(app)

@@ -6,6 +6,7 @@ Whatever an override brings carries the override's own text, and complaints abou
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, cast
 
@@ -24,9 +25,31 @@ _DEFAULTS: dict[KeyPath, str] = {
 """What a key that is set under one of these extends, where the config does not have it."""
 
 
-def apply_overrides(root: Node, overrides: Sequence[str], folder: Path, problems: list[Problem]) -> Node:
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One value of an override whose text offers several; complaints show the whole text and point at this one.
+
+    Attributes
+    ----------
+    text : str
+        All of the override: ``train.batch_size=32,64``.
+    start, end : int
+        Where in it the value stands.
+    drawn : int, float or None
+        The value, where the text there is a range that it was drawn from.
+    """
+
+    text: str
+    start: int
+    end: int
+    drawn: int | float | None = None
+
+
+def apply_overrides(root: Node, overrides: Sequence[str | Setting], folder: Path, problems: list[Problem]) -> Node:
     """Return the tree with every override in it; relative paths in them start at `folder`."""
-    for order, text in enumerate(overrides, start=1):
+    for order, override in enumerate(overrides, start=1):
+        setting = override if isinstance(override, Setting) else None
+        text = setting.text if setting else str(override)
         source = Source(f"--set {text}", text, folder, order)
         key, equals, _ = text.partition("=")
         whole = Span(source, 0, 0, max(len(text), 1))
@@ -35,12 +58,19 @@ def apply_overrides(root: Node, overrides: Sequence[str], folder: Path, problems
             continue
         found: list[Problem] = []
         try:
-            value = compose(source, found, start=len(key) + 1)
+            value = read_setting(setting, source, found) if setting else compose(source, found, start=len(key) + 1)
             _Edit(source).apply(root, key, value)
         except ConfigError as error:
             found = error.problems
         problems += found
     return root
+
+
+def read_setting(setting: Setting, source: Source, problems: list[Problem]) -> Node:
+    """Return the value of a setting, with its place in the source that has the setting's text."""
+    if setting.drawn is not None:
+        return Scalar(setting.drawn, Span(source, 0, setting.start, setting.end))
+    return compose(source, problems, setting.start, setting.end)
 
 
 class _Edit:

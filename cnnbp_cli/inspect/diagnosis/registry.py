@@ -55,9 +55,7 @@ class Rule:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the texts, for JSON."""
-        return {
-            key: getattr(self, key) for key in ("name", "family", "definition", "formula", "source", "advice")
-        }
+        return {key: getattr(self, key) for key in ("name", "family", "definition", "formula", "source", "advice")}
 
 
 RULES: dict[str, Rule] = {}
