@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from cnnbp_cli.report.records import write_csv, write_json
-from cnnbp_cli.report.table import Cell, Column, line, show
+from cnnbp_cli.report.table import Cell, Column, Table, line
 from cnnbp_cli.report.terminal import console, note, plain
 from cnnbp_cli.report.text import count, duration, figure, percent
 from cnnbp_cli.sweep.outcome import FIGURES, Outcome
@@ -115,7 +115,11 @@ def _table(finished: SweepFinished, names: dict[str, str]) -> None:
         cells += [_figure(name, one.figures[name]) for name in others]
         cells += [str(one.epoch or "-"), duration(one.seconds) if one.seconds else "-"]
         rows.append([(cell, style) for cell in cells])
-    show(columns, rows)
+    table = Table(columns, rows)
+    table.note_left_out()
+    table.header()
+    for row in rows:
+        table.row(row)
     line()
     for reason, runs in _reasons(finished.outcomes):
         line(f"{', '.join(runs)} failed: {reason}")
