@@ -31,8 +31,8 @@ class Search(StrEnum):
 def add_to(app: typer.Typer) -> None:
     app.command(
         epilog=examples(
-            "cnnbp sweep lenet5.yaml --set train.optimizer.learning_rate=0.001,0.003,0.01 --seeds 0,1,2",
-            "cnnbp sweep lenet5.yaml --set 'train.optimizer.learning_rate=log(1e-4..1e-1)' --samples 20",
+            "cnnbp sweep toy.yaml --set train.optimizer.learning_rate=0.01,0.03,0.1 --seeds 0,1,2",
+            "cnnbp sweep lenet5.yaml --set 'train.schedule.max_learning_rate=log(1e-4..1e-1)' --samples 20",
             "cnnbp sweep lenet5.yaml --set train.batch_size=32,64 --out sweeps/batch --resume",
         )
     )(sweep)

@@ -100,6 +100,7 @@ def _table(finished: SweepFinished, names: dict[str, str]) -> None:
     others = [
         name for name in FIGURES if name != by and any(one.figures[name] is not None for one in finished.outcomes)
     ]
+    others.sort(key=lambda name: not name.startswith("validation"))  # what is left out last
     columns = [Column("rank"), Column("run")]
     for key, name in names.items():
         is_number = all(isinstance(one.values[key], int | float) for one in finished.outcomes)

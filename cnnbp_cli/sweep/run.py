@@ -13,6 +13,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -107,9 +108,9 @@ class SweepFinished:
 
     @property
     def best(self) -> Outcome | None:
-        """The best of the finished runs."""
+        """The best of the runs that have the figure."""
         first = self.outcomes[0] if self.outcomes else None
-        return first if first and first.status == "finished" else None
+        return first if first and isfinite(first.score(self.by)) else None
 
 
 SweepEvent = SweepStarted | PointStarted | PointProgress | PointDone | SweepFinished
