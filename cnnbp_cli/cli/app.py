@@ -23,6 +23,7 @@ from cnnbp_cli.cli import (
     profile,
     schema,
     summary,
+    sweep,
     train,
     validate,
 )
@@ -54,9 +55,11 @@ def root(
     """Train a convolutional network from one YAML file, watch its gradients, and prove them right."""
 
 
-for module in (
-    *(train, evaluate, predict, export, summary, gradcheck, gradnorms, diagnose),
+COMMANDS = (
+    *(train, sweep, evaluate, predict, export, summary, gradcheck, gradnorms, diagnose),
     *(compare, plot, profile, validate, config, init, schema, completion),
-):
+)
+
+for module in COMMANDS:
     module.add_to(app)
 data.add_to(app)

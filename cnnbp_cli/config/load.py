@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cnnbp_cli.config.errors import (
     MOST_PROBLEMS,
@@ -25,7 +25,7 @@ from cnnbp_cli.config.errors import (
 )
 from cnnbp_cli.config.hints import FAILED, check, discriminator, hints_of, members
 from cnnbp_cli.config.nodes import Broken, Entry, Items, Node, Scalar, Table, compose, from_python, show
-from cnnbp_cli.config.overrides import apply_overrides
+from cnnbp_cli.config.overrides import Setting, apply_overrides
 from cnnbp_cli.config.schema import Config, LayerSpec, Positions
 from cnnbp_cli.config.wiring import Wire, bad_name, default_inputs, layer_names, wiring_problems
 from cnnbp_cli.core.layers import LAYERS
@@ -37,7 +37,7 @@ LARGEST = 1_000_000
 _NOUNS = {"init": "initializer", "then": "schedule", "data": "data source", "layers": "layer type"}
 
 
-Override = str | Path
+Override = str | Path | Setting
 """``key.path=YAML``, or the path of a YAML file whose keys are such paths, or mappings of them."""
 
 
@@ -59,12 +59,28 @@ def load_config(source: str | Path, overrides: Sequence[Override] = (), *, stdin
     ConfigError
         With everything that is wrong, each at its place.
     """
+    return read_config(source, stdin=stdin).parse(overrides)
+
+
+class ConfigText(NamedTuple):
+    """A config before it is parsed, which may be done several times, with different overrides."""
+
+    text: str
+    label: str
+    folder: Path
+    name: str
+
+    def parse(self, overrides: Sequence[str | Setting] = ()) -> Config:
+        return parse_config(self.text, overrides, label=self.label, folder=self.folder, name=self.name)
+
+
+def read_config(source: str | Path, *, stdin: str | None = None) -> ConfigText:
+    """Read the text of a config; see `load_config`."""
     if str(source) == "-":
         text = _decode(sys.stdin.buffer.read(LARGEST + 1), "<stdin>") if stdin is None else stdin
-        return parse_config(text, overrides, label="<stdin>")
+        return ConfigText(text, "<stdin>", Path(), "config")
     path = Path(source)
-    text = _decode(_read(path), str(path))
-    return parse_config(text, overrides, label=str(path), folder=path.parent, name=path.stem)
+    return ConfigText(_decode(_read(path), str(path)), str(path), path.parent, path.stem)
 
 
 def parse_config(

@@ -88,8 +88,8 @@ def resolve(text: str) -> Plain:
     return float(text) if _NUMBER.fullmatch(text) else text
 
 
-def compose(source: Source, problems: list[Problem], start: int = 0) -> Node:
-    """Parse the source's text, from the character `start` of its first line on.
+def compose(source: Source, problems: list[Problem], start: int = 0, end: int | None = None) -> Node:
+    """Parse the source's text, from the character `start` of its first line on, up to `end`.
 
     Duplicate keys and tags are added to `problems`, with a `Broken` node in the tag's place.
 
@@ -98,14 +98,14 @@ def compose(source: Source, problems: list[Problem], start: int = 0) -> Node:
     ConfigError
         With `problems` and the one that makes it pointless to go on.
     """
-    return _Composer(source, problems, start).document()
+    return _Composer(source, problems, start, end).document()
 
 
 class _Composer:
     """Builds nodes from the parser's events."""
 
-    def __init__(self, source: Source, problems: list[Problem], start: int) -> None:
-        self._source, self._problems, self._start = source, problems, start
+    def __init__(self, source: Source, problems: list[Problem], start: int, end: int | None) -> None:
+        self._source, self._problems, self._start, self._end = source, problems, start, end
         self._lines = LINE_BREAK.split(source.text)
         self._events = self._parse()
         self._count = 0
@@ -121,7 +121,7 @@ class _Composer:
             self._stop("tag directives are not allowed", Span(self._source, len(before) - 1, 0, 4))
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         try:
-            yield from yaml.parse(self._source.text[self._start :], Loader=loader)
+            yield from yaml.parse(self._source.text[self._start : self._end], Loader=loader)
         except yaml.MarkedYAMLError as error:
             self._not_yaml(error)
 
@@ -270,6 +270,15 @@ def from_python(value: object, problems: list[Problem], path: KeyPath = ()) -> N
         return Items([from_python(inner, problems, (*path, i)) for i, inner in enumerate(value)])
     problems.append(Problem(f"expected a value that YAML can hold, got {type(value).__name__}", path))
     return Broken()
+
+
+def to_python(node: Node) -> Any:
+    """Return the plain value that a node stands for."""
+    if isinstance(node, Items):
+        return [to_python(item) for item in node.items]
+    if isinstance(node, Table):
+        return {key: to_python(entry.node) for key, entry in node.entries.items()}
+    return node.value if isinstance(node, Scalar) else None
 
 
 def show(node: Node) -> str:

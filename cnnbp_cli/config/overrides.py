@@ -7,7 +7,7 @@ says the same at length: its keys are paths, alone or in mappings of mappings.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn, cast
 
@@ -29,8 +29,30 @@ Steps = list[tuple[str, Span]]
 """The parts of a key path, each with its place."""
 
 
-def apply_overrides(root: Node, overrides: Sequence[str | Source], folder: Path, problems: list[Problem]) -> Node:
-    """Return the tree with every override in it: ``key.path=YAML``, or the text of a file of overrides.
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One value of an override whose text offers several; complaints show the whole text and point at this one.
+
+    Attributes
+    ----------
+    text : str
+        All of the override: ``train.batch_size=32,64``.
+    start, end : int
+        Where in it the value stands.
+    drawn : int, float or None
+        The value, where the text there is a range that it was drawn from.
+    """
+
+    text: str
+    start: int
+    end: int
+    drawn: int | float | None = None
+
+
+def apply_overrides(
+    root: Node, overrides: Sequence[str | Setting | Source], folder: Path, problems: list[Problem]
+) -> Node:
+    """Return the tree with every override in it: ``key.path=YAML``, a value of one, or the text of a file of them.
 
     Relative paths in the former start at `folder`.
     """
@@ -40,19 +62,29 @@ def apply_overrides(root: Node, overrides: Sequence[str | Source], folder: Path,
             if isinstance(override, Source):
                 _apply_file(root, replace(override, order=order), found)
             else:
-                _apply_option(root, Source(f"--set {override}", override, folder, order, is_option=True), found)
+                setting = override if isinstance(override, Setting) else None
+                text = setting.text if setting else str(override)
+                source = Source(f"--set {text}", text, folder, order, is_option=True)
+                _apply_option(root, source, setting, found)
         except ConfigError as error:
             found = [problem for problem in found if problem not in error.problems] + error.problems
         problems += found
     return root
 
 
-def _apply_option(root: Node, source: Source, problems: list[Problem]) -> None:
+def _apply_option(root: Node, source: Source, setting: Setting | None, problems: list[Problem]) -> None:
     key, equals, _ = source.text.partition("=")
     if not equals or not key.strip():
         _stop("expected key.path=value", Span(source, 0, 0, max(len(source.text), 1)))
-    value = compose(source, problems, start=len(key) + 1)
+    value = read_setting(setting, source, problems) if setting else compose(source, problems, start=len(key) + 1)
     _edit(root, _steps(key, Span(source, 0, 0, len(key))), value)
+
+
+def read_setting(setting: Setting, source: Source, problems: list[Problem]) -> Node:
+    """Return the value of a setting, with its place in the source that has the setting's text."""
+    if setting.drawn is not None:
+        return Scalar(setting.drawn, Span(source, 0, setting.start, setting.end))
+    return compose(source, problems, setting.start, setting.end)
 
 
 def _apply_file(root: Node, source: Source, problems: list[Problem]) -> None:

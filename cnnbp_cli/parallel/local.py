@@ -253,7 +253,7 @@ def local_workers(
 
     atexit.register(kill)  # multiprocessing would send SIGTERM, which may be held back, and wait
     try:
-        with _interrupts_held_back(), nullcontext() if script else _without_script():
+        with interrupts_held_back(), nullcontext() if script else without_script():
             for rank in range(1, size):
                 failures, tell = context.Pipe(duplex=False)
                 process: BaseProcess = context.Process(
@@ -276,7 +276,7 @@ def local_workers(
 
 
 @contextmanager
-def _interrupts_held_back() -> Iterator[None]:
+def interrupts_held_back() -> Iterator[None]:
     """Keep Ctrl-C from workers that do not ignore it yet; they inherit what is held back."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -291,7 +291,7 @@ def _interrupts_held_back() -> Iterator[None]:
 
 
 @contextmanager
-def _without_script() -> Iterator[None]:
+def without_script() -> Iterator[None]:
     """Let processes start without the user's script, which `multiprocessing` looks for in this module."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
@@ -304,7 +304,7 @@ def _without_script() -> Iterator[None]:
 def _work(shared: Shared, rank: int, parent: int, program: Program, payload: Any, tell: Connection) -> None:
     """Be one of the other workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and tells between two steps
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
     set_blas_threads(1)
     try:
         program(LocalWorkers(shared, rank, lambda: None), payload)
@@ -312,7 +312,7 @@ def _work(shared: Shared, rank: int, parent: int, program: Program, payload: Any
         tell.send(_portable(error, rank))
 
 
-def _end_with(parent: int) -> None:
+def end_with(parent: int) -> None:
     """End this process soon after its parent, whatever it is doing at the time."""
     while os.getppid() == parent:
         time.sleep(LOOK_AFTER)
@@ -330,12 +330,16 @@ def _portable(error: Exception, rank: int) -> Exception:
     return whole
 
 
-def _obituary(rank: int, exitcode: int | None) -> str:
+def cause_of_end(exitcode: int | None) -> str:
+    """Say how a process ended that did not say it itself."""
     if exitcode is not None and exitcode < 0:
         name = signal.Signals(-exitcode).name
-        cause = f"was killed by {name}" + (", perhaps for lack of memory" if name == "SIGKILL" else "")
-    else:
-        cause = f"ended with exit code {exitcode}"
+        return f"was killed by {name}" + (", perhaps for lack of memory" if name == "SIGKILL" else "")
+    return f"ended with exit code {exitcode}"
+
+
+def _obituary(rank: int, exitcode: int | None) -> str:
+    cause = cause_of_end(exitcode)
     return f"worker {rank} {cause}; the last checkpoint is intact: continue with --resume, or with --workers 1"
 
 

@@ -1,0 +1,131 @@
+"""`cnnbp sweep`: many runs of one config, on all cores, ranked."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cnnbp_cli.cli.options import ConfigFile, Format, OutputFormat, OwnLayers, examples
+
+
+class By(StrEnum):
+    """The figures that runs can be ranked by."""
+
+    VALIDATION_ACCURACY = "validation_accuracy"
+    VALIDATION_LOSS = "validation_loss"
+    TEST_ACCURACY = "test_accuracy"
+    TEST_LOSS = "test_loss"
+    TRAIN_LOSS = "train_loss"
+
+
+class Search(StrEnum):
+    """What chooses points."""
+
+    RANDOM = "random"
+    OPTUNA = "optuna"
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(
+        epilog=examples(
+            "cnnbp sweep toy.yaml --set train.optimizer.learning_rate=0.01,0.03,0.1 --seeds 0,1,2",
+            "cnnbp sweep lenet5.yaml --set 'train.schedule.max_learning_rate=log(1e-4..1e-1)' --samples 20",
+            "cnnbp sweep lenet5.yaml --set train.batch_size=32,64 --out sweeps/batch --resume",
+        )
+    )(sweep)
+
+
+def sweep(
+    config: ConfigFile,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUES",
+            help="Values of a key with commas between them, or a range: log(LOW..HIGH), uniform(LOW..HIGH) or "
+            "int(LOW..HIGH); with one value an ordinary override. May be repeated.",
+        ),
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="N,N,…", help="Repeat with these seeds: the same as --set seed=N,N,….")
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=1, max=10_000, metavar="N", help="Draw N points instead of running all.")
+    ] = None,
+    search: Annotated[
+        Search, typer.Option(help="How --samples are chosen: at random, or by Optuna from the results so far.")
+    ] = Search.RANDOM,
+    search_seed: Annotated[int, typer.Option(min=0, metavar="N", help="What the choice of --samples depends on.")] = 0,
+    by: Annotated[
+        By | None,
+        typer.Option(
+            help="The figure to rank by: by default the validation accuracy, or the loss if there is none; never the "
+            "test.",
+        ),
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", min=1, help="Runs at the same time: as many as cores by default.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The sweep's folder; by default the next free sweeps/NAME-K.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the sweep in --out, if it has begun.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show results only, no progress.")] = False,
+    layers: OwnLayers = None,
+    format: OutputFormat = Format.TABLE,
+) -> None:
+    """Train a config with many values, one run for each, and rank the runs."""
+    if resume and out is None:
+        raise typer.BadParameter("names no sweep: add --out DIR", param_hint="--resume")
+    if search is Search.OPTUNA and samples is None:
+        raise typer.BadParameter("optuna needs --samples N", param_hint="--search")
+    from contextlib import closing
+
+    from cnnbp_cli.cli.boundary import INTERRUPTED, VERDICT
+    from cnnbp_cli.cli.interrupts import Interrupts
+    from cnnbp_cli.config.load import read_config
+    from cnnbp_cli.parallel.local import available_cores
+    from cnnbp_cli.report.sweep import rendering
+    from cnnbp_cli.sweep.plan import make_plan
+    from cnnbp_cli.sweep.points import read_space
+    from cnnbp_cli.sweep.run import SweepEvent, SweepFinished
+    from cnnbp_cli.sweep.run import sweep as run_sweep
+    from cnnbp_cli.sweep.search import optuna_search
+    from cnnbp_cli.train.run import RunDirectory
+
+    space = read_space(
+        [*(overrides or ()), *([] if seeds is None else [f"seed={seeds}"])], sampling=samples is not None
+    )
+    if not space.axes:
+        raise typer.BadParameter("nothing to sweep: give a key several values, as in --set train.batch_size=32,64")
+    plan = make_plan(
+        read_config(config),
+        space,
+        search="grid" if samples is None else search.value,
+        samples=samples or 0,
+        seed=search_seed,
+        by=by.value if by else None,
+    )
+    suggest = optuna_search(plan) if plan.search == "optuna" else None
+    folder = out or RunDirectory.next_under(Path("sweeps"), plan.points[0].config.name)
+    last: SweepEvent | None = None
+    with Interrupts() as stop, rendering(format.value, plan.space, quiet=quiet) as render:
+        events = run_sweep(
+            plan,
+            folder,
+            jobs=jobs or available_cores(),
+            resume=resume,
+            stop=stop,
+            layers=layers or (),
+            suggest=suggest,
+        )
+        with closing(events):  # type: ignore[type-var]
+            for last in events:
+                render(last)
+    if not isinstance(last, SweepFinished) or last.interrupted:
+        raise typer.Exit(INTERRUPTED)
+    if last.best is None:
+        raise typer.Exit(VERDICT)
