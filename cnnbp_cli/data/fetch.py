@@ -28,7 +28,6 @@ from urllib import error as url_error
 from urllib import request as url_request
 from urllib.parse import urlsplit
 
-from cnnbp_cli import __version__
 from cnnbp_cli.core.types import Shape
 from cnnbp_cli.data.errors import DataError
 from cnnbp_cli.data.idx import FILE_NAME, open_idx
@@ -434,7 +433,7 @@ class _TransferError(Exception):
 def _transfer(url: str, name: str, part: IO[bytes], largest: int, timeout: float) -> Iterator[Receiving]:
     """Append to `part` what is missing of it, over one connection."""
     received = part.seek(0, os.SEEK_END)
-    headers = {"User-Agent": f"cnnbp/{__version__}"} | ({"Range": f"bytes={received}-"} if received else {})
+    headers = {"User-Agent": "cnnbp"} | ({"Range": f"bytes={received}-"} if received else {})
     try:
         response = _opener().open(url_request.Request(url, headers=headers), timeout=timeout)
     except url_error.HTTPError as error:
