@@ -25,8 +25,11 @@ class Dense(Layer[Array]):
     """
 
     units: int
+    """Outputs, for example `10`."""
     bias: bool = True
+    """Add a learned number to each output."""
     init: AnyInitializer | None = None
+    """How the weights start; by default as `model.init` says, for example `glorot_uniform`."""
     type: Literal["dense"] = "dense"
 
     def __post_init__(self) -> None:
