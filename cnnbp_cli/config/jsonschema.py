@@ -70,7 +70,9 @@ def _record(cls: type, without: tuple[str, ...] = ()) -> Schema:
         if default is MISSING or f.name == key:
             required.append(f.name)
         elif default is not None:  # None stands for nothing, or for DERIVED
-            schema["default"] = plain(default)
+            value = plain(default)
+            kept = {k: part for k, part in value.items() if part is not None} if isinstance(value, dict) else value
+            schema["default"] = kept
         properties[f.name] = schema
     known = {name: properties[name].get("examples", [None])[0] for name in required if name != key}
     for name in properties if None not in known.values() else ():

@@ -13,7 +13,9 @@ from cnnbp_cli.core.types import Array, Context, Layer, Params, Shape, ShapeErro
 
 @dataclass(frozen=True, slots=True)
 class Dense(Layer[Array]):
-    """Weigh every input for every unit; with samples as columns:
+    """Weigh every input for every unit, and add a bias.
+
+    With samples as columns,
 
         y = W @ x + b        dx = Wᵀ @ dy        dW = dy @ xᵀ        db = Σ_n dy
 
