@@ -304,7 +304,7 @@ def verify(path: Path, file: IdxSource) -> str:
         digest.update(content)
         _compare(path, "uncompressed content", digest.hexdigest(), file.content_md5)
         return "md5 of the content"
-    if file.packed_md5 and path.suffix != "":
+    if file.packed_md5 and path.suffix:  # a plain file, which has none, is not packed
         _compare(path, "file", _file_md5(path), file.packed_md5)
         return "md5 of the file"
     return "header and size"

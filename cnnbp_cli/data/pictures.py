@@ -101,6 +101,7 @@ def _read_picture(path: Path, input_shape: Shape, invert: bool | None) -> tuple[
         raise DataError(f"{path}: the model takes {c} channels, and pictures have 1, 3 or 4; give an array (npy)")
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about details of a file that can be read all the same
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 upright = ImageOps.exif_transpose(image)

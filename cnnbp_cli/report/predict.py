@@ -78,12 +78,12 @@ def _drawn(one: Prediction, *, is_first: bool) -> None:
         return
     above = max(0, len(picture) - len(bars)) // 2
     bars = [Text()] * above + bars
-    blank = Text(" " * across)
-    lines = range(max(len(picture), len(bars)))
-    draw(
-        (picture[k] if k < len(picture) else blank) + Text(" " * GAP) + (bars[k] if k < len(bars) else Text())
-        for k in lines
-    )
+    blank, lines = Text(" " * across), list[Text]()
+    for k in range(max(len(picture), len(bars))):
+        whole = (picture[k] if k < len(picture) else blank) + Text(" " * GAP) + (bars[k] if k < len(bars) else Text())
+        whole.rstrip()
+        lines.append(whole)
+    draw(lines)
 
 
 def _classes(predictions: Sequence[Prediction]) -> None:

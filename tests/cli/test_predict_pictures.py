@@ -139,6 +139,21 @@ def test_a_picture_for_colours(tmp_path: Path) -> None:
     assert inverted is False
 
 
+def test_damaged_details_of_a_readable_picture_are_no_matter(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "a description that the file will not hold"
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "cut.jpg", exif=exif.tobytes()[:-30])
+    images, _, _ = read_pictures(tmp_path / "cut.jpg", (1, 8, 8))  # where a warning would be an error
+    assert images.max() == 0
+
+
+def test_a_picture_far_too_large(cnnbp: Command, digits_run: Path) -> None:
+    Image.new("1", (20_000, 20_000)).save("large.png")
+    done = cnnbp("predict", digits_run, "large.png")
+    assert done.code == 2
+    assert done.stderr.startswith("error: large.png: is not a picture that Pillow can read (")
+
+
 class TestDrawing:
     @pytest.fixture(autouse=True)
     def one(self, cnnbp: Command, samples: list[tuple[int, np.ndarray]]) -> None:
@@ -148,6 +163,7 @@ class TestDrawing:
         done = cnnbp("predict", digits_run, "one.png")
         assert done.lines[0].startswith("one.png: class 1, ")
         drawn = [line[:28] for line in done.lines[1:15]]
+        assert not any(line.endswith(" ") for line in done.lines)
         assert set("".join(drawn)) <= set(" ▀▄█")
         assert any("█" in line for line in drawn)
         assert len(done.lines) == 15
