@@ -66,7 +66,7 @@ def read_pictures(path: Path, input_shape: Shape, *, invert: bool | None = None)
         fitting = _as_images(name, array, input_shape)
         images.append(255 - fitting if invert and fitting.dtype == np.uint8 else fitting)
         names += [name] if len(fitting) == 1 else [f"{name}[{k}]" for k in range(len(fitting))]
-    return np.concatenate(images), names, bool(invert)
+    return np.concatenate(images), names, bool(invert) and any(array.dtype == np.uint8 for array in images)
 
 
 def _as_images(name: str, array: Array, input_shape: Shape) -> Array:
