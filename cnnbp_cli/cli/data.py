@@ -2,21 +2,52 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 from cnnbp_cli.cli.boundary import Group
 from cnnbp_cli.cli.options import ConfigFile, Format, OutputFormat, OverrideFiles, Overrides, OwnLayers, examples
 
 
+class DataSet(StrEnum):
+    """What `fetch` knows."""
+
+    MNIST = "mnist"
+    FASHION_MNIST = "fashion-mnist"
+    KMNIST = "kmnist"
+    EMNIST = "emnist"
+
+
+class EmnistSplit(StrEnum):
+    """The sets that EMNIST consists of."""
+
+    BALANCED = "balanced"
+    BYCLASS = "byclass"
+    BYMERGE = "bymerge"
+    LETTERS = "letters"
+    DIGITS = "digits"
+    MNIST = "mnist"
+
+
 def add_to(app: typer.Typer) -> None:
     data = typer.Typer(cls=Group, no_args_is_help=True)
     data.command(epilog=examples("cnnbp data info lenet5.yaml", "cnnbp data info lenet5.yaml --format json"))(info)
+    data.command(
+        epilog=examples(
+            "cnnbp data fetch fashion-mnist",
+            "cnnbp data fetch emnist letters --split letters",
+            "cnnbp data fetch mnist --mirror https://example.org/mnist",
+        )
+    )(fetch)
     app.add_typer(data, name="data")
     data.callback()(group)
 
 
 def group() -> None:
-    """Look at data sets."""
+    """Look at data sets, and fetch public ones."""
 
 
 def info(
@@ -33,3 +64,30 @@ def info(
     from cnnbp_cli.report.data import render
 
     render(data_info(load_data(load_config(config, overrides or ()))), format.value)
+
+
+def fetch(
+    data_set: Annotated[DataSet, typer.Argument(metavar="NAME", help="One of mnist, fashion-mnist, kmnist, emnist.")],
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="DIR", help="Where the files go; by default a folder named like the set.")
+    ] = None,
+    split: Annotated[
+        EmnistSplit | None, typer.Option("--split", help="Which of EMNIST's sets; by default balanced.")
+    ] = None,
+    mirror: Annotated[
+        str | None, typer.Option("--mirror", metavar="URL", help="The address of a folder that has the files.")
+    ] = None,
+    format: OutputFormat = Format.TABLE,
+) -> None:
+    """Download a public data set, verify it, and print what to write into a config."""
+    if split and data_set is not DataSet.EMNIST:
+        raise typer.BadParameter("only emnist has several sets.", param_hint="--split")
+    name = f"{data_set.value}-{(split or EmnistSplit.BALANCED).value}" if data_set is DataSet.EMNIST else data_set.value
+
+    from cnnbp_cli.data.fetch import SOURCES, fetch
+    from cnnbp_cli.report.data import FetchProgress, render_fetched
+
+    source, folder = SOURCES[name], folder or Path(name)
+    with FetchProgress() as progress:
+        ready = [file for event in fetch(source, folder, mirror) if (file := progress(event))]
+    render_fetched(source, folder, ready, format.value)

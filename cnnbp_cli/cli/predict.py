@@ -13,7 +13,7 @@ from cnnbp_cli.cli.options import Format, OutputFormat, OwnLayers, Trained, Weig
 def add_to(app: typer.Typer) -> None:
     app.command(
         epilog=examples(
-            "cnnbp predict runs/lenet5-1 digit.png --invert",
+            "cnnbp predict runs/lenet5-1 seven.png photo.jpg",
             "cnnbp predict runs/lenet5-1/checkpoints/best.npz images.npy --format json",
         )
     )(predict)
@@ -30,18 +30,21 @@ def predict(
         ),
     ],
     invert: Annotated[
-        bool, typer.Option("--invert", help="Swap dark and light: MNIST is white on black, paper is not.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--invert/--no-invert",
+            help="Swap dark and light, or do not. By default pictures with light edges are inverted, "
+            "for MNIST is white on black, and paper is not.",
+        ),
+    ] = None,
     weights: WeightFile = None,
     layers: OwnLayers = None,
     format: OutputFormat = Format.TABLE,
 ) -> None:
     """Show the class and the probabilities of images."""
-    from cnnbp_cli.data.pictures import read_pictures
-    from cnnbp_cli.inspect.predict import predict as predictions
+    from cnnbp_cli.inspect.predict import predict_files
     from cnnbp_cli.inspect.trained import load_trained
     from cnnbp_cli.report.predict import render
 
-    model = load_trained(trained, weights)
-    found = [read_pictures(path, model.config.model.input, invert=invert) for path in images]
-    render([one for pixels, names in found for one in predictions(model, pixels, names)], format.value)
+    predictions = predict_files(load_trained(trained, weights), images, invert=invert)
+    render(predictions, format.value, asked_to_invert=bool(invert))

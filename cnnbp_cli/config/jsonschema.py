@@ -1,86 +1,155 @@
-"""The YAML format as a JSON Schema, so that editors complete keys and underline mistakes while one types."""
+"""The YAML format as a JSON Schema, so that editors complete keys and underline mistakes while one types.
+
+All of it comes from the declarations: types and defaults from their fields, descriptions from their docstrings and
+from the strings below the fields; where such a string says "for example `16`", that is an example.
+"""
 
 from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Mapping
+import re
 from dataclasses import MISSING, fields, is_dataclass
 from itertools import pairwise
 from pathlib import Path
 from textwrap import dedent
 from types import NoneType
-from typing import Any
+from typing import Any, get_args, get_origin
+
+import yaml
 
 from cnnbp_cli.config.hints import adapter, discriminator, hints_of, members
 from cnnbp_cli.config.schema import Config, LayerSpec
 from cnnbp_cli.config.write import plain
 from cnnbp_cli.core.layers import LAYERS
+from cnnbp_cli.core.types import FieldErrors, Merge
 
 Schema = dict[str, Any]
 
-_WIRING: Schema = {
-    "name": {"type": "string", "description": "By default <type>_<k>, with k counting that type from 1."},
-    "inputs": {
-        "type": "array",
-        "items": {"type": "string"},
-        "description": "The layers that it takes; `input` is the image. By default the layer before.",
-    },
+_EXAMPLE = re.compile(r",? for example `(.+?)`")
+
+_NAME: Schema = {"type": "string", "description": "By default <type>_<k>, with k counting that type from 1."}
+_INPUT: Schema = {
+    "type": "array",
+    "items": {"type": "string"},
+    "minItems": 1,
+    "maxItems": 1,
+    "description": "The layer that it takes; `input` is the image. By default the layer before.",
+}
+_INPUTS: Schema = {
+    "type": "array",
+    "items": {"type": "string"},
+    "minItems": 2,
+    "description": "The layers that it takes; `input` is the image.",
+    "examples": [["input", "conv2d_1"]],
 }
 
 
 def json_schema() -> Schema:
     """Return the JSON Schema (draft 2020-12) of a config file."""
-    schema = _record(Config, without=("positions",))
+    schema = _record(Config, without=("positions",)) | {"title": "cnnbp config"}
     schema["required"].remove("name")
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "cnnbp config", **schema}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-def _record(cls: type, without: tuple[str, ...] = (), more: Mapping[str, Schema] | None = None) -> Schema:
-    """Return the schema of a dataclass, with properties that are not its own in `more`."""
+def _record(cls: type, without: tuple[str, ...] = ()) -> Schema:
+    """Return the schema of a dataclass."""
     hints, texts, properties = hints_of(cls), _field_texts(cls), dict[str, Schema]()
-    required: list[str] = []
-    for f in fields(cls):
+    description, key, required = _first_paragraph(cls), discriminator(cls), list[str]()
+    for f in sorted(fields(cls), key=lambda f: f.name != key):  # what kind it is comes first
         if f.name in without:
             continue
         schema = dict(_value(hints[f.name]))
-        if f.name in texts:
-            schema["description"] = texts[f.name]
+        if f.name == key:
+            schema["description"] = description
+        elif f.name in texts:
+            schema["description"] = _EXAMPLE.sub("", texts[f.name])
+            if example := _EXAMPLE.search(texts[f.name]):
+                schema["examples"] = [yaml.safe_load(example[1])]
         default = f.default if f.default_factory is MISSING else f.default_factory()
-        if default is MISSING:
+        if default is MISSING or f.name == key:
             required.append(f.name)
-        elif default is not None and "const" not in schema:  # None stands for nothing, or for DERIVED
-            schema["default"] = plain(default)
+        elif default is not None:  # None stands for nothing, or for DERIVED
+            value = plain(default)
+            kept = {k: part for k, part in value.items() if part is not None} if isinstance(value, dict) else value
+            schema["default"] = kept
         properties[f.name] = schema
-    if key := discriminator(cls):
-        required.insert(0, key)
-    return {
+    known = {name: properties[name].get("examples", [None])[0] for name in required if name != key}
+    for name in properties if None not in known.values() else ():
+        _bound(properties[name], _bounds(cls, name, hints[name], known))
+    record: Schema = {
+        "title": properties[key]["const"] if key else _words(cls.__name__),
         "type": "object",
-        "description": _first_paragraph(cls),
-        "properties": properties | dict(more or {}),
+        "description": description,
+        "properties": properties,
         "required": required,
         "additionalProperties": False,
     }
+    if key:
+        record["examples"] = [{key: record["title"]} | known]
+    return record
+
+
+def _bounds(cls: type, name: str, hint: Any, known: dict[str, Any]) -> Schema:
+    """Return the limits of a number, found by trying: the declaration's own checks are what knows them."""
+    kinds = {inner for option in members(hint) for inner in (option, *get_args(option))} & {int, float}
+
+    def fits(value: float) -> bool:
+        try:
+            cls(**{**known, name: value})
+        except FieldErrors as error:
+            return name not in dict(error.problems)
+        return True
+
+    if not kinds or all(get_origin(option) is tuple for option in members(hint)):
+        return {}
+    if int in kinds:
+        low = next((value for value in (-1, 0, 1, 2) if fits(value)), None)
+        return {} if low in (-1, None) else {"minimum": low}
+    bounds = {} if fits(-1.0) else {"minimum": 0} if fits(0.0) else {"exclusiveMinimum": 0}
+    return bounds | ({} if fits(1.5) else {"maximum": 1} if fits(1.0) else {"exclusiveMaximum": 1})
+
+
+def _bound(schema: Schema, bounds: Schema) -> None:
+    """Write the limits into every number of a schema, those of a pair too."""
+    if schema.get("type") in ("integer", "number"):
+        schema.update(bounds)
+    for part in (*schema.get("anyOf", ()), *schema.get("prefixItems", ())):
+        _bound(part, bounds)
+
+
+def _words(name: str) -> str:
+    """Write a class's name as words: ``early stopping``."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower().removesuffix(" config")
 
 
 def _value(hint: Any) -> Schema:
     options = [option for option in members(hint) if option is not NoneType]
     if options == [tuple[LayerSpec, ...]]:
-        return {"type": "array", "minItems": 1, "items": _choice(list(LAYERS.values()), _WIRING)}
+        return {"type": "array", "minItems": 1, "items": _either([_layer(operation) for operation in LAYERS.values()])}
     if options == [Path]:
         schema: Schema = {"type": "string"}
     elif all(is_dataclass(option) for option in options):
-        schema = _choice(options) if discriminator(options[0]) else _record(options[0])
+        schema = _either([_record(option) for option in options]) if discriminator(options[0]) else _record(options[0])
     else:
         return adapter(hint).json_schema()
     return {"anyOf": [schema, {"type": "null"}]} if NoneType in members(hint) else schema
 
 
-def _choice(classes: list[type], more: Mapping[str, Schema] | None = None) -> Schema:
+def _layer(operation: type) -> Schema:
+    """Return the schema of a layer at its place: with a name, and with inputs, which only merges have to name."""
+    schema = _record(operation)
+    schema["properties"] |= {"name": _NAME, "inputs": _INPUTS if issubclass(operation, Merge) else _INPUT}
+    if issubclass(operation, Merge):
+        schema["required"].append("inputs")
+        schema["examples"] = [schema["examples"][0] | {"inputs": _INPUTS["examples"][0]}]
+    return schema
+
+
+def _either(records: list[Schema]) -> Schema:
     """Return the schema of one of several declarations, or of a bare word for one without arguments."""
-    records = [_record(cls, more=more) for cls in classes]
     words = [
-        {"const": record["properties"][record["required"][0]]["const"], "description": record["description"]}
+        {"const": record["title"], "title": record["title"], "description": record["description"]}
         for record in records
         if len(record["required"]) == 1
     ]

@@ -70,7 +70,7 @@ class ConfigText(NamedTuple):
     folder: Path
     name: str
 
-    def parse(self, overrides: Sequence[str | Setting] = ()) -> Config:
+    def parse(self, overrides: Sequence[Override] = ()) -> Config:
         return parse_config(self.text, overrides, label=self.label, folder=self.folder, name=self.name)
 
 
@@ -102,7 +102,7 @@ def parse_config(
         if not overrides:
             problems.append(Problem("the config is empty, expected a mapping with data and model", span=root.span))
             raise ConfigError(problems)
-    edits = [override if isinstance(override, str) else _file_of_overrides(override) for override in overrides]
+    edits = [_file_of_overrides(override) if isinstance(override, Path) else override for override in overrides]
     root = apply_overrides(root, edits, _absolute(Path()), problems)
     return _Reader(problems).config(root, name)
 

@@ -95,7 +95,9 @@ class Limit:
     """Caps on how many images are used."""
 
     train: int | None = None
+    """Training images at most; the classes keep their proportions."""
     test: int | None = None
+    """Test images at most; the classes keep their proportions."""
 
     def __post_init__(self) -> None:
         require(at_least(self, 1, "train", "test"))
@@ -110,7 +112,9 @@ class Data:
     validation: float | int = 0
     """Held out of the training images: a fraction below 1, or a count."""
     augment: Augment | None = None
+    """Random distortions of training images, for example `{shift: 2, rotate: 10}`."""
     limit: Limit | None = None
+    """Caps on how many images are used, for example `{train: 1000}`."""
     target: Literal["auto", "label", "image"] = "auto"
     """What the model learns to give: the label, the image itself, or whichever its output's shape asks for."""
 
@@ -136,6 +140,7 @@ class Idx(Data):
 
     source: Literal["idx"] = "idx"
     path: Path
+    """The folder, relative to the config's, for example `mnist`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +149,7 @@ class Npz(Data):
 
     source: Literal["npz"] = "npz"
     path: Path
+    """The file, relative to the config's folder, for example `images.npz`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +158,9 @@ class Csv(Data):
 
     source: Literal["csv"] = "csv"
     path: Path
+    """The file with training images, relative to the config's folder, for example `train.csv`."""
     test_path: Path | None = None
+    """The file with test images."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,8 +169,11 @@ class Synthetic(Data):
 
     source: Literal["synthetic"] = "synthetic"
     kind: Literal["digits", "bars"] = "digits"
+    """What is drawn: digits, or vertical and horizontal bars."""
     train: int = 1000
+    """Training images."""
     test: int = 200
+    """Test images."""
     image: tuple[int, int, int] = DERIVED
     """Channels, height, width; by default [1, 28, 28] for digits and [1, 6, 6] for bars."""
     classes: int = DERIVED
@@ -201,9 +212,11 @@ class ModelConfig:
     input: tuple[int, int, int]
     """Channels, height, width."""
     layers: tuple[LayerSpec, ...]
+    """A bare word is a layer without arguments, for example `[flatten, {type: dense, units: 10}]`."""
     init: AnyInitializer = field(default_factory=HeNormal)
     """How weights start in layers that do not say it themselves."""
     head: Head = "softmax"
+    """What turns the last layer's outputs into predictions."""
 
     def __post_init__(self) -> None:
         require(at_least(self, 1, "input"))
@@ -221,8 +234,11 @@ class EarlyStopping:
     """Stop when the monitored value has not improved by more than `min_delta` for `patience` epochs."""
 
     monitor: Monitor = "validation_loss"
+    """The value that should improve."""
     patience: int = 3
+    """Epochs without improvement that are tolerated."""
     min_delta: float = 0.0
+    """Smaller improvements do not count."""
 
     def __post_init__(self) -> None:
         require(at_least(self, 1, "patience"), at_least(self, 0, "min_delta"))
@@ -235,15 +251,21 @@ class TrainConfig:
     loss: LossName = DERIVED
     """By default what belongs to the head: cross_entropy, binary_cross_entropy, or mse for none."""
     label_smoothing: float = 0.0
+    """The share of each label that is spread over all classes, for example `0.1`."""
     epochs: int = 5
+    """Passes over the training images, for example `5`."""
     max_steps: int | None = None
     """Updates at most; whichever of this and epochs ends first."""
     batch_size: int = 64
+    """Images per update."""
     optimizer: Optimizer = field(default_factory=Adam)
+    """How gradients become updates, for example `{type: sgd, learning_rate: 0.05, momentum: 0.9}`."""
     schedule: Schedule = field(default_factory=Constant)
+    """How the learning rate changes over the run, for example `cosine`."""
     clip_norm: float | None = None
     """The largest L2 norm of the whole gradient; longer ones are scaled down to it."""
     early_stopping: EarlyStopping | None = None
+    """Stop when a value does not improve any more, for example `{patience: 3}`."""
     workers: Literal["auto"] | int = "auto"
     """The number of processes, or auto."""
     checkpoint_every: int | None = None
@@ -273,9 +295,13 @@ class Config:
     seed: int = field(default=0, kw_only=True)
     """Initial weights, shuffling, dropout, augmentation and synthetic data all derive from it."""
     dtype: Literal["float32", "float64"] = field(default="float32", kw_only=True)
+    """The precision of all numbers."""
     data: AnyData
+    """The images and their labels."""
     model: ModelConfig
+    """The network: an image in, the head's predictions out."""
     train: TrainConfig = field(default_factory=TrainConfig)
+    """How the network learns."""
     positions: Positions = field(default_factory=Positions, compare=False, repr=False)
 
     def __post_init__(self) -> None:

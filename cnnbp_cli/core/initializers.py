@@ -92,6 +92,7 @@ class Normal:
     """Normal with the standard deviation `std`, whatever the fan."""
 
     std: float
+    """The standard deviation, for example `0.01`."""
     type: Literal["normal"] = "normal"
 
     def __post_init__(self) -> None:
@@ -106,6 +107,7 @@ class Constant:
     """The same `value` everywhere."""
 
     value: float
+    """The number, for example `0.1`."""
     type: Literal["constant"] = "constant"
 
     def __call__(self, rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> Array:

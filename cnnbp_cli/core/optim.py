@@ -317,9 +317,13 @@ class Sgd:
     """Stochastic gradient descent, with momentum and L2 regularisation if wanted; `torch.optim.SGD`."""
 
     learning_rate: float = 1e-3
+    """The step's size, which a schedule may change, for example `0.01`."""
     momentum: float = 0.0
+    """The share of the last step that the next one keeps, for example `0.9`."""
     nesterov: bool = False
+    """Look ahead along the momentum."""
     weight_decay: float = 0.0
+    """L2 regularisation: times the parameter, added to its gradient, for example `0.0005`."""
     type: Literal["sgd"] = "sgd"
 
     def __post_init__(self) -> None:
@@ -343,9 +347,13 @@ class Adam:
     """Steps of about the learning rate in every parameter; `torch.optim.Adam`, weight decay as L2."""
 
     learning_rate: float = 1e-3
+    """The step's size, which a schedule may change, for example `0.01`."""
     betas: tuple[float, float] = (0.9, 0.999)
+    """The decay rates of the averages of the gradient and of its square."""
     epsilon: float = 1e-8
+    """Added to the divisor."""
     weight_decay: float = 0.0
+    """L2 regularisation: times the parameter, added to its gradient, for example `0.0005`."""
     type: Literal["adam"] = "adam"
 
     def __post_init__(self) -> None:
@@ -369,9 +377,13 @@ class AdamW:
     """Adam with weight decay decoupled from the gradient's scaling; `torch.optim.AdamW`."""
 
     learning_rate: float = 1e-3
+    """The step's size, which a schedule may change, for example `0.01`."""
     betas: tuple[float, float] = (0.9, 0.999)
+    """The decay rates of the averages of the gradient and of its square."""
     epsilon: float = 1e-8
+    """Added to the divisor."""
     weight_decay: float = 0.01
+    """The learning rate times this is taken off each parameter, apart from its gradient."""
     type: Literal["adamw"] = "adamw"
 
     def __post_init__(self) -> None:
@@ -395,11 +407,17 @@ class RmsProp:
     """Gradients divided by their recent root mean square; `torch.optim.RMSprop`."""
 
     learning_rate: float = 0.01
+    """The step's size, which a schedule may change, for example `0.01`."""
     alpha: float = 0.99
+    """The decay rate of the average of the squared gradient."""
     epsilon: float = 1e-8
+    """Added to the divisor."""
     weight_decay: float = 0.0
+    """L2 regularisation: times the parameter, added to its gradient, for example `0.0005`."""
     momentum: float = 0.0
+    """The share of the last step that the next one keeps, for example `0.9`."""
     centered: bool = False
+    """Divide by the standard deviation of the gradient instead of its root mean square."""
     type: Literal["rmsprop"] = "rmsprop"
 
     def __post_init__(self) -> None:
@@ -424,10 +442,15 @@ class Adagrad:
     """Gradients divided by the root of the sum of all their squares; `torch.optim.Adagrad`."""
 
     learning_rate: float = 0.01
+    """The step's size, which a schedule may change, for example `0.01`."""
     learning_rate_decay: float = 0.0
+    """The rate is divided by 1 + this · the updates so far."""
     weight_decay: float = 0.0
+    """L2 regularisation: times the parameter, added to its gradient, for example `0.0005`."""
     initial_accumulator: float = 0.0
+    """What the sum of squared gradients starts at."""
     epsilon: float = 1e-10
+    """Added to the divisor."""
     type: Literal["adagrad"] = "adagrad"
 
     def __post_init__(self) -> None:

@@ -53,7 +53,9 @@ class StepDecay:
     """The rate times `gamma` after every `step_size` epochs; PyTorch's `StepLR`."""
 
     step_size: int
+    """Epochs, for example `10`."""
     gamma: float = 0.1
+    """The factor, for example `0.5`."""
     type: Literal["step"] = "step"
 
     def __post_init__(self) -> None:
@@ -69,7 +71,9 @@ class MultiStep:
     """The rate times `gamma` after each number of epochs in `milestones`; PyTorch's `MultiStepLR`."""
 
     milestones: tuple[int, ...]
+    """Numbers of epochs, ascending, for example `[5, 8]`."""
     gamma: float = 0.1
+    """The factor, for example `0.5`."""
     type: Literal["multi_step"] = "multi_step"
 
     def __post_init__(self) -> None:
@@ -90,6 +94,7 @@ class Exponential:
     """The rate times `gamma` after every epoch; PyTorch's `ExponentialLR`."""
 
     gamma: float
+    """The factor of each epoch, for example `0.95`."""
     type: Literal["exponential"] = "exponential"
 
     def __post_init__(self) -> None:
@@ -111,6 +116,7 @@ class Cosine:
     """
 
     minimum: float = 0.0
+    """The lowest rate."""
     type: Literal["cosine"] = "cosine"
 
     def __post_init__(self) -> None:
@@ -140,9 +146,13 @@ class OneCycle:
     """
 
     max_learning_rate: float
+    """The rate at the peak, for example `0.1`."""
     warmup: float = 0.3
+    """The fraction of the run before the peak."""
     initial_divisor: float = 25.0
+    """The peak divided by this is the first rate."""
     final_divisor: float = 1e4
+    """The first rate divided by this is the last."""
     type: Literal["one_cycle"] = "one_cycle"
 
     def __post_init__(self) -> None:
@@ -170,10 +180,15 @@ class ReduceOnPlateau:
     """
 
     factor: float = 0.1
+    """What the rate is multiplied with."""
     patience: int = 10
+    """Epochs without improvement that are tolerated."""
     threshold: float = 1e-4
+    """The fraction by which a value has to be below the best."""
     minimum: float = 0.0
+    """The lowest rate."""
     monitor: Literal["validation_loss", "train_loss"] = "validation_loss"
+    """The value that should fall."""
     type: Literal["reduce_on_plateau"] = "reduce_on_plateau"
 
     def __post_init__(self) -> None:
@@ -213,11 +228,14 @@ class LinearWarmup:
     """
 
     steps: int = 100
+    """Updates."""
     start_factor: float = 1 / 3
+    """The fraction of the rate to start at."""
     # The metadata tells a validator which field names the kind of schedule.
     then: Constant | StepDecay | MultiStep | Exponential | Cosine | OneCycle | ReduceOnPlateau | None = field(
         default=None, metadata={"discriminator": "type"}
     )
+    """The schedule after the warm-up; by default the rate stays."""
     type: Literal["linear_warmup"] = "linear_warmup"
 
     def __post_init__(self) -> None:

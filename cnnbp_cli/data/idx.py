@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
     Source = Path | Traversable
 
-_NAME = re.compile(r"(.*?)(train|t10k|test)-(images|labels)[-.]idx[13]-ubyte(\.gz)?")
+FILE_NAME = re.compile(r"(.*?)(train|t10k|test)-(images|labels)[-.]idx[13]-ubyte(\.gz)?")
+"""A set's prefix, the split, what it holds, and how it is packed."""
+
 _ROLES = ("train images", "train labels", "test images", "test labels")
 
 
@@ -184,7 +186,7 @@ def _find_files(folder: Path) -> tuple[str, dict[str, Path]]:
         raise unreadable(folder, error) from None
     sets: dict[str, dict[str, Path]] = {}
     for name in sorted(names, key=lambda name: not name.endswith(".gz")):  # plain files overwrite packed ones
-        if match := _NAME.fullmatch(name):
+        if match := FILE_NAME.fullmatch(name):
             prefix, split, what, _ = match.groups()
             sets.setdefault(prefix, {})[f"{'train' if split == 'train' else 'test'} {what}"] = folder / name
     if len(sets) > 1:

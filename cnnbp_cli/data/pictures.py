@@ -20,29 +20,39 @@ FORMATS = ("PNG", "JPEG", "GIF", "BMP", "PPM", "WEBP")
 its complaints past everything to standard error."""
 
 
-def read_pictures(path: Path, input_shape: Shape, *, invert: bool = False) -> tuple[Array, list[str]]:
+def read_pictures(path: Path, input_shape: Shape, *, invert: bool | None = None) -> tuple[Array, list[str], bool]:
     """Read every image of a file.
 
     Parameters
     ----------
     path : Path
         ``.npy`` with one image, (H, W) or (C, H, W), or with several, (N, H, W) or (N, C, H, W); ``.npz``
-        with such arrays; else a picture, which is converted to the model's channels and resized.
+        with such arrays; else a picture, which is made to fit.
     input_shape : tuple of int
         The model's (channels, height, width).
-    invert : bool
-        Swap dark and light in bytes: MNIST and its kin are white on black, paper is black on white.
+    invert : bool, optional
+        Swap dark and light in bytes: MNIST and its kin are white on black, paper is black on white. By default
+        a picture for a model of one channel is inverted if the median of its outermost pixels is above 127.
 
     Returns
     -------
     images : Array, shape (N, C, H, W)
     names : list of str
         The path, and the place in it where it holds several.
+    inverted : bool
 
     Raises
     ------
     DataError
         When the file cannot be read, or its images do not fit the model.
+
+    Notes
+    -----
+    A picture is turned as its EXIF orientation says; 16 bits become 8; what is transparent becomes white behind
+    dark strokes and black behind light ones (but for models of four channels); colours become grey by ITU-R 601
+    luma, or grey becomes colours; it is inverted or not; last, it is resized (Lanczos) to fit into the model's
+    image without distortion, in the middle, and the margins get the median colour of its outermost pixels.
+    One that has the model's size is left as it is.
     """
     if not path.exists():
         raise DataError(f"{path}: does not exist")
@@ -52,7 +62,8 @@ def read_pictures(path: Path, input_shape: Shape, *, invert: bool = False) -> tu
     elif path.suffix == ".npy":
         arrays = {str(path): read_array(path)}
     else:
-        arrays = {str(path): _read_picture(path, input_shape)}
+        picture, inverted = _read_picture(path, input_shape, invert)
+        return picture[None], [str(path)], inverted
     images: list[Array] = []
     names: list[str] = []
     for name, array in arrays.items():
@@ -61,7 +72,7 @@ def read_pictures(path: Path, input_shape: Shape, *, invert: bool = False) -> tu
         names += [name] if len(fitting) == 1 else [f"{name}[{k}]" for k in range(len(fitting))]
     if not images:
         raise DataError(f"{path}: holds no arrays; write it again with numpy.savez")
-    return np.concatenate(images), names
+    return np.concatenate(images), names, bool(invert) and any(array.dtype == np.uint8 for array in images)
 
 
 def _as_images(name: str, array: Array, input_shape: Shape) -> Array:
@@ -73,28 +84,61 @@ def _as_images(name: str, array: Array, input_shape: Shape) -> Array:
     raise DataError(f"{name}: has shape {show_list(array.shape)}, but the model takes images {show_list(input_shape)}")
 
 
-def _read_picture(path: Path, input_shape: Shape) -> Array:
-    """Return a picture as bytes (C, H, W), converted to the model's channels and resized without a margin."""
+def _read_picture(path: Path, input_shape: Shape, invert: bool | None) -> tuple[Array, bool]:
+    """Return a picture as bytes (C, H, W), and whether it was inverted; `read_pictures` says what is done to it."""
     try:
-        from PIL import Image  # type: ignore[import-not-found,unused-ignore]
+        from PIL import Image, ImageOps  # type: ignore[import-not-found,unused-ignore]
     except ImportError:
         raise DataError(f"{path}: reading pictures needs Pillow: pip install 'cnnbp[images]'") from None
     c, h, w = input_shape
     if c not in MODES:
         raise DataError(f"{path}: the model takes {c} channels, and pictures have 1, 3 or 4; give an array (npy)")
-    image: Any
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+            warnings.simplefilter("ignore")  # about details of a file that can be read all the same
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as image:
-                small = image.convert(MODES[c]).resize((w, h), Image.Resampling.LANCZOS)
+                upright = ImageOps.exif_transpose(image)
+                converted = _on_paper(_in_bytes(upright), c).convert(MODES[c])
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         most = Image.MAX_IMAGE_PIXELS or 0
         raise DataError(f"{path}: has more than {most:,} pixels; make it smaller") from None
     except Exception as error:  # a damaged picture may make its decoder raise anything
         raise DataError(f"{path}: is not a picture that Pillow can read ({_first_line(error)})") from None
-    return np.atleast_3d(np.asarray(small)).transpose(2, 0, 1)
+    pixels = np.atleast_3d(np.asarray(converted))
+    frame = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    edge = np.median(frame, 0).astype(int)  # (c,)
+    if invert is None:
+        invert = c == 1 and bool(edge[0] > 127)
+    fitting = ImageOps.pad(converted, (w, h), Image.Resampling.LANCZOS, tuple(edge.tolist()) if c > 1 else int(edge[0]))
+    array = np.atleast_3d(np.asarray(fitting)).transpose(2, 0, 1).copy()
+    if invert:
+        array[:3] = 255 - array[:3]  # not the alpha channel
+    return array, invert
+
+
+def _in_bytes(image: Any) -> Any:
+    """Return a picture of 16 bits, or of larger integers, as one of 8."""
+    if not image.mode.startswith("I"):
+        return image
+    from PIL import Image  # type: ignore[import-not-found,unused-ignore]
+
+    values = np.asarray(image).astype(np.float64)
+    return Image.fromarray((values / 257 if values.max() > 255 else values).clip(0, 255).round().astype(np.uint8))
+
+
+def _on_paper(image: Any, channels: int) -> Any:
+    """Return a picture without transparency, on what its strokes stand out from."""
+    if channels == 4 or not image.has_transparency_data:
+        return image
+    from PIL import Image  # type: ignore[import-not-found,unused-ignore]
+
+    layered = image.convert("RGBA")
+    weight = np.asarray(layered.getchannel("A"), np.float64)
+    grey = np.asarray(layered.convert("RGB").convert("L"), np.float64)
+    is_light = (grey * weight).sum() > 127 * weight.sum()
+    paper = Image.new("RGBA", layered.size, (0, 0, 0, 255) if is_light else (255, 255, 255, 255))
+    return Image.alpha_composite(paper, layered)
 
 
 def _first_line(error: Exception) -> str:

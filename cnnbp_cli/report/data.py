@@ -1,14 +1,21 @@
-"""`cnnbp data info`: the splits of a data set."""
+"""`cnnbp data`: the splits of a data set, how a download goes, and how a config names what it brought."""
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 from cnnbp_cli.report.records import write_csv, write_json
+from cnnbp_cli.report.terminal import console, note, plain
 from cnnbp_cli.report.text import count, memory, shape
 
 if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from cnnbp_cli.data.fetch import Event, Ready, Receiving, Source
     from cnnbp_cli.data.info import DataInfo
 
 
@@ -85,3 +92,78 @@ def _labels(info: DataInfo) -> list[int]:
 
 def _numbers(values: Sequence[float]) -> str:
     return ", ".join(f"{value:.4g}" for value in values)
+
+
+class FetchProgress:
+    """How a download goes, on standard error: a bar on a terminal, and a line for each file."""
+
+    def __init__(self) -> None:
+        self._bar: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+        if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+            from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+            out = console(sys.stderr)
+            out.soft_wrap = False
+            self._bar = Progress(*columns, console=out, transient=True, redirect_stdout=False, redirect_stderr=False)
+
+    def __enter__(self) -> Self:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def __call__(self, event: Event) -> Ready | None:
+        """Show an event; return the file that is ready, if it says so."""
+        from cnnbp_cli.data.fetch import Ready, Receiving, Retrying
+
+        if isinstance(event, Ready):
+            came = "fetched" if event.fetched else "was there"
+            self._note(f"{event.path}: {came}, {memory(event.bytes)}, verified by {event.verified}")
+            return event
+        if isinstance(event, Retrying):
+            self._note(f"{event.problem}; trying again")
+        elif isinstance(event, Receiving):
+            self._receiving(event)
+        return None
+
+    def _receiving(self, event: Receiving) -> None:
+        if self._bar:
+            if event.name not in self._tasks:
+                self._tasks[event.name] = self._bar.add_task(event.name)
+            self._bar.update(self._tasks[event.name], completed=event.received, total=event.total)
+        elif event.name not in self._tasks:
+            self._tasks[event.name] = 0  # type: ignore[assignment]
+            here = f", {memory(event.received)} of it are here" if event.received else ""
+            note(f"{event.name}: {memory(event.total) if event.total is not None else 'of unknown size'}{here}")
+
+    def _note(self, text: str) -> None:
+        if self._bar:
+            self._bar.console.print(plain(text, sys.stderr))
+        else:
+            note(text)
+
+
+def render_fetched(source: Source, folder: Path, files: Sequence[Ready], format: str) -> None:
+    """Write what was fetched to standard output: for people, the lines of a config that use it."""
+    data = {"source": "idx", "path": str(folder)}
+    if format == "table":
+        import yaml
+
+        images = f"{shape(source.input)} images of {source.classes} classes"
+        print(plain(f"# {images}; the path is relative to the config's folder", sys.stdout))
+        print(yaml.safe_dump({"data": data}, sort_keys=False, allow_unicode=True), end="")
+        return
+    records = [
+        {"path": str(file.path), "bytes": file.bytes, "fetched": file.fetched, "verified": file.verified}
+        for file in files
+    ]
+    if format == "csv":
+        write_csv(list(records[0]), [list(record.values()) for record in records])
+    else:
+        document = {"name": source.name, "input": list(source.input), "classes": source.classes, "data": data}
+        write_json({**document, "files": records})

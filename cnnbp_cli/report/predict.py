@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from cnnbp_cli.report.records import write_csv, write_json
-from cnnbp_cli.report.text import figure, percent, shape
+from cnnbp_cli.report.terminal import note
+from cnnbp_cli.report.text import count, figure, percent, shape
 
 if TYPE_CHECKING:
     from cnnbp_cli.inspect.predict import Prediction
     from cnnbp_cli.report.table import Cell
 
+DRAWN = 10
+"""So many images are drawn; of more, a table shows the probabilities."""
 
-def render(predictions: Sequence[Prediction], format: str) -> None:
-    """Write predictions to standard output."""
+WIDEST = 32  # columns of a drawn image
+ROWS = 14  # classes beside it, as many as MNIST's images have lines
+PERCENT = 8  # columns of a probability
+
+
+def render(predictions: Sequence[Prediction], format: str, *, asked_to_invert: bool = False) -> None:
+    """Write predictions to standard output, and to standard error which images were inverted unasked."""
+    for one in predictions:
+        if one.inverted and not asked_to_invert:
+            note(f"{one.image}: light edges, so dark and light are swapped; --no-invert leaves them")
     if format == "json":
         write_json({"predictions": [one.to_dict() for one in predictions]})
     elif predictions[0].output is not None:
@@ -23,8 +35,55 @@ def render(predictions: Sequence[Prediction], format: str) -> None:
         classes = range(len(predictions[0].probabilities or ()))
         header = ["image", "class", *(f"probability_{k}" for k in classes)]
         write_csv(header, [[one.image, one.label, *(one.probabilities or ())] for one in predictions])
-    else:
+    elif len(predictions) > DRAWN:
         _classes(predictions)
+    else:
+        for k, one in enumerate(predictions):
+            _drawn(one, is_first=k == 0)
+
+
+def _drawn(one: Prediction, *, is_first: bool) -> None:
+    """Write one image, and its probabilities as bars beside it, or below it where there is no room."""
+    from rich.text import Text
+
+    from cnnbp_cli.report.chart import draw
+    from cnnbp_cli.report.preview import preview
+    from cnnbp_cli.report.table import GAP, line
+    from cnnbp_cli.report.terminal import width
+
+    probabilities = one.probabilities or []
+    chosen: list[tuple[str, float]] = [(str(k), value) for k, value in enumerate(probabilities)]
+    if len(chosen) > ROWS:
+        chosen.sort(key=lambda pair: -pair[1])
+        rest = chosen[ROWS - 1 :]
+        chosen = [*chosen[: ROWS - 1], (count(len(rest), "other"), sum(value for _, value in rest))]
+    labels = max(len(label) for label, _ in chosen)
+    picture = preview(one.pixels, min(WIDEST, width()))
+    across = max(map(len, picture))
+    room = width() - across - GAP - labels - 1 - PERCENT
+    is_beside = room >= 0
+    bar = min((room if is_beside else width() - labels - 1 - PERCENT) - GAP, 40)
+    bars: list[Text] = []
+    for label, value in chosen:
+        text = Text(f"{label:>{labels}} {percent(value):>{PERCENT}}", "bold" if label == str(one.label) else "")
+        if full := round(max(bar, 0) * value) if isfinite(value) else 0:
+            text.append(" " * GAP + "█" * full)
+        bars.append(text)
+    if not is_first:
+        line()
+    best = probabilities[one.label or 0]
+    line(f"{one.image}: class {one.label}, {percent(best)}", "bold")
+    if not is_beside:
+        draw([*picture, *bars])
+        return
+    above = max(0, len(picture) - len(bars)) // 2
+    bars = [Text()] * above + bars
+    blank, lines = Text(" " * across), list[Text]()
+    for k in range(max(len(picture), len(bars))):
+        whole = (picture[k] if k < len(picture) else blank) + Text(" " * GAP) + (bars[k] if k < len(bars) else Text())
+        whole.rstrip()
+        lines.append(whole)
+    draw(lines)
 
 
 def _classes(predictions: Sequence[Prediction]) -> None:

@@ -1,6 +1,7 @@
 """The schema for editors accepts what the program accepts, and knows what every key means."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from cnnbp_cli.config.jsonschema import json_schema
-from cnnbp_cli.config.load import load_config
+from cnnbp_cli.config.load import load_config, parse_config
 from cnnbp_cli.config.write import to_dict
 from cnnbp_cli.core.layers import LAYERS
 
@@ -61,8 +62,90 @@ def test_has_every_layer_with_its_meaning():
 def test_describes_keys_and_gives_defaults():
     train = json_schema()["properties"]["train"]["properties"]
     assert train["max_steps"] == {
-        "anyOf": [{"type": "integer"}, {"type": "null"}],
+        "anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}],
         "description": "Updates at most; whichever of this and epochs ends first.",
     }
-    assert train["batch_size"] == {"type": "integer", "default": 64}
+    assert train["batch_size"] == {
+        "type": "integer",
+        "minimum": 1,
+        "description": "Images per update.",
+        "default": 64,
+    }
     assert "default" not in train["loss"]
+
+
+def test_limits_are_those_of_the_declarations():
+    schema = json_schema()
+    layers = {
+        choice["title"]: choice["properties"]
+        for choice in schema["properties"]["model"]["properties"]["layers"]["items"]["anyOf"]
+        if "properties" in choice
+    }
+    assert layers["dropout"]["rate"].items() >= {"minimum": 0, "exclusiveMaximum": 1}.items()
+    assert layers["conv2d"]["kernel_size"]["anyOf"][0] == {"type": "integer", "minimum": 1}
+    assert layers["conv2d"]["kernel_size"]["anyOf"][1]["prefixItems"] == [{"type": "integer", "minimum": 1}] * 2
+    assert layers["batch_norm"]["epsilon"]["exclusiveMinimum"] == 0
+    assert "minimum" not in layers["leaky_relu"]["slope"]
+
+
+def subschemas(schema, path="config"):
+    """Yield every schema with the keys that lead to it."""
+    yield path, schema
+    for name, inner in schema.get("properties", {}).items():
+        yield from subschemas(inner, f"{path}.{name}")
+    for inner in schema.get("anyOf", []):
+        yield from subschemas(inner, f"{path} {inner.get('title', '')}".strip())
+    if isinstance(schema.get("items"), dict):
+        yield from subschemas(schema["items"], f"{path}[]")
+
+
+def test_every_key_has_a_description_and_every_example_is_one():
+    seen = 0
+    for path, schema in subschemas(json_schema()):
+        for name, inner in schema.get("properties", {}).items():
+            assert inner.get("description", "").endswith("."), f"{path}.{name}"
+            assert "`" not in re.sub(r"`[^`]+`", "", inner["description"]), f"{path}.{name}"
+        if schema.get("type") == "object" and schema["title"] != "cnnbp config":
+            assert schema["description"], path
+        for example in schema.get("examples", []):
+            Draft202012Validator(schema).validate(example)
+            seen += 1
+        if "default" in schema:
+            Draft202012Validator(schema).validate(json.loads(json.dumps(schema["default"])))
+    assert seen > 50
+
+
+def test_every_example_of_a_layer_loads(good):
+    config = yaml.safe_load(good)
+    choices = json_schema()["properties"]["model"]["properties"]["layers"]["items"]["anyOf"]
+    examples = [example for choice in choices for example in choice.get("examples", [])]
+    assert len(examples) == len(LAYERS)
+    for example in examples:
+        config["model"]["layers"] = [{"type": "conv2d", "filters": 4, "kernel_size": 3}, example]
+        parse_config(yaml.safe_dump(config), label="example.yaml")
+
+
+BEYOND_A_SCHEMA = {
+    *("a key twice in a layer", "cycles", "characters beyond ASCII"),  # what a layer is called, and names as inputs
+    *("a loss that does not go with the head", "label smoothing without cross entropy"),
+    *("early stopping by default on validation images that there are not", "the same after a warm-up"),
+    *("early stopping on validation images that there are not", "a schedule on validation images that there are not"),
+    *("an impossible pair", "an input without height", "a name with a slash", "a seed below zero"),
+    "everything held out",
+}
+
+
+def test_rejects_the_bad_configs_as_far_as_a_schema_can(validator):
+    text = Path(__file__).with_name("bad_configs.txt").read_text("utf-8")
+    accepted, judged = set(), 0
+    for case in text.split("\n==== ")[1:]:
+        title, _, rest = case.partition("\n")
+        try:
+            document = json.loads(json.dumps(yaml.safe_load(rest.partition("---- gets\n")[0])))
+        except (yaml.YAMLError, ValueError, TypeError):
+            continue  # not even plain YAML
+        judged += 1
+        if validator.is_valid(document):
+            accepted.add(title)
+    assert judged > 50
+    assert accepted <= BEYOND_A_SCHEMA

@@ -67,6 +67,7 @@ class LeakyRelu(Layer[Array]):
     """
 
     slope: float = 0.01
+    """The slope where x is negative."""
     type: Literal["leaky_relu"] = "leaky_relu"
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Array]:
@@ -90,6 +91,7 @@ class Elu(Layer[tuple[Array, Array]]):
     """
 
     alpha: float = 1.0
+    """Minus the limit for very negative x."""
     type: Literal["elu"] = "elu"
 
     def __post_init__(self) -> None:

@@ -50,13 +50,21 @@ class Conv2d(Layer[ConvResiduals]):
     """
 
     filters: int
+    """Output channels, for example `16`."""
     kernel_size: Size
+    """Pixels of the kernel: one number, or [vertical, horizontal], for example `3`."""
     stride: Size = 1
+    """Pixels from one window to the next: one number, or [vertical, horizontal], for example `2`."""
     padding: Padding = "valid"
+    """`valid` (none), `same`, or pixels on both sides: one number, or [vertical, horizontal]."""
     dilation: Size = 1
+    """Pixels from one tap of the kernel to the next: one number, or [vertical, horizontal]."""
     groups: int = 1
+    """Parts that the channels are cut into; as many as there are input channels make it depthwise."""
     bias: bool = True
+    """Add a learned number to each output channel."""
     init: AnyInitializer | None = None
+    """How the weights start; by default as `model.init` says, for example `glorot_uniform`."""
     type: Literal["conv2d"] = "conv2d"
 
     def __post_init__(self) -> None:
@@ -143,12 +151,19 @@ class ConvTranspose2d(Layer[ConvResiduals]):
     """
 
     filters: int
+    """Output channels, for example `16`."""
     kernel_size: Size
+    """Pixels of the kernel: one number, or [vertical, horizontal], for example `3`."""
     stride: Size = 1
+    """Pixels of the output from one window to the next: one number, or [vertical, horizontal], for example `2`."""
     padding: Padding = "valid"
+    """`valid` (none), `same`, or pixels on both sides: one number, or [vertical, horizontal]."""
     output_padding: Size = 0
+    """Pixels more at the bottom and at the right: one number, or [vertical, horizontal], below the stride."""
     bias: bool = True
+    """Add a learned number to each output channel."""
     init: AnyInitializer | None = None
+    """How the weights start; by default as `model.init` says, for example `glorot_uniform`."""
     type: Literal["conv_transpose2d"] = "conv_transpose2d"
 
     def __post_init__(self) -> None:

@@ -13,7 +13,9 @@ from cnnbp_cli.core.types import Array, Context, Layer, Params, Shape, ShapeErro
 
 @dataclass(frozen=True, slots=True)
 class Dense(Layer[Array]):
-    """Weigh every input for every unit; with samples as columns:
+    """Weigh every input for every unit, and add a bias.
+
+    With samples as columns,
 
         y = W @ x + b        dx = Wᵀ @ dy        dW = dy @ xᵀ        db = Σ_n dy
 
@@ -25,8 +27,11 @@ class Dense(Layer[Array]):
     """
 
     units: int
+    """Outputs, for example `10`."""
     bias: bool = True
+    """Add a learned number to each output."""
     init: AnyInitializer | None = None
+    """How the weights start; by default as `model.init` says, for example `glorot_uniform`."""
     type: Literal["dense"] = "dense"
 
     def __post_init__(self) -> None:

@@ -27,6 +27,7 @@ class Dropout(Layer[Array | None]):
     """
 
     rate: float
+    """The probability with which a unit is zero, for example `0.5`."""
     type: Literal["dropout"] = "dropout"
 
     def __post_init__(self) -> None:

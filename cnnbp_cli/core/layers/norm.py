@@ -85,8 +85,11 @@ class BatchNorm(Layer[BatchNormResiduals]):
     """
 
     momentum: float = 0.9
+    """The share of the running statistics that a step keeps (PyTorch's momentum is 1 minus this)."""
     epsilon: float = 1e-5
+    """Added to the variance."""
     affine: bool = True
+    """Learn a factor and an offset."""
     type: Literal["batch_norm"] = "batch_norm"
     state: ClassVar[tuple[str, ...]] = ("running_mean", "running_var")
 
@@ -192,7 +195,9 @@ class LayerNorm(Layer[Standardised]):
     """
 
     epsilon: float = 1e-5
+    """Added to the variance."""
     affine: bool = True
+    """Learn a factor and an offset."""
     type: Literal["layer_norm"] = "layer_norm"
 
     def __post_init__(self) -> None:
@@ -228,8 +233,11 @@ class GroupNorm(Layer[Standardised]):
     """
 
     groups: int
+    """Parts that the channels are cut into, for example `4`."""
     epsilon: float = 1e-5
+    """Added to the variance."""
     affine: bool = True
+    """Learn a factor and an offset."""
     type: Literal["group_norm"] = "group_norm"
 
     def __post_init__(self) -> None:

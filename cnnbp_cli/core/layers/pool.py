@@ -63,8 +63,11 @@ class MaxPool2d(Layer[MaxPoolResiduals]):
     """
 
     pool_size: Size
+    """Pixels of a window: one number, or [vertical, horizontal], for example `2`."""
     stride: Size | None = None
+    """Pixels from one window to the next; by default the pool size: one number, or [vertical, horizontal]."""
     padding: Padding = "valid"
+    """`valid` (none), `same`, or pixels on both sides: one number, or [vertical, horizontal]."""
     type: Literal["max_pool2d"] = "max_pool2d"
 
     def __post_init__(self) -> None:
@@ -141,9 +144,13 @@ class AvgPool2d(Layer[AvgPoolResiduals]):
     """
 
     pool_size: Size
+    """Pixels of a window: one number, or [vertical, horizontal], for example `2`."""
     stride: Size | None = None
+    """Pixels from one window to the next; by default the pool size: one number, or [vertical, horizontal]."""
     padding: Padding = "valid"
+    """`valid` (none), `same`, or pixels on both sides: one number, or [vertical, horizontal]."""
     count_include_pad: bool = False
+    """Divide by the whole window, padding included, instead of by the pixels that are there."""
     type: Literal["avg_pool2d"] = "avg_pool2d"
 
     def __post_init__(self) -> None:
