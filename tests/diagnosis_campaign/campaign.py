@@ -195,7 +195,7 @@ def _figures(title: str, results: Sequence[Result], confirm: bool) -> str:
             tried = [r for r in broken if r.cured is not None]
             lines += [
                 f"  the remedy cures                          {_share(broken, 'cured'):6.1%} of all faults",
-                f"                                            {_share(tried, 'cured'):6.1%} of {len(tried)} with overrides",
+                f"{'':44}{_share(tried, 'cured'):6.1%} of {len(tried)} with overrides",
             ]
     if sound:
         count = Counter(severity for r in sound for _, severity in r.findings)

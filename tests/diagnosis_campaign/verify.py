@@ -45,9 +45,9 @@ def train(pair: Pair) -> Outcome:
 
 def damages(broken: Outcome, mended: Outcome) -> bool:
     """Tell whether a run is far worse than its mended twin."""
-    if broken.accuracy is not None and mended.accuracy is not None:
-        if broken.accuracy <= mended.accuracy - LOST_ACCURACY:
-            return True
+    known = broken.accuracy is not None and mended.accuracy is not None
+    if known and broken.accuracy <= mended.accuracy - LOST_ACCURACY:
+        return True
     return broken.loss >= LOSS_FACTOR * mended.loss
 
 

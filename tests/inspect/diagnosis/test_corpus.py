@@ -50,7 +50,7 @@ def test_rules_are_chosen_by_name_and_by_family():
         *CONTRACT["data"].split(),
         "dead-relu",
     } - {"data-leak"}
-    with pytest.raises(UnknownRuleError, match="unknown rule or family 'dead-rel'.*dead-relu"):
+    with pytest.raises(UnknownRuleError, match=r"unknown rule or family 'dead-rel'.*dead-relu"):
         chosen_rules(["dead-rel"])
     with pytest.raises(UnknownRuleError, match="unknown rule 'data'"):
         rule_named("data")

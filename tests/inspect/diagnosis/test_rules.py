@@ -100,7 +100,8 @@ def case(*overrides, data=None, start=None, **record):
 
 
 def trial(one, overrides, skill):
-    return replace(one, trials={**one.trials, tuple(overrides): replace(one.record, train=Score(loss=1, skill=skill), held=None)})
+    record = replace(one.record, train=Score(loss=1, skill=skill), held=None)
+    return replace(one, trials={**one.trials, tuple(overrides): record})
 
 
 def begin(**values):

@@ -221,7 +221,8 @@ STRONG_SHIFT, STRONG_TURN, STRONG_SCALE = 0.25, 60.0, 0.5
     order=6,
     definition="The augmentation makes images that no longer show what their label says.",
     formula="a training without augmentation that is otherwise the same has at least "
-    f"{HELPS:g} more skill on images that are not augmented; or a shift, turn or scale beyond {STRONG_SHIFT:.0%} of the "
+    f"{HELPS:g} more skill on images that are not augmented; or a shift, turn or scale beyond "
+    f"{STRONG_SHIFT:.0%} of the "
     f"side, {STRONG_TURN:g} degrees or {STRONG_SCALE:g}",
     source="Shorten and Khoshgoftaar 2019, A survey on image data augmentation (safety of a transform); Simard et al. "
     "2003 for usual strengths",
@@ -259,7 +260,8 @@ LEAK = 0.01
     family="data",
     order=2,
     definition="Images that the network is tested on are among those that it is trained on.",
-    formula=f"share of held-out images that equal a training image in every pixel, above {LEAK:.0%} and above twice the "
+    formula=f"share of held-out images that equal a training image in every pixel, above {LEAK:.0%} and "
+    "above twice the "
     "share of repetitions among the training images",
     source="Barz and Denzler 2020, arXiv:1902.00423; Kapoor and Narayanan 2023, Leakage and the reproducibility crisis",
     advice="Split the data anew so that no image is on both sides, and measure again.",

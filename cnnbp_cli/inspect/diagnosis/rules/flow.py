@@ -41,7 +41,8 @@ STEEP = 100.0
     family="flow",
     order=15,
     definition="The gradient fades on its way back, so that the first layers get next to none.",
-    formula="L2 norm of an image's loss gradient at the output of a layer with weights, divided by that at the last such "
+    formula="L2 norm of an image's loss gradient at the output of a layer with weights, divided by that "
+    "at the last such "
     f"layer, in the first step below {FADED:g}",
     source="Hochreiter 1991; Bengio, Simard and Frasconi 1994; Glorot and Bengio 2010, section 4",
     advice="ReLU instead of sigmoid or tanh, initial weights that suit the activation, normalisation, shortcuts.",
@@ -75,7 +76,8 @@ def vanishing_gradient(case: Case) -> Iterator[Finding]:
     family="flow",
     order=16,
     definition="The gradient grows on its way back, or is out of proportion to the weights.",
-    formula="L2 norm of an image's loss gradient at the output of a layer with weights, divided by that at the last such "
+    formula="L2 norm of an image's loss gradient at the output of a layer with weights, divided by that "
+    "at the last such "
     f"layer, above {SWOLLEN:g}; or the gradient of a layer's parameters above {STEEP:g} times their norm; in the "
     "first step",
     source="Bengio, Simard and Frasconi 1994; Pascanu, Mikolov and Bengio 2013, arXiv:1211.5063; Zhang, Dauphin and Ma "
@@ -112,7 +114,8 @@ def exploding_gradient(case: Case) -> Iterator[Finding]:
         step=watched.step,
         evidence=evidence,
         threshold=threshold,
-        why="A step that suits the other layers throws this one's weights far away, and one that suits it moves nothing "
+        why="A step that suits the other layers throws this one's weights far away, and one that suits "
+        "it moves nothing "
         "else.",
         remedy=as_remedy(remedy),
     )
@@ -241,12 +244,13 @@ def dead_relu(case: Case) -> Iterator[Finding]:
         severity=_harm(case, remedy, shows=layer == case.graph.output),
         layer=layer,
         step=first,
-        evidence=f"{dead[layer]:.0%} of the {case.graph.shapes[layer][0]} units of {layer}{more} are off for every image"
-        + (" from the start" if from_the_start else ""),
+        evidence=f"{dead[layer]:.0%} of the {case.graph.shapes[layer][0]} units of {layer}{more} are off "
+        "for every image" + (" from the start" if from_the_start else ""),
         threshold=f"more than {0 if layer == case.graph.output else DEAD:.0%}",
         why="A ReLU that is off for every image gets no gradient, and nothing switches it on again.",
         remedy=as_remedy(remedy)
-        or "Look at the biases before it, and at where they come from; leaky_relu instead of relu lets gradient through.",
+        or "Look at the biases before it, and at where they come from; leaky_relu instead of relu lets "
+        "gradient through.",
     )
 
 

@@ -25,7 +25,8 @@ SHRINK = 0.2
     family="generalisation",
     order=30,
     definition="Weight decay, dropout or label smoothing are so strong that little can be learned.",
-    formula=f"weight decay above {DECAY:g} (decoupled: that takes more than {SHRINK:.0%} of a weight during the probe), "
+    formula=f"weight decay above {DECAY:g} (decoupled: that takes more than {SHRINK:.0%} of a weight "
+    "during the probe), "
     f"dropout above {RATE:g}, or label smoothing above {SMOOTHING:g}; an error where a training with usual strengths "
     f"has {HELPS:g} more skill",
     source="Goodfellow, Bengio and Courville 2016, Deep Learning, sections 7.1, 7.5 and 7.12",

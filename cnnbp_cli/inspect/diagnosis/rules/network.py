@@ -202,7 +202,8 @@ def _wrong_output(case: Case) -> Iterator[Finding]:
     order=22,
     definition="Nothing between the layers with weights bends the signal, so that several are worth one.",
     formula="no activation anywhere between two layers with weights",
-    source="Goodfellow, Bengio and Courville 2016, Deep Learning, section 6.1 (linear layers compose to a linear layer)",
+    source="Goodfellow, Bengio and Courville 2016, Deep Learning, section 6.1 (linear layers compose to "
+    "a linear layer)",
     advice="Put a relu behind every layer with weights but the last.",
 )
 def no_activation(case: Case) -> Iterator[Finding]:

@@ -21,10 +21,12 @@ FALLEN = 0.05
     family="progress",
     order=50,
     definition="The loss at the end is that of the beginning, or that of an answer which does not look at the image.",
-    formula=f"median loss of the last tenth of the steps within {FALLEN:.0%} of that of the first tenth, or of the best "
+    formula=f"median loss of the last tenth of the steps within {FALLEN:.0%} of that of the first tenth, "
+    "or of the best "
     "constant answer's",
     source="Karpathy 2019, A recipe for training neural networks (an input-independent baseline)",
-    advice="See what else was found: this is a symptom. Prove that data and labels belong together, that a single batch "
+    advice="See what else was found: this is a symptom. Prove that data and labels belong together, that "
+    "a single batch "
     "can be learned by heart, and that every layer gets a gradient.",
 )
 def loss_not_falling(case: Case) -> Iterator[Finding]:
@@ -66,7 +68,8 @@ UPHILL = -0.3
     order=32,
     definition="The loss grows, or falls without an end.",
     formula=f"median loss of the last tenth of the steps above {GROWN:g} times both the first loss and a constant "
-    f"answer's, and above {STILL:g} times that of the second quarter; or the loss rises down its own gradient (slope below {UPHILL:g}); or it is below 0",
+    f"answer's, and above {STILL:g} times that of the second quarter; or the loss rises down its own "
+    f"gradient (slope below {UPHILL:g}); or it is below 0",
     source="LeCun et al. 1998, Efficient BackProp, section 4.6 (steps beyond twice the inverse curvature diverge)",
     advice="Lower the learning rate. A loss that rises down its own gradient, or falls below 0, has the wrong sign.",
 )
@@ -313,7 +316,8 @@ TINY = {"float32": 1e-23, "float64": 1e-160}
     family="progress",
     order=17,
     definition="The optimizer's epsilon drowns the gradient, or is too small to protect from a division by 0.",
-    formula=f"epsilon above {DROWNS:g} times the gradient's root mean square, or so small that it is nothing beside the "
+    formula=f"epsilon above {DROWNS:g} times the gradient's root mean square, or so small that it is "
+    "nothing beside the "
     f"root of the smallest square ({TINY['float32']:g} in float32)",
     source="Kingma and Ba 2015, arXiv:1412.6980, algorithm 1 (1e-8); Choi et al. 2019, arXiv:1910.05446 (epsilon as a "
     "setting); Humbatova et al. 2020, arXiv:1910.11015",

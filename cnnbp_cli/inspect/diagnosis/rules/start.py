@@ -106,7 +106,8 @@ def badly_scaled_init(case: Case) -> Iterator[Finding]:
         step=1,
         evidence=evidence,
         threshold=threshold,
-        why="A signal that shrinks takes the gradient with it, one that grows saturates units and makes the loss steep.",
+        why="A signal that shrinks takes the gradient with it, one that grows saturates units and makes "
+        "the loss steep.",
         remedy=as_remedy(remedy),
     )
 
@@ -195,7 +196,8 @@ HEART = 0.5
     formula=f"skill on 16 images below {HEART:g} after 100 steps of Adam on them alone, without augmentation, dropout "
     "and decay; tried where the probe does not do well",
     source="Karpathy 2019, A recipe for training neural networks (overfit one batch)",
-    advice="Look for a layer that throws the information away, for a wrong gradient (cnnbp gradcheck), or a larger width.",
+    advice="Look for a layer that throws the information away, for a wrong gradient (cnnbp gradcheck), "
+    "or a larger width.",
 )
 def cannot_overfit_batch(case: Case) -> Iterator[Finding]:
     test = case.batch
@@ -213,7 +215,8 @@ def cannot_overfit_batch(case: Case) -> Iterator[Finding]:
             f"; {narrow.name} passes on {prod(case.graph.shapes[narrow.name])} numbers for each image" if narrow else ""
         ),
         threshold=f"a skill of {HEART:.0%}",
-        why="A network that cannot learn a few images by heart lacks capacity, a gradient, or steps of a sensible length.",
+        why="A network that cannot learn a few images by heart lacks capacity, a gradient, or steps of a "
+        "sensible length.",
         remedy=as_remedy(remedy)
         or "Prove the gradients with `cnnbp gradcheck`; then look for a layer that passes too little on.",
     )
