@@ -46,7 +46,7 @@ def load(path: str | Path, overrides: Sequence[Override] = (), *, weights: str |
     return model
 
 
-def _load(path: str | Path, overrides: Sequence[str]) -> Model:
+def _load(path: str | Path, overrides: Sequence[Override]) -> Model:
     where = Path(path)
     if where.is_dir():
         return load_checkpoint(RunDirectory(where).chosen(), overrides)

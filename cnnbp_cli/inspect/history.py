@@ -41,11 +41,13 @@ def read_history(run: Path) -> History:
     """
     history = History(run, [], [], [], None)
     finished = None
-    for event in run_events(run):
+    for number, event in enumerate(run_events(run), 1):
         if isinstance(event, StepDone):
             before = history.steps[-1].step if history.steps else 0
             if event.step <= before:
-                raise RunError(f"{directory.events}:{number}: is damaged: step {event.step} after step {before}")
+                raise RunError(
+                    f"{RunDirectory(run).events}:{number}: is damaged: step {event.step} after step {before}"
+                )
             history.steps.append(event)
         elif isinstance(event, EpochDone):
             history.epochs.append(event)

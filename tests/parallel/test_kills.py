@@ -11,6 +11,7 @@ import random
 import signal
 import sys
 import time
+from functools import partial
 
 import pytest
 from parallel.config import CONFIG
@@ -30,6 +31,14 @@ def train(config, run, workers):
     return start("-m", "cnnbp_cli", "train", str(config), *settings, "--quiet", "--out", str(run), "--resume")
 
 
+def has_come(process, run, before, writing):
+    return process.poll() is not None or advanced(run, before, writing)
+
+
+def all_gone(family):
+    return not any(map(is_running, family))
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_killed_runs_end_like_others(tmp_path, workers):
     config, rng = tmp_path / "team.yaml", random.Random(workers)
@@ -42,7 +51,8 @@ def test_killed_runs_end_like_others(tmp_path, workers):
         before = len(read_steps(broken))
         with train(config, broken.path, workers) as process:
             writing = rng.random() < 0.5  # while a checkpoint is being written
-            assert wait_until(lambda: process.poll() is not None or advanced(broken, before, writing), seconds=30)
+            ended_or_advanced = partial(has_come, process, broken, before, writing)
+            assert wait_until(ended_or_advanced, seconds=30)
             if process.poll() is None:
                 time.sleep(rng.uniform(0, 0.002 if writing else 0.1))
                 family = children_of(process.pid)
@@ -50,7 +60,7 @@ def test_killed_runs_end_like_others(tmp_path, workers):
                 os.kill(victim, signal.SIGKILL)
                 kills += 1
                 process.communicate(timeout=20)
-                assert wait_until(lambda: not any(map(is_running, family)), seconds=5)
+                assert wait_until(partial(all_gone, family), seconds=5)
                 for path in (*broken.checkpoints(), *broken.path.glob("checkpoints/best.npz")):
                     Checkpoint.read(path)
             else:
