@@ -105,9 +105,9 @@ def _table(finished: SweepFinished, names: dict[str, str]) -> None:
     for key, name in names.items():
         is_number = all(isinstance(one.values[key], int | float) for one in finished.outcomes)
         columns.append(Column(name.replace("_", "\n"), text=not is_number))
-    columns.append(Column(by.replace("_", "\n"), width=8))
-    columns += [Column(name.replace("_", "\n"), leaves=k, width=8) for k, name in enumerate(others, 1)]
-    columns += [Column("epoch", leaves=len(others) + 1), Column("time", leaves=len(others) + 2, width=6)]
+    columns.append(Column(by.replace("_", "\n"), leaves=1, width=8))  # the last one stays, whatever the width
+    columns += [Column(name.replace("_", "\n"), leaves=k, width=8) for k, name in enumerate(others, 2)]
+    columns += [Column("epoch", leaves=len(others) + 2), Column("time", leaves=len(others) + 3, width=6)]
     rows: list[list[Cell]] = []
     for rank, one in _with_ranks(finished):
         style = "bold" if one is finished.best else "" if one.status == "finished" else "dim"

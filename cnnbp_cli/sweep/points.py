@@ -183,7 +183,7 @@ def read_space(overrides: Sequence[str], *, sampling: bool) -> Space:
     parts: list[str | Axis] = []
     problems: list[Problem] = []
     for order, text in enumerate(overrides, 1):
-        reader = _Reader(Source(f"--set {text}", text, order=order))
+        reader = _Reader(Source(f"--set {text}", text, order=order, is_option=True))
         try:
             parts.append(reader.part(sampling))
             reader.refuse_repetition(parts)
@@ -193,7 +193,7 @@ def read_space(overrides: Sequence[str], *, sampling: bool) -> Space:
         raise ConfigError(problems)
     space = Space(tuple(parts))
     if not sampling and (space.size or 0) > MOST_RUNS:
-        last = Source(f"--set {overrides[-1]}", overrides[-1], order=len(overrides))
+        last = Source(f"--set {overrides[-1]}", overrides[-1], order=len(overrides), is_option=True)
         message = f"makes it {space.size:,} runs, more than {MOST_RUNS:,}: draw some of them with --samples"
         raise ConfigError([Problem(message, span=Span(last, 0, 0, len(overrides[-1])))])
     return space

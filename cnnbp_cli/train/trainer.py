@@ -424,6 +424,7 @@ class Trainer:
     @quiet
     def _finish(self, started: float) -> RunFinished:
         state = self.state
+        self.workers.barrier()  # the first one may still be saving the last parameters, which all of them share
         if self.best_parameters is not None:
             self.model.set_parameters(self.best_parameters)
         test = self._evaluate(self.data.test)

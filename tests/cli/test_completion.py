@@ -56,8 +56,11 @@ class TestOverrides:
             (
                 "train.optim",
                 [
-                    *(f"train.optimizer.{key}=" for key in ("learning_rate", "betas", "epsilon", "weight_decay")),
-                    *("train.optimizer.type=", "train.optimizer="),
+                    *(
+                        f"train.optimizer.{key}="
+                        for key in ("type", "learning_rate", "betas", "epsilon", "weight_decay")
+                    ),
+                    "train.optimizer=",
                 ],
             ),
             (
@@ -91,7 +94,7 @@ class TestOverrides:
     def test_without_a_config_the_format_still_helps(self, folder: Path, path: str) -> None:
         root = read_tree(folder / path)
         assert names_of_layers(root) == []
-        assert ("train.batch_size=", "(default 64)") in complete_override("train.b", root)
+        assert ("train.batch_size=", "Images per update. (default 64)") in complete_override("train.b", root)
 
     @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
     def test_nothing_waits_for_a_pipe(self, folder: Path) -> None:
@@ -130,7 +133,7 @@ def answer(line: str, folder: Path) -> tuple[list[str], list[str]]:
     ("line", "offered"),
     [
         ("cnnbp gr", ["gradcheck", "gradnorms"]),
-        ("cnnbp data ", ["info"]),
+        ("cnnbp data ", ["info", "fetch"]),
         ("cnnbp train ", ["bars.yaml", "runs/"]),
         ("cnnbp gradnorms runs/", ["runs/bars-1"]),
         ("cnnbp evaluate runs/b", ["runs/bars-1"]),

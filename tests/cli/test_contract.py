@@ -62,9 +62,18 @@ CASES = {
     "schema": Case("", raw=True, missing="gone"),
     "completion": Case("bash", raw=True, missing="gone"),
     "data info": Case("bars.yaml"),
+    "diagnose": Case(
+        "bars.yaml --steps 5 --select batch-norm-small-batch --set train.batch_size=6 "
+        "--set model.layers.relu_1=batch_norm"
+    ),
+    "sweep": Case("bars.yaml --set train.optimizer.learning_rate=0.01,0.1 --jobs 1", notes=True),
+    "export": Case("bars.yaml weights.npz", missing="gone.yaml weights.npz"),
 }
 
-NAMES = sorted(commands())
+ELSEWHERE = {"data fetch"}
+"""Needs a server: `test_fetch_command.py` has one."""
+
+NAMES = sorted(set(commands()) - ELSEWHERE)
 WIDTHS = (40, 60, 80, 100, 120, 160, 200)
 
 

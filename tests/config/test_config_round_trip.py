@@ -191,6 +191,8 @@ def test_as_written(good):
         "  clip_norm: null\n"
         "  early_stopping: null\n"
         "  workers: auto\n"
+        "  checkpoint_every: null\n"
+        "  keep_checkpoints: 3\n"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import shutil
 import struct
 import tempfile
@@ -36,7 +37,7 @@ from cnnbp_cli.inspect.summary import summary
 from cnnbp_cli.inspect.trained import load_trained
 from cnnbp_cli.report import compare as report_compare
 from cnnbp_cli.report import gradnorms as report_gradnorms
-from cnnbp_cli.train.checkpoint import Checkpoint, digest
+from cnnbp_cli.train.checkpoint import DIGEST, FORMAT, Checkpoint, digests
 from cnnbp_cli.train.loop import fit
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -363,7 +364,7 @@ def trained() -> Path:
 
 @cache
 def _checkpoint() -> Checkpoint:
-    return Checkpoint.read(trained() / "checkpoints" / "best.npz")
+    return Checkpoint.read(max((trained() / "checkpoints").glob("step-*.npz")))
 
 
 @cache
@@ -388,13 +389,20 @@ def checkpoint_file(
         members[sorted(members)[place % len(members)] if name == "any" else name] = array
     if moved:
         members[moved] = members.pop(sorted(members)[place % len(members)])
-    header = {"format": 1, "config": whole.config, "progress": whole.progress, "normalization": whole.normalization}
-    header["digest"] = digest(members) if resealed else "0" * 64
+    members |= {f"best/{key}": part for key, part in whole.best.items()}
+    header = {"format": FORMAT, "config": whole.config, "progress": whole.progress}
+    header["normalization"] = whole.normalization
     if array is None and not moved and not edits:
         header = replaced(header, place, value)
     text = json.dumps(header).encode("utf-8", "surrogatepass")
     file = io.BytesIO()
     np.savez(file, allow_pickle=False, header=np.frombuffer(text, np.uint8), **members)
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.comment = bytes(DIGEST)
+    if resealed:
+        computed, _ = digests(file)
+        file.seek(-DIGEST, os.SEEK_END)
+        file.write(computed)
     return edited_bytes(file.getvalue(), edits) if edits else file.getvalue()
 
 

@@ -20,6 +20,7 @@ import pytest
 from parallel.config import CONFIG
 from parallel.processes import children_of, is_running, shared_files, start, wait_until
 
+from cnnbp_cli.core.graph import Graph
 from cnnbp_cli.core.types import Layer
 from cnnbp_cli.parallel.local import LocalWorkers, WorkerDiedError, local_workers
 from cnnbp_cli.train.events import StepDone
@@ -66,7 +67,7 @@ class Strange(Exception):
 def with_mishap(model, what):
     """Put a mishap in the place of the first ReLU."""
     nodes = [replace(node, layer=Mishap(what)) if node.name == "relu_1" else node for node in model.graph.nodes]
-    model.graph.nodes = tuple(nodes)
+    model.graph = Graph(model.graph.shapes["input"], nodes)
     return model
 
 

@@ -91,5 +91,5 @@ def check_end(run, expected):
     for group in ("parameters", "optimizer", "best"):
         one, two = getattr(ended, group), getattr(peace, group)
         assert one.keys() == two.keys()
-        assert all(value.tobytes() == two[name].tobytes() for name, value in one.items())
+        assert [name for name, value in one.items() if value.tobytes() != two[name].tobytes()] == []
     assert not list(run.path.rglob("*.tmp"))

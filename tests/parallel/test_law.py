@@ -6,6 +6,7 @@ import math
 import multiprocessing
 import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +16,11 @@ from parallel.config import CONFIG
 from parallel.processes import distance, start
 
 from cnnbp_cli.config.own_layers import load_layers
+from cnnbp_cli.config.write import to_yaml
 from cnnbp_cli.core.layers import LAYERS
 from cnnbp_cli.core.optim import OPTIMIZERS
+from cnnbp_cli.train import trainer
+from cnnbp_cli.train.checkpoint import Checkpoint
 from cnnbp_cli.train.events import (
     CheckpointSaved,
     EpochDone,
@@ -339,3 +343,22 @@ def test_a_network_of_a_few_parameters_is_left_to_one_worker(setup, monkeypatch)
 def test_more_workers_than_a_batch_has_samples(setup):
     model, data = setup("train.workers=9", "train.batch_size=3")
     assert planned_workers(model, len(data.train)) == 3
+
+
+def test_the_last_checkpoint_has_the_last_parameters(setup, tmp_path, monkeypatch):
+    def slowly(config):  # called by the worker that saves, right before it reads the parameters
+        time.sleep(0.2)
+        return to_yaml(config)
+
+    expected = final_parameters(setup, tmp_path / "quick")
+    monkeypatch.setattr(trainer, "to_yaml", slowly)
+    found = final_parameters(setup, tmp_path / "slow")
+    assert all(value.tobytes() == expected[name].tobytes() for name, value in found.items())
+
+
+def final_parameters(setup, run):
+    for _ in fit(*setup("train.epochs=8", "train.optimizer.learning_rate=1.0"), run=run):
+        pass
+    checkpoint = Checkpoint.read(RunDirectory(run).checkpoints()[0])
+    assert checkpoint.progress["best_step"] < checkpoint.progress["step"]
+    return checkpoint.parameters

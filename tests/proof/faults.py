@@ -24,7 +24,7 @@ CONVOLUTION = [
     *of(
         CONV,
         "Conv2d.forward",
-        ('y += params["bias"]', 'y += 1.001 * params["bias"]', "bias scaled in the forward pass only"),
+        ('rows += params["bias"]', 'rows += 1.001 * params["bias"]', "bias scaled in the forward pass only"),
         ("windows.pad(x, ctx)", "windows.pad(x * x, ctx)", "convolves the square of its input"),
     ),
     *of(
@@ -295,10 +295,10 @@ ACTIVATIONS = [
     *of(
         ACTIVATION,
         "Relu.backward",
-        ("y.real > 0", "y.real >= 0", "dead units pass the gradient"),
-        ("y.real > 0", "dy.real > 0", "mask of the gradient's sign"),
-        ("y.real > 0", "y.real > 0.1", "mask with another threshold"),
-        ("y.real > 0", "y[..., ::-1].real > 0", "mask of another sample"),
+        ("y[some].real > 0", "y[some].real >= 0", "dead units pass the gradient"),
+        ("y[some].real > 0", "dy[some].real > 0", "mask of the gradient's sign"),
+        ("y[some].real > 0", "y[some].real > 0.1", "mask with another threshold"),
+        ("y[some].real > 0", "y[some, ..., ::-1].real > 0", "mask of another sample"),
     ),
     *of(
         ACTIVATION,

@@ -24,6 +24,9 @@ LIBRARY, QUERIES, NEIGHBOURS = 2000, 500, 10
 PIXELS = 1024
 """Images are averaged down to about so many pixels before they are compared: neighbours need no detail."""
 
+FEWEST = 200
+"""Images that are needed: among fewer, ten neighbours are too large a share of a class to be near."""
+
 CLEAREST = 0.2
 """The share of the images whose neighbours agree most, among which wrong labels stand out."""
 
@@ -170,7 +173,7 @@ def _labels(
     library: Array, labels: Array, points: Array, own: Array, classes: int, selves: Array | None
 ) -> Labels | None:
     """Let the nearest images of the library vote on each point; `selves` are the points' own places in it."""
-    if len(library) < 4 * NEIGHBOURS:
+    if len(library) < FEWEST:
         return None
     centre = library.mean(0)
     library, points = library - centre, points - centre
