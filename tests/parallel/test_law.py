@@ -357,7 +357,7 @@ def test_the_last_checkpoint_has_the_last_parameters(setup, tmp_path, monkeypatc
 
 
 def final_parameters(setup, run):
-    for _ in fit(*setup("train.epochs=8", "train.optimizer.learning_rate=1.0"), run=run):
+    for _ in fit(*setup("train.epochs=8", "train.optimizer.learning_rate=10.0"), run=run):
         pass
     checkpoint = Checkpoint.read(RunDirectory(run).checkpoints()[0])
     assert checkpoint.progress["best_step"] < checkpoint.progress["step"]
