@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint mutants proof faults crash fuzz schema clean
+.PHONY: demo test lint mutants proof faults rules crash fuzz schema clean
 
 demo: $(VENV)/installed
 	$(BIN)/cnnbp train configs/lenet5.yaml
@@ -23,6 +23,10 @@ proof: mutants
 # The figures of the diagnosis: what it finds in broken configs, and says about sound ones.
 faults: $(VENV)/installed-test
 	$(BIN)/python tests/diagnosis_campaign --confirm
+
+# The page of every rule in docs/rules, with an example of what it finds.
+rules: $(VENV)/installed-test
+	$(BIN)/python tests/diagnosis_campaign --write-pages
 
 # Real runs, killed 200 times in all, a part of them in the middle of a checkpoint.
 crash: $(VENV)/installed-test

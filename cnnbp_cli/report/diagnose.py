@@ -75,6 +75,8 @@ def _finding(finding: Finding, command: Sequence[str]) -> None:
         where += f"{', ' * bool(where)}step {count(finding.step)}"
     out = console()
     title = Text(f"{finding.severity}: ", STYLES[finding.severity]).append(finding.rule, "bold")
+    if where and len(title) + 2 + len(where) > out.width:
+        title.append("\n")
     title.append(f"  {where}" if where else "")
     title.plain = plain(title.plain, sys.stdout)
     out.print(title)

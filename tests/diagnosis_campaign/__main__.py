@@ -10,6 +10,7 @@ sys.path[:1] = [str(TESTS), str(TESTS.parent)]
 os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:2])
 
 from diagnosis_campaign.campaign import main  # noqa: E402
+from diagnosis_campaign.pages import write  # noqa: E402
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write() if sys.argv[1:] == ["--write-pages"] else main())
