@@ -292,7 +292,7 @@ def learning_rate_too_low(case: Case) -> Iterator[Finding]:
     step = f", a step changes the weights by {ratio:.1e} of themselves" if ratio is not None else ""
     yield Finding(
         rule="learning-rate-too-low",
-        severity="error",
+        severity="error" if max(record.planned, record.steps) >= FEW_STEPS else "warning",  # else the run is short
         evidence=f"the learning rate is up to {number(rate_of(case))}{step}{told}",
         threshold="ten times as much learns clearly more" if told else f"a change below {SHORT:.1%}",
         why="At this pace the weights are still about where they were drawn when the run is over.",
@@ -316,9 +316,8 @@ TINY = {"float32": 1e-23, "float64": 1e-160}
     family="progress",
     order=17,
     definition="The optimizer's epsilon drowns the gradient, or is too small to protect from a division by 0.",
-    formula=f"epsilon above {DROWNS:g} times the gradient's root mean square, or so small that it is "
-    "nothing beside the "
-    f"root of the smallest square ({TINY['float32']:g} in float32)",
+    formula=f"epsilon above {DROWNS:g} times the gradient's root mean square, or so small that it is nothing beside "
+    f"the root of the smallest square ({TINY['float32']:g} in float32)",
     source="Kingma and Ba 2015, arXiv:1412.6980, algorithm 1 (1e-8); Choi et al. 2019, arXiv:1910.05446 (epsilon as a "
     "setting); Humbatova et al. 2020, arXiv:1910.11015",
     advice="Leave epsilon at its default.",
