@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import gc
 import multiprocessing
+import os
 import sys
 from collections.abc import Callable, Iterator
 
@@ -19,7 +20,8 @@ from cnnbp_cli.loading import load_data
 from cnnbp_cli.model import Model
 from cnnbp_cli.parallel import local
 
-LIMIT = 60  # seconds before a test that hangs is ended, with a traceback of every thread
+LIMIT = 60 + 10 * int(os.environ.get("CRASH_KILLS", "0"))
+"""Seconds before a test that hangs is ended, with a traceback of every thread; `make crash` takes longer."""
 
 
 @pytest.fixture(autouse=True)
