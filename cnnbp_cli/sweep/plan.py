@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -17,6 +16,7 @@ from cnnbp_cli.config.schema import Config
 from cnnbp_cli.config.write import to_yaml
 from cnnbp_cli.data.dataset import Dataset, check_labels, load_dataset
 from cnnbp_cli.errors import UserError
+from cnnbp_cli.files import replacing
 from cnnbp_cli.sweep.outcome import BY
 from cnnbp_cli.sweep.points import Choices, Space, Values
 from cnnbp_cli.train.run import RunDirectory
@@ -283,13 +283,9 @@ class Record:
             {"run": self.run(number).name, "set": self._plan.space.named(values)}
             for number, values in enumerate(self.runs)
         ]
-        temporary = self.path.with_name(f".sweep.json.{os.getpid()}.tmp")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with temporary.open("w", encoding="utf-8") as file:
-                json.dump(self._sweep | {"runs": runs}, file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.path)
+            with replacing(self.path) as file:
+                file.write(json.dumps(self._sweep | {"runs": runs}, indent=1).encode())
         except OSError as error:
             raise SweepError(f"{self.folder}: the sweep cannot be written: {error.strerror or error}") from None

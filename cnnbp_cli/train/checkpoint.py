@@ -21,7 +21,7 @@ import numpy as np
 from cnnbp_cli.core.types import Array
 from cnnbp_cli.data.npz import read_arrays
 from cnnbp_cli.errors import UserError
-from cnnbp_cli.train.files import replacing
+from cnnbp_cli.files import replacing
 
 FORMAT = 2
 

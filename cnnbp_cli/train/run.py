@@ -13,9 +13,9 @@ from typing import Any
 
 from cnnbp_cli.data.errors import DataError, require_file
 from cnnbp_cli.errors import UserError
+from cnnbp_cli.files import InUseError, locked, remove_leftovers, replacing, sync
 from cnnbp_cli.train.checkpoint import Checkpoint, CheckpointError
 from cnnbp_cli.train.events import EpochDone, Event, RunFinished, to_dict
-from cnnbp_cli.train.files import InUseError, locked, remove_leftovers, replacing, sync
 
 METRICS = (
     *("epoch", "step", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy"),
