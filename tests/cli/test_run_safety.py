@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -84,4 +85,24 @@ def test_data_that_have_gone(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert "set.npz" in done.stderr
     assert "does not exist" in done.stderr
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run" / "checkpoints").iterdir()} == before
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    """A mount that is read-only even for root, seen by this one process."""
+    (tmp_path / "net.yaml").write_text(CONFIG)
+    assert train(tmp_path, "--epochs", "1").returncode == 0
+    sealed = "mount --bind run run && mount -o remount,bind,ro run"
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run(["unshare", "-m", "sh", "-c", sealed], cwd=tmp_path, capture_output=True).returncode
+    ):
+        pytest.skip("needs the right to mount")
+    command = f"{sealed} && exec {sys.executable} -m cnnbp_cli train net.yaml --quiet --out run --resume --epochs 2"
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run" / "checkpoints").iterdir()}
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: run: the run directory cannot be written: Read-only file system\n"
     assert {path.name: path.read_bytes() for path in (tmp_path / "run" / "checkpoints").iterdir()} == before
