@@ -1,4 +1,4 @@
-"""Work on a few channels at a time, so that the second pass over them finds them in the cache."""
+"""Work on a few rows at a time, so that the second pass over them finds them in the cache."""
 
 from __future__ import annotations
 
@@ -15,8 +15,13 @@ against 2.9 ms.
 """
 
 
-def channel_blocks(x: Array) -> Iterator[slice]:
-    """Yield slices of the first axis of x that hold about `BLOCK_BYTES` each."""
-    step = max(1, BLOCK_BYTES * len(x) // max(1, x.nbytes))
-    for start in range(0, len(x), step):
-        yield slice(start, start + step)
+def rows_first(x: Array) -> Array:
+    """Return images (c, h, w, n) as (h, c, w, n), which is how they lie in memory; vectors (features, n) as they are."""
+    return x.swapaxes(0, 1) if x.ndim == 4 else x
+
+
+def blocks(count: int, nbytes: int) -> Iterator[slice]:
+    """Cut `count` rows, which take `nbytes` together, into slices of about `BLOCK_BYTES`."""
+    step = max(1, BLOCK_BYTES * count // max(1, nbytes))
+    for start in range(0, count, step):
+        yield slice(start, min(start + step, count))

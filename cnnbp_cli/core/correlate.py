@@ -4,24 +4,27 @@
     correlate_weights     dw[f, c, i, j]       = Σ_{p, q, n} dy[f, p, q] · x[c, p·s + i·d, q·s + j·d]
     correlate_transposed  dx[c, p·s + i·d, …] += Σ_{f}       w[f, c, i, j] · dy[f, p, q]
 
-The textbook way unfolds every window into a column, which writes each pixel kh·kw times. Here each row of
-the image is written only kw times, shifted, into a *strip*; the strips of neighbouring rows lie one after
-another, so the kh strips below a row of windows are already the matrix that is to be multiplied:
+where x is 0 outside the image. The textbook way unfolds every window into a column, which writes each pixel
+kh·kw times. Here nothing is unfolded vertically: images lie in memory row by row (`types.Context.empty`), so
+the rows below a row of windows *are* a matrix (kh·c, w·n). Horizontally, the kw shifts are made where
+they are cheaper:
 
-    y[:, p] = W @ strips[p·s : p·s + kh]      W (f, kh·kw·c), strips (kh·kw·c, ow·n)
+*   After the product, on its result, when the stride is 1: one product with all kw columns of the kernel,
 
-The transposed sum works the same way from the other side: the rows of dy, one after another, are the
-matrix from which the strips of dx come, and each strip is added back kw times.
+        products = W @ rows[p : p + kh]        W (kw·f, kh·c), rows (kh·c, w·n)
+        y[:, p] = Σ_j products[j] shifted by j
 
-One core, 32 images, float32, forward / backward in ms, against unfolding whole windows in blocks:
-32 channels to 64, 24×24 outputs: 7.1 / 14.0 against 8.5 / 20.9; 6 to 16, 5×5 kernels, 10×10 outputs: 0.16 /
-0.59 against 0.43 / 1.41. Winograd's minimal filtering (4×4 tiles) took 7.2 / 13.6 and 0.60 / 1.06, in
-float32 only.
+*   Before it, on the image, when there are few channels, as in a first layer, or when a stride would throw
+    most of the product away: each row is written kw times, shifted, into a *strip*; the strips of
+    neighbouring rows lie one after another and are the matrix (kh·kw·c, ow·n).
+
+The transposed sum is the first way seen from the other side: rows of dy are multiplied, and kw shifted
+results are added to a row of dx.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -34,8 +37,12 @@ STRIP_BYTES = 512 * 1024
 """About how many bytes of strips to hold at a time: what a second-level cache can keep, within a factor."""
 
 
+CHANNELS_FOR_PRODUCTS = 2
+"""Products are shifted when there is one input channel to that many filters, or more."""
+
+
 def correlate(
-    image: Array,
+    x: Array,
     weight: Array,
     windows: Windows,
     groups: int,
@@ -43,127 +50,179 @@ def correlate(
     ctx: Context,
     finish: Callable[[Array], None] | None = None,
 ) -> None:
-    """Fill y (f, oh, ow, n) with the correlation of image (c, h+, w+, n) and weight (f, c/g, kh, kw).
+    """Fill y (f, oh, ow, n) with the correlation of x (c, h, w, n) and weight (f, c/g, kh, kw).
 
     `finish` is called with some rows of y at a time, while they are in the cache.
     """
-    w = _spread(weight, windows, groups)  # (g, f/g, reach·kw·c/g)
-    y_rows = _rows(y, groups)
+    fill_rows = _rows_of_products if _shifts_products(weight, windows, groups) else _rows_of_strips
     finished, step = 0, max(1, BLOCK_BYTES // max(1, y[:, 0].nbytes))
-    for rows in _row_blocks(windows, image):
-        for p, columns in _columns(image, windows, groups, rows, ctx):
-            np.matmul(w, columns, out=y_rows[:, :, p])
-            if finish is not None and (p + 1 - finished == step or p + 1 == windows.out[0]):
-                finish(y[:, finished : p + 1])
-                finished = p + 1
+    for p in fill_rows(x, weight, windows, groups, y, ctx):
+        if finish is not None and (p + 1 - finished == step or p + 1 == windows.out[0]):
+            finish(y[:, finished : p + 1])
+            finished = p + 1
 
 
-def correlate_weights(image: Array, dy: Array, windows: Windows, groups: int, ctx: Context) -> Array:
-    """Return dw (f, c/g, kh, kw) from image (c, h+, w+, n) and dy (f, oh, ow, n)."""
-    dy_rows = _rows(dy, groups)
-    dw: Array | float = 0.0
-    for rows in _row_blocks(windows, image):
-        for p, columns in _columns(image, windows, groups, rows, ctx):
-            dw = dw + columns @ dy_rows[:, :, p].swapaxes(1, 2)  # (g, reach·kw·c/g, f/g)
-    return _gather(np.asarray(dw), windows, len(image) // groups)
+def correlate_weights(x: Array, dy: Array, weight: Array, windows: Windows, groups: int, ctx: Context) -> Array:
+    """Return dw, of the shape of weight (f, c/g, kh, kw), from x (c, h, w, n) and dy (f, oh, ow, n)."""
+    sum_rows = _weights_from_rows if _shifts_products(weight, windows, groups) else _weights_from_strips
+    dw = sum_rows(x, dy, windows, groups, ctx)  # (g, reach, kw, c/g, f/g)
+    return dw[:, :: windows.dilation[0]].transpose(0, 4, 3, 1, 2).reshape(weight.shape)
 
 
-def correlate_transposed(weight: Array, dy: Array, windows: Windows, groups: int, dimage: Array, ctx: Context) -> None:
-    """Fill dimage (c, h+, w+, n) with the transpose of `correlate`, applied to dy (f, oh, ow, n)."""
-    (reach, kw), sw, dw, ow = _reach(windows), windows.stride[1], windows.dilation[1], windows.out[1]
-    f, c, n = dy.shape[0], dimage.shape[0], dy.shape[3]
-    spread = _spread(weight, windows, groups).reshape(groups, f // groups, reach, -1)  # (g, f/g, reach, kw·c/g)
-    w = spread[:, :, ::-1].transpose(0, 3, 2, 1).reshape(groups, -1, reach * (f // groups))  # (g, kw·c/g, reach·f/g)
-    pixels = dimage.reshape(groups, c // groups, *dimage.shape[1:])  # (g, c/g, h+, w+, n)
-    pixels.fill(0)
-    shape = (groups, kw, c // groups, ow, n)
-    strip = ctx.scratch("strip", shape, dimage.dtype)
-    for rows, dy_rows in _spaced_rows(dy, windows, groups, dimage.shape[1], ctx):
-        for row in rows:
-            top = (row - rows.start) * (f // groups)
-            np.matmul(
-                w, dy_rows[:, top : top + reach * (f // groups)], out=strip.reshape(groups, kw * (c // groups), ow * n)
-            )
-            for j in range(kw):
-                pixels[:, :, row, j * dw : j * dw + (ow - 1) * sw + 1 : sw] += strip[:, j]
+def correlate_transposed(weight: Array, dy: Array, windows: Windows, groups: int, dx: Array, ctx: Context) -> None:
+    """Fill dx (c, h, w, n) with the transpose of `correlate`, applied to dy (f, oh, ow, n)."""
+    (oh, ow), kw, sh, n = windows.out, windows.kernel[1], windows.stride[0], dy.shape[3]
+    f, c = len(dy) // groups, len(dx) // groups
+    spread = _spread(weight, windows, groups)  # (g, f/g, reach, kw, c/g)
+    # An image row lies under the kernel's rows phase, phase + s, …: of the last window that reaches it, of the one
+    # before, and so on. In the order of the windows they are reversed.
+    phases = [spread[:, :, phase::sh][:, :, ::-1].transpose(0, 3, 4, 2, 1) for phase in range(sh)]
+    kernels = [w.reshape(groups, kw * c, w.shape[3] * f) for w in phases]
+    slopes = _matrix_of_rows(dy, groups, ctx)  # (g, oh·f/g, ow·n)
+    products = ctx.scratch("products", (groups, kw, c, ow, n), dx.dtype)
+    rows = _by_group(dx, groups)  # (g, c/g, h, w, n)
+    shifts = [(pixels, seeing) for seeing, pixels in windows.columns()]
+    for r in range(windows.image[0]):
+        last, phase = divmod(r + windows.before[0], sh)  # the last window that may reach this row
+        first = last + 1 - phases[phase].shape[3]
+        top, stop = max(first, 0), min(last + 1, oh)
+        if top < stop:
+            w = kernels[phase][:, :, (top - first) * f : (stop - first) * f]
+            np.matmul(w, slopes[:, top * f : stop * f], out=products.reshape(groups, kw * c, ow * n))
+        else:
+            products.fill(0)
+        _add_shifted(rows[:, :, r], products, shifts)
 
 
-def _rows(y: Array, groups: int) -> Array:
-    """Return y (f, oh, ow, n) as (g, f/g, oh, ow·n)."""
-    f, oh, ow, n = y.shape
-    return y.reshape(groups, f // groups, oh, ow * n)
+def _shifts_products(weight: Array, windows: Windows, groups: int) -> bool:
+    """Return whether to shift the products, kw·f rows of them, rather than kw·c rows of the image."""
+    f, c = len(weight) // groups, weight.shape[1]
+    return windows.stride[1] == 1 and CHANNELS_FOR_PRODUCTS * c >= f
 
 
-def _reach(windows: Windows) -> tuple[int, int]:
-    """Return how many rows of the image a window spans, holes of the dilation included, and its kw."""
-    return windows.dilation[0] * (windows.kernel[0] - 1) + 1, windows.kernel[1]
+def _by_group(image: Array, groups: int) -> Array:
+    """Return image (c, h, w, n) as (g, c/g, h, w, n)."""
+    return image.reshape(groups, len(image) // groups, *image.shape[1:])
+
+
+def _matrix_of_rows(image: Array, groups: int, ctx: Context) -> Array:
+    """Return image (c, h, w, n) as (g, h·c/g, w·n), its rows one after another: a view where it lies so in memory."""
+    rows = _by_group(image, groups).swapaxes(1, 2)  # (g, h, c/g, w, n)
+    if not rows.flags.c_contiguous:
+        copy = ctx.scratch("rows", rows.shape, image.dtype)
+        np.copyto(copy, rows)
+        rows = copy
+    g, h, c, w, n = rows.shape
+    return rows.reshape(g, h * c, w * n)
 
 
 def _spread(weight: Array, windows: Windows, groups: int) -> Array:
-    """Write weight (f, c/g, kh, kw) as (g, f/g, reach·kw·c/g), with zeros for the rows that a dilation skips."""
-    f, c, _, kw = weight.shape
-    spread = np.zeros((groups, f // groups, _reach(windows)[0], kw, c), weight.dtype)
-    spread[:, :, :: windows.dilation[0]] = weight.transpose(0, 2, 3, 1).reshape(groups, f // groups, -1, kw, c)
-    return spread.reshape(groups, f // groups, -1)
+    """Write weight (f, c/g, kh, kw) as (g, f/g, reach, kw, c/g), with zeros for the rows that a dilation skips."""
+    f, c, kh, kw = weight.shape
+    spread = np.zeros((groups, f // groups, windows.reach[0], kw, c), weight.dtype)
+    spread[:, :, :: windows.dilation[0]] = weight.transpose(0, 2, 3, 1).reshape(groups, f // groups, kh, kw, c)
+    return spread
 
 
-def _gather(dw: Array, windows: Windows, c: int) -> Array:
-    """Return dw (g, reach·kw·c/g, f/g) as a weight (f, c/g, kh, kw): undo `_spread`."""
-    reach, kw = _reach(windows)
-    taps = dw.reshape(len(dw), reach, kw, c, -1)[:, :: windows.dilation[0]]  # (g, kh, kw, c/g, f/g)
-    return taps.transpose(0, 4, 3, 1, 2).reshape(-1, c, *windows.kernel)
+def _rows_below(windows: Windows, p: int) -> tuple[int, int, int]:
+    """Return the image rows under windows of row p as (first, top, stop), those on the image being top to stop."""
+    first = p * windows.stride[0] - windows.before[0]
+    return first, max(first, 0), min(first + windows.reach[0], windows.image[0])
 
 
-def _row_blocks(windows: Windows, image: Array) -> Iterator[range]:
-    """Cut the rows of windows into blocks whose strips take about `STRIP_BYTES`.
+def _add_shifted(row: Array, products: Array, shifts: Sequence[tuple[slice, slice]]) -> None:
+    """Set row (g, c, w, n) to the sum of products (g, kw, c, w', n), where each goes from and to other columns."""
+    middle = len(shifts) // 2  # the one that most often reaches every column, so that there is nothing to clear
+    for j in (middle, *range(middle), *range(middle + 1, len(shifts))):
+        to, source = shifts[j]
+        if j != middle:
+            row[:, :, to] += products[:, j, :, source]
+        elif row[0, 0, to].shape == row[0, 0].shape:
+            row[...] = products[:, j, :, source]
+        else:
+            row.fill(0)
+            row[:, :, to] += products[:, j, :, source]
 
-    Neighbouring blocks share strips, so a block has several times as many rows as a window.
-    """
-    oh, reach = windows.out[0], _reach(windows)[0]
-    strip = windows.kernel[1] * windows.out[1] * image[:, 0, 0].nbytes
-    step = max(STRIP_BYTES // max(1, strip), 3 * reach) // windows.stride[0] + 1
-    for start in range(0, oh, step):
-        yield range(start, min(start + step, oh))
+
+def _rows_of_products(
+    x: Array, weight: Array, windows: Windows, groups: int, y: Array, ctx: Context
+) -> Iterator[int]:
+    """Fill the rows of y from products of whole rows of x; yield each one's number when it is done."""
+    kw, w, n = windows.kernel[1], windows.image[1], x.shape[3]
+    f, c = len(y) // groups, len(x) // groups
+    kernel = _spread(weight, windows, groups).transpose(0, 3, 1, 2, 4).reshape(groups, kw * f, -1)  # (…, reach·c/g)
+    pixels = _matrix_of_rows(x, groups, ctx)  # (g, h·c/g, w·n)
+    products = ctx.scratch("products", (groups, kw, f, w, n), y.dtype)
+    rows = _by_group(y, groups)  # (g, f/g, oh, ow, n)
+    for p in range(windows.out[0]):
+        first, top, stop = _rows_below(windows, p)
+        if top < stop:
+            seen = kernel[:, :, (top - first) * c : (stop - first) * c]
+            np.matmul(seen, pixels[:, top * c : stop * c], out=products.reshape(groups, kw * f, w * n))
+        else:
+            products.fill(0)
+        _add_shifted(rows[:, :, p], products, windows.columns())
+        yield p
 
 
-def _columns(image: Array, windows: Windows, groups: int, rows: range, ctx: Context) -> Iterator[tuple[int, Array]]:
+def _weights_from_rows(x: Array, dy: Array, windows: Windows, groups: int, ctx: Context) -> Array:
+    """Return dw (g, reach, kw, c/g, f/g) from products of rows of x, shifted, with rows of dy."""
+    reach, kw, n = windows.reach[0], windows.kernel[1], x.shape[3]
+    f, c = len(dy) // groups, len(x) // groups
+    pixels = _matrix_of_rows(x, groups, ctx)  # (g, h·c/g, w·n)
+    rows = _by_group(dy, groups)  # (g, f/g, oh, ow, n)
+    dw = np.zeros((groups, kw, reach * c, f), np.result_type(x, dy))
+    for p in range(windows.out[0]):
+        first, top, stop = _rows_below(windows, p)
+        if top < stop:
+            for j, (seeing, seen) in enumerate(windows.columns()):
+                columns = pixels[:, top * c : stop * c, seen.start * n : seen.stop * n]
+                slopes = rows[:, :, p, seeing].reshape(groups, f, -1).swapaxes(1, 2)
+                dw[:, j, (top - first) * c : (stop - first) * c] += columns @ slopes
+    return dw.reshape(groups, kw, reach, c, f).swapaxes(1, 2)
+
+
+def _rows_of_strips(
+    x: Array, weight: Array, windows: Windows, groups: int, y: Array, ctx: Context
+) -> Iterator[int]:
+    """Fill the rows of y from products of strips; yield each one's number when it is done."""
+    w = _spread(weight, windows, groups).reshape(groups, len(y) // groups, -1)  # (g, f/g, reach·kw·c/g)
+    rows = _by_group(y, groups)  # (g, f/g, oh, ow, n)
+    for p, columns in _columns(x, windows, groups, ctx):
+        np.matmul(w, columns, out=rows[:, :, p].reshape(*w.shape[:2], -1))
+        yield p
+
+
+def _weights_from_strips(x: Array, dy: Array, windows: Windows, groups: int, ctx: Context) -> Array:
+    """Return dw (g, reach, kw, c/g, f/g) from products of strips with rows of dy."""
+    f, c = len(dy) // groups, len(x) // groups
+    rows = _by_group(dy, groups)  # (g, f/g, oh, ow, n)
+    dw: Array | float = 0.0
+    for p, columns in _columns(x, windows, groups, ctx):
+        dw = dw + columns @ rows[:, :, p].reshape(groups, f, -1).swapaxes(1, 2)  # (g, reach·kw·c/g, f/g)
+    return np.reshape(dw, (groups, windows.reach[0], windows.kernel[1], c, f))
+
+
+def _columns(x: Array, windows: Windows, groups: int, ctx: Context) -> Iterator[tuple[int, Array]]:
     """Yield, for each row p of windows, p and the matrix (g, reach·kw·c/g, ow·n) of what they see."""
-    reach, kw = _reach(windows)
-    c, n, ow, sh = len(image) // groups, image.shape[3], windows.out[1], windows.stride[0]
-    top = rows.start * sh
-    height = (len(rows) - 1) * sh + reach
+    image = windows.pad(x, ctx)
+    reach, kw = windows.reach[0], windows.kernel[1]
+    c, n, (oh, ow), (sh, sw) = len(image) // groups, image.shape[3], windows.out, windows.stride
     channel, row, column, sample = image.strides
-    shifted = as_strided(
-        image[:, top:],
-        (groups, height, kw, c, ow, n),
-        (channel * c, row, column * windows.dilation[1], channel, column * windows.stride[1], sample),
-        writeable=False,
-    )
-    strips = ctx.scratch("strips", shifted.shape, image.dtype)
-    np.copyto(strips, shifted)
-    flat = strips.reshape(groups, height * kw * c, ow * n)
-    for p in rows:
-        start = (p - rows.start) * sh * kw * c
-        yield p, flat[:, start : start + reach * kw * c]
-
-
-def _spaced_rows(dy: Array, windows: Windows, groups: int, height: int, ctx: Context) -> Iterator[tuple[range, Array]]:
-    """Yield blocks of image rows with the rows of dy that reach them, as (g, rows·f/g, ow·n).
-
-    Row r of dy stands where the last row of its windows does, r·s + reach - 1, with zeros between: the
-    `reach` rows from an image row's own place on are then those that it was part of.
-    """
-    f, oh, ow, n = dy.shape
-    reach, sh = _reach(windows)[0], windows.stride[0]
-    step = max(STRIP_BYTES // max(1, dy[:, 0].nbytes), 3 * reach)
-    for start in range(0, height, step):
-        rows = range(start, min(start + step, height))
-        spaced = ctx.scratch("strips", (groups, len(rows) + reach - 1, f // groups, ow, n), dy.dtype)
-        spaced.fill(0)
-        first = max(0, -(-(rows.start - reach + 1) // sh))  # the first row of dy whose place is in the block
-        last = min(oh, (rows.stop - 1) // sh + 1)
-        if first < last:
-            place = first * sh + reach - 1 - rows.start
-            source = dy[:, first:last].reshape(groups, f // groups, last - first, ow, n).swapaxes(1, 2)
-            spaced[:, place : place + (last - first - 1) * sh + 1 : sh] = source
-        yield rows, spaced.reshape(groups, spaced.shape[1] * (f // groups), ow * n)
+    # Neighbouring blocks share strips, so a block has several times as many rows as a window.
+    block = max(STRIP_BYTES // max(1, kw * ow * image[:, 0, 0].nbytes), 3 * reach) // sh + 1
+    for start in range(0, oh, block):
+        stop = min(start + block, oh)
+        height = (stop - start - 1) * sh + reach
+        shifted = as_strided(
+            image[:, start * sh :],
+            (groups, height, kw, c, ow, n),
+            (channel * c, row, column * windows.dilation[1], channel, column * sw, sample),
+            writeable=False,
+        )
+        strips = ctx.scratch("strips", shifted.shape, image.dtype)
+        np.copyto(strips, shifted)
+        flat = strips.reshape(groups, height * kw * c, ow * n)
+        for p in range(start, stop):
+            top = (p - start) * sh * kw * c
+            yield p, flat[:, top : top + reach * kw * c]

@@ -194,8 +194,15 @@ class Context:
         return replace(self, node=node, wants_dx=wants_dx, then_relu=then_relu, after_relu=after_relu)
 
     def empty(self, role: str, shape: Shape, dtype: DTypeLike) -> Array:
-        """An array that belongs to this node until the end of the step."""
-        return self.arrays.empty((self.node, role), shape, dtype)
+        """An array that belongs to this node until the end of the step.
+
+        An image (c, h, w, n) lies in memory row by row, as (h, c, w, n): so some rows of it, all channels together,
+        are one piece of memory, which is what convolution reads and writes (see `core.correlate`).
+        """
+        if len(shape) != 4:
+            return self.arrays.empty((self.node, role), shape, dtype)
+        c, h, w, n = shape
+        return self.arrays.empty((self.node, role), (h, c, w, n), dtype).swapaxes(0, 1)
 
     def scratch(self, role: str, shape: Shape, dtype: DTypeLike) -> Array:
         """An array that any node may overwrite as soon as this call of the layer returns."""

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-
 from cnnbp_cli.core.types import Array, Context, Shape, ShapeError, Size, pair, show, show_shape
 
 Padding = int | Literal["valid", "same"] | tuple[int, int]
@@ -108,6 +106,23 @@ class Windows:
         return h + top + bottom, w + left + right
 
     @property
+    def reach(self) -> tuple[int, int]:
+        """How many pixels a window spans along each axis, with the holes of its dilation."""
+        (kh, kw), (dh, dw) = self.kernel, self.dilation
+        return dh * (kh - 1) + 1, dw * (kw - 1) + 1
+
+    def columns(self) -> list[tuple[slice, slice]]:
+        """Return, for each column of the kernel, the windows whose tap lies on the image, and the pixels under it."""
+        w, s, out, columns = self.image[1], self.stride[1], self.out[1], list[tuple[slice, slice]]()
+        for j in range(self.kernel[1]):
+            offset = j * self.dilation[1] - self.before[1]
+            first = max(0, -(offset // s))
+            stop = max(first, min(out, (w - 1 - offset) // s + 1))
+            pixel = first * s + offset
+            columns.append((slice(first, stop), slice(pixel, pixel + max(0, (stop - first - 1) * s + 1), s)))
+        return columns
+
+    @property
     def overlap(self) -> bool:
         """True when a pixel may lie in several windows."""
         return any(k > s for k, s in zip(self.kernel, self.stride, strict=True))
@@ -121,7 +136,7 @@ class Windows:
     def pad(self, x: Array, ctx: Context, value: float = 0.0) -> Array:
         """Return x (c, h, w, n) with its border of `value`: (c, h+, w+, n); x itself where there is none."""
         if self.padded == self.image:
-            return np.ascontiguousarray(x)
+            return x
         c, h, w, n = x.shape
         (top, left), (height, width) = self.before, self.padded
         padded = ctx.empty("padded", (c, height, width, n), x.dtype)
@@ -135,11 +150,11 @@ class Windows:
         (top, left), (h, w) = self.before, self.image
         return padded[:, top : top + h, left : left + w]
 
-    def taps(self, padded: Array, rows: range) -> Iterator[Array]:
+    def taps(self, padded: Array, rows: slice) -> Iterator[Array]:
         """Yield, for each kernel position in row-major order, the view (c, rows, ow, n) of pixels under it."""
         (dh, dw), (sh, sw), ow = self.dilation, self.stride, self.out[1]
         for i in range(self.kernel[0]):
             top = rows.start * sh + i * dh
             for j in range(self.kernel[1]):
                 left = j * dw
-                yield padded[:, top : top + (len(rows) - 1) * sh + 1 : sh, left : left + (ow - 1) * sw + 1 : sw]
+                yield padded[:, top : top + (rows.stop - rows.start - 1) * sh + 1 : sh, left : left + (ow - 1) * sw + 1 : sw]

@@ -15,13 +15,13 @@ from cnnbp_cli.core import correlate as sums
 def test_the_three_sums_are_one_trilinear_form(windows, groups):
     """Each is the derivative of Σ dy · correlate(x, w) to one of its three arguments."""
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(4, *windows.padded, 3))
+    x = rng.normal(size=(4, *windows.image, 3))
     w = rng.normal(size=(6, 4 // groups, *windows.kernel))
     y, dx = np.empty((6, *windows.out, 3)), np.empty(x.shape)
     dy = rng.normal(size=y.shape)
     sums.correlate(x, w, windows, groups, y, CTX)
     sums.correlate_transposed(w, dy, windows, groups, dx, CTX)
-    dw = sums.correlate_weights(x, dy, windows, groups, CTX)
+    dw = sums.correlate_weights(x, dy, w, windows, groups, CTX)
     form = (dy * y).sum()
     np.testing.assert_allclose((x * dx).sum(), form, rtol=1e-10, atol=1e-10)
     np.testing.assert_allclose((w * dw).sum(), form, rtol=1e-10, atol=1e-10)
@@ -31,7 +31,7 @@ def test_the_three_sums_are_one_trilinear_form(windows, groups):
 @given(placed())
 def test_blocks_of_any_size_give_the_same(size, windows):
     rng = np.random.default_rng(0)
-    x, w = rng.normal(size=(2, *windows.padded, 3)), rng.normal(size=(2, 2, *windows.kernel))
+    x, w = rng.normal(size=(2, *windows.image, 3)), rng.normal(size=(2, 2, *windows.kernel))
     dy = rng.normal(size=(2, *windows.out, 3))
     results = []
     for limit in (sums.STRIP_BYTES, size):
@@ -40,6 +40,6 @@ def test_blocks_of_any_size_give_the_same(size, windows):
             patch.setattr(sums, "STRIP_BYTES", limit)
             sums.correlate(x, w, windows, 1, y, CTX)
             sums.correlate_transposed(w, dy, windows, 1, dx, CTX)
-            results.append((y, dx, sums.correlate_weights(x, dy, windows, 1, CTX)))
+            results.append((y, dx, sums.correlate_weights(x, dy, w, windows, 1, CTX)))
     for one, other in zip(*results, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)

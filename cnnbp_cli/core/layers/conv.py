@@ -27,7 +27,7 @@ from cnnbp_cli.core.windows import Padding, Windows, check_padding
 
 class ConvResiduals(NamedTuple):
     windows: Windows
-    image: Array  # what the forward pass took: for `Conv2d` with its padding, (c, h+, w+, n)
+    x: Array  # (c, h, w, n)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,6 @@ class Conv2d(Layer[ConvResiduals]):
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, ConvResiduals]:
         windows = self.windows(x.shape[:3])
-        image = windows.pad(x, ctx)
         y = ctx.empty("y", (self.filters, *windows.out, x.shape[3]), np.result_type(x, *params.values()))
 
         def finish(rows: Array) -> None:
@@ -105,21 +104,22 @@ class Conv2d(Layer[ConvResiduals]):
             if ctx.then_relu:
                 np.maximum(rows, 0, out=rows)
 
-        correlate(image, params["weight"], windows, self.groups, y, ctx, finish)
-        return y, ConvResiduals(windows, image)
+        correlate(x, params["weight"], windows, self.groups, y, ctx, finish)
+        return y, ConvResiduals(windows, x)
 
     def backward(
         self, params: Params, residuals: ConvResiduals, dy: Array, ctx: Context
     ) -> tuple[Array | None, Params]:
-        windows, image = residuals
-        grads = {"weight": correlate_weights(image, dy, windows, self.groups, ctx)}
+        windows, x = residuals
+        weight = params["weight"]
+        grads = {"weight": correlate_weights(x, dy, weight, windows, self.groups, ctx)}
         if self.bias:
             grads["bias"] = dy.sum((1, 2, 3))
         if not ctx.wants_dx:
             return None, grads
-        dimage = ctx.empty("dx", image.shape, dy.dtype)
-        correlate_transposed(params["weight"], dy, windows, self.groups, dimage, ctx)
-        return windows.crop(dimage), grads
+        dx = ctx.empty("dx", x.shape, dy.dtype)
+        correlate_transposed(weight, dy, windows, self.groups, dx, ctx)
+        return dx, grads
 
     def macs(self, in_shape: Shape) -> int:
         kh, kw = pair(self.kernel_size)
@@ -211,19 +211,18 @@ class ConvTranspose2d(Layer[ConvResiduals]):
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, ConvResiduals]:
         windows = self.windows(x.shape[:3])
-        image = ctx.empty("y", (self.filters, *windows.padded, x.shape[3]), np.result_type(x, *params.values()))
-        correlate_transposed(params["weight"], x, windows, 1, image, ctx)
-        y = windows.crop(image)
+        y = ctx.empty("y", (self.filters, *windows.image, x.shape[3]), np.result_type(x, *params.values()))
+        correlate_transposed(params["weight"], x, windows, 1, y, ctx)
         if self.bias:
             y += params["bias"].reshape(-1, 1, 1, 1)
         return y, ConvResiduals(windows, x)
 
     def backward(self, params: Params, residuals: ConvResiduals, dy: Array, ctx: Context) -> tuple[Array, Params]:
         windows, x = residuals
-        dimage = windows.pad(dy, ctx)
+        weight = params["weight"]
         dx = ctx.empty("dx", x.shape, dy.dtype)
-        correlate(dimage, params["weight"], windows, 1, dx, ctx)
-        grads = {"weight": correlate_weights(dimage, x, windows, 1, ctx)}
+        correlate(dy, weight, windows, 1, dx, ctx)
+        grads = {"weight": correlate_weights(dy, x, weight, windows, 1, ctx)}
         if self.bias:
             grads["bias"] = dy.sum((1, 2, 3))
         return dx, grads

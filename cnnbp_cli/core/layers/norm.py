@@ -18,7 +18,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from cnnbp_cli.core.blocks import channel_blocks
+from cnnbp_cli.core.blocks import blocks, rows_first
 from cnnbp_cli.core.types import Array, Context, Layer, Params, Shape, ShapeError, at_least, require, within
 
 Mean = Callable[[Array], Array]
@@ -64,7 +64,7 @@ def unit_affine(shapes: dict[str, Shape]) -> Params:
 
 
 class BatchNormResiduals(NamedTuple):
-    x: Array  # (c, values of a channel)
+    rows: Array  # the input by rows of the image: (h, c, w·n); (1, c, n) of vectors
     mean: Array  # (c, 1)
     variance: Array  # (c, 1), divided by the count (not by the count less one)
     r: Array  # (c, 1), 1 / √(variance + epsilon)
@@ -108,49 +108,47 @@ class BatchNorm(Layer[BatchNormResiduals]):
         }
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, BatchNormResiduals]:
-        flat = x.reshape(len(x), prod(x.shape[1:]))  # (c, h·w·n)
-        values = None
+        rows, values = _by_row(x), None
         if ctx.training:
-            mean, variance, values = self._statistics(flat, ctx)
+            mean, variance, values = self._statistics(rows, ctx)
         else:
             mean, variance = (params[name][:, None] for name in self.state)
         r = 1 / np.sqrt(variance + self.epsilon)
         scale = r * params["weight"][:, None] if self.affine else r
-        dtype = np.result_type(flat, *params.values())
-        y = ctx.empty("y", flat.shape, dtype)
-        for some in channel_blocks(flat):
-            y_block = np.subtract(flat[some], mean[some], out=y[some])
-            y_block *= scale[some]
-            if self.affine:
-                y_block += params["bias"][some, None]
+        shift = (params["bias"][:, None] if self.affine else 0) - mean * scale
+        y = ctx.empty("y", x.shape, np.result_type(x, *params.values()))
+        y_rows = _by_row(y)
+        for some in blocks(len(rows), rows.nbytes):
+            y_block = np.multiply(rows[some], scale, out=y_rows[some])
+            y_block += shift
             if ctx.then_relu:
                 np.maximum(y_block, 0, out=y_block)
-        return y.reshape(x.shape), BatchNormResiduals(flat, mean, variance, r, values)
+        return y, BatchNormResiduals(rows, mean, variance, r, values)
 
     def backward(self, params: Params, residuals: BatchNormResiduals, dy: Array, ctx: Context) -> tuple[Array, Params]:
-        x, mean, _, r, values = residuals
-        flat = dy.reshape(x.shape)  # (c, h·w·n)
-        sums = np.empty((2, len(x), 1), dy.dtype)  # Σ dy and Σ dy · x̂ of each channel
-        for some in channel_blocks(flat):
-            centred = x[some] - mean[some]
-            sums[0, some, 0] = flat[some].sum(1)
-            centred *= flat[some]
-            sums[1, some, 0] = centred.sum(1)  # pairwise, unlike einsum: float32 needs it over so many values
-        sums[1] *= r
+        rows, mean, _, r, values = residuals
+        dy_rows = _by_row(dy)
+        by_row = np.empty((2, *rows.shape[:2], 1), dy.dtype)  # Σ dy and Σ dy · x̂ of each channel in each row
+        for some in blocks(len(rows), rows.nbytes):
+            by_row[0, some] = dy_rows[some].sum(2, keepdims=True)
+            by_row[1, some, :, 0] = _dots(rows[some] - mean, dy_rows[some])
+        by_row[1] *= r
+        sums = by_row.sum(1)  # (2, c, 1)
         grads = {"weight": sums[1, :, 0], "bias": sums[0, :, 0]} if self.affine else {}
         scale = r * params["weight"][:, None] if self.affine else r
-        dx = ctx.empty("dx", x.shape, dy.dtype)
+        dx = ctx.empty("dx", dy.shape, dy.dtype)
         if values is None:
-            np.multiply(flat, scale, out=dx)
-            return dx.reshape(dy.shape), grads
+            return np.multiply(dy, scale.reshape(-1, *[1] * (dy.ndim - 1)), out=dx), grads
         mean_dy, mean_dy_xhat = ctx.workers.all_reduce(sums) / values
-        for some in channel_blocks(flat):
-            # r · weight · (dy - mean(dy) - x̂ · mean(dy · x̂))
-            through_mean = (x[some] - mean[some]) * (r[some] * mean_dy_xhat[some])
-            through_mean += mean_dy[some]
-            dx_block = np.subtract(flat[some], through_mean, out=dx[some])
-            dx_block *= scale[some]
-        return dx.reshape(dy.shape), grads
+        dx_rows = _by_row(dx)
+        # r · weight · (dy - mean(dy) - x̂ · mean(dy · x̂)), sorted into multiples of dy, of x and a constant
+        slope = scale * r * mean_dy_xhat
+        constant = slope * mean - scale * mean_dy
+        for some in blocks(len(rows), rows.nbytes):
+            dx_block = np.multiply(dy_rows[some], scale, out=dx_rows[some])
+            dx_block -= rows[some] * slope
+            dx_block += constant
+        return dx, grads
 
     def next_state(self, params: Params, residuals: BatchNormResiduals) -> Params:
         _, mean, variance, _, values = residuals
@@ -164,25 +162,37 @@ class BatchNorm(Layer[BatchNormResiduals]):
         }
 
     @staticmethod
-    def _statistics(x: Array, ctx: Context) -> tuple[Array, Array, int]:
-        """Return mean and variance (c, 1) over all workers, and the number of values per channel.
+    def _statistics(rows: Array, ctx: Context) -> tuple[Array, Array, int]:
+        """Return mean and variance (c, 1) over all workers of rows (h, c, m), and the number of values per channel.
 
-        Each worker takes its squares about its own mean m, so that no large numbers cancel; about the
-        common mean they are Σ (x - mean)² = Σ (x - m)² + count · (m - mean)².
+        The squares of each row are taken about its own mean μ, so that no large numbers cancel and a row is
+        read once; about the common mean they are Σ (x - mean)² = Σ (x - μ)² + m · (μ - mean)².
         """
-        count = x.shape[1]
-        own = np.zeros((len(x), 1), np.result_type(x, np.float64))
+        h, c, m = rows.shape
+        own = np.zeros((h, c, 1), np.result_type(rows, np.float64))
         squares = np.zeros_like(own)
-        for some in channel_blocks(x):
-            own[some, 0] = x[some].sum(1) / max(1, count)
-            centred = x[some] - own[some].astype(x.dtype)
-            centred *= centred
-            squares[some, 0] = centred.sum(1)
-        *sums, values = ctx.workers.all_reduce(np.append(own * count, count))
-        mean = np.reshape(sums, own.shape) / values
+        for some in blocks(h, rows.nbytes):
+            own[some] = rows[some].sum(2, keepdims=True) / max(1, m)
+            centred = rows[some] - own[some].astype(rows.dtype)
+            squares[some, :, 0] = _dots(centred, centred)
+        *sums, values = ctx.workers.all_reduce(np.append(own.sum(0) * m, h * m))
+        mean = np.reshape(sums, (c, 1)) / values
         off = own - mean
-        variance = ctx.workers.all_reduce(squares + count * (off * off)) / values
-        return mean.astype(x.dtype), variance.astype(x.dtype), int(values.real)
+        variance = ctx.workers.all_reduce((squares + m * (off * off)).sum(0)) / values
+        return mean.astype(rows.dtype), variance.astype(rows.dtype), int(values.real)
+
+
+def _by_row(x: Array) -> Array:
+    """Return images (c, h, w, n) as (h, c, w·n), vectors (c, n) as (1, c, n)."""
+    if x.ndim == 2:
+        return x[None]
+    c, h, w, n = x.shape
+    return rows_first(x).reshape(h, c, w * n)
+
+
+def _dots(a: Array, b: Array) -> Array:
+    """Return Σ_m a · b of a and b (h, c, m) as (h, c)."""
+    return np.einsum("hcm,hcm->hc", a, b)
 
 
 @dataclass(frozen=True, slots=True)

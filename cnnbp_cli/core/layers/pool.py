@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from cnnbp_cli.core.blocks import channel_blocks
+from cnnbp_cli.core.blocks import blocks
 from cnnbp_cli.core.types import (
     Array,
     Context,
@@ -80,10 +80,9 @@ class MaxPool2d(Layer[MaxPoolResiduals]):
         windows = pool_windows(self, x.shape[:3])
         image = windows.pad(x, ctx, -np.inf)
         y = ctx.empty("y", (x.shape[0], *windows.out, x.shape[3]), x.dtype)
-        rows = range(windows.out[0])
-        for some in channel_blocks(image):
-            first, *others = windows.taps(image[some], rows)
-            y_block = y[some]
+        for rows in blocks(windows.out[0], image.nbytes):
+            first, *others = windows.taps(image, rows)
+            y_block = y[:, rows]
             y_block[...] = first
             for tap in others:
                 if np.iscomplexobj(x):
@@ -97,12 +96,11 @@ class MaxPool2d(Layer[MaxPoolResiduals]):
         dimage = ctx.empty("dx", image.shape, dy.dtype)
         if not windows.tile_the_image:
             dimage.fill(0)
-        rows = range(windows.out[0])
-        for some in channel_blocks(image):
-            maximum, dy_block = y[some], dy[some]
+        for rows in blocks(windows.out[0], image.nbytes):
+            maximum, dy_block = y[:, rows], dy[:, rows]
             # Those whose winner has not been met yet; a ReLU's zeros pass no gradient on, so they need none.
             open_windows = maximum > 0 if ctx.after_relu else np.ones(maximum.shape, bool)
-            for tap, dtap in zip(windows.taps(image[some], rows), windows.taps(dimage[some], rows), strict=True):
+            for tap, dtap in zip(windows.taps(image, rows), windows.taps(dimage, rows), strict=True):
                 won = tap == maximum
                 won &= open_windows
                 open_windows ^= won
@@ -116,7 +114,7 @@ class MaxPool2d(Layer[MaxPoolResiduals]):
         """Return which kernel position won each window, counted in row-major order: (c, oh, ow, n)."""
         windows, image, y = residuals
         winners = np.zeros(y.shape, np.int32)
-        taps = list(windows.taps(image, range(windows.out[0])))
+        taps = list(windows.taps(image, slice(0, windows.out[0])))
         for k in reversed(range(len(taps))):  # the first of several equal ones has the last word
             winners[taps[k] == y] = k
         return winners
@@ -161,7 +159,7 @@ class AvgPool2d(Layer[AvgPoolResiduals]):
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, AvgPoolResiduals]:
         windows = pool_windows(self, x.shape[:3])
-        first, *others = windows.taps(windows.pad(x, ctx), range(windows.out[0]))
+        first, *others = windows.taps(windows.pad(x, ctx), slice(0, windows.out[0]))
         divisor = self._divisor(windows, x.real.dtype)
         y = ctx.empty("y", first.shape, x.dtype)
         y[...] = first
@@ -175,7 +173,7 @@ class AvgPool2d(Layer[AvgPoolResiduals]):
         dimage = ctx.empty("dx", (dy.shape[0], *windows.padded, dy.shape[3]), dy.dtype)
         dimage.fill(0)
         share = dy / divisor
-        for dtap in windows.taps(dimage, range(windows.out[0])):
+        for dtap in windows.taps(dimage, slice(0, windows.out[0])):
             dtap += share
         return windows.crop(dimage), {}
 

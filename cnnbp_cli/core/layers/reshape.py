@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
+import numpy as np
+
 from cnnbp_cli.core.types import Array, Context, Layer, Params, Shape
 
 
@@ -19,7 +21,9 @@ class Flatten(Layer[Shape]):
         return (prod(in_shape),)
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Shape]:
-        return x.reshape(prod(x.shape[:-1]), x.shape[-1]), x.shape
+        y = ctx.empty("y", (prod(x.shape[:-1]), x.shape[-1]), x.dtype)
+        np.copyto(y.reshape(x.shape), x)
+        return y, x.shape
 
     def backward(self, params: Params, residuals: Shape, dy: Array, ctx: Context) -> tuple[Array, Params]:
         return dy.reshape(residuals), {}
