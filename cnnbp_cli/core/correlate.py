@@ -24,10 +24,11 @@ results are added to a row of dx.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
+from numpy.typing import DTypeLike
 
 from cnnbp_cli.core.blocks import BLOCK_BYTES
 from cnnbp_cli.core.types import Array, Context
@@ -37,8 +38,11 @@ STRIP_BYTES = 512 * 1024
 """About how many bytes of strips to hold at a time: what a second-level cache can keep, within a factor."""
 
 
-CHANNELS_FOR_PRODUCTS = 2
-"""Products are shifted when there is one input channel to that many filters, or more."""
+CHANNELS_FOR_PRODUCTS = 0.5
+"""From so many input channels per filter on, `correlate` shifts products."""
+
+CHANNELS_FOR_ROWS = 1.0
+"""From so many input channels per filter on, `correlate_weights` multiplies rows of the image as they are."""
 
 
 def correlate(
@@ -48,56 +52,44 @@ def correlate(
     groups: int,
     y: Array,
     ctx: Context,
-    finish: Callable[[Array], None] | None = None,
+    finish: Callable[[slice], None] | None = None,
 ) -> None:
     """Fill y (f, oh, ow, n) with the correlation of x (c, h, w, n) and weight (f, c/g, kh, kw).
 
-    `finish` is called with some rows of y at a time, while they are in the cache.
+    `finish` is called with the place of some rows of y at a time, while they are in the cache.
     """
-    fill_rows = _rows_of_products if _shifts_products(weight, windows, groups) else _rows_of_strips
-    finished, step = 0, max(1, BLOCK_BYTES // max(1, y[:, 0].nbytes))
-    for p in fill_rows(x, weight, windows, groups, y, ctx):
-        if finish is not None and (p + 1 - finished == step or p + 1 == windows.out[0]):
-            finish(y[:, finished : p + 1])
-            finished = p + 1
+    many = _channels_per_filter(weight, groups) >= CHANNELS_FOR_PRODUCTS
+    fill_rows = _rows_of_products if many and windows.stride[1] == 1 else _rows_of_strips
+    _run(fill_rows(x, weight, windows, groups, y, ctx), y, finish)
 
 
 def correlate_weights(x: Array, dy: Array, weight: Array, windows: Windows, groups: int, ctx: Context) -> Array:
     """Return dw, of the shape of weight (f, c/g, kh, kw), from x (c, h, w, n) and dy (f, oh, ow, n)."""
-    sum_rows = _weights_from_rows if _shifts_products(weight, windows, groups) else _weights_from_strips
+    many = _channels_per_filter(weight, groups) >= CHANNELS_FOR_ROWS
+    sum_rows = _weights_from_rows if many and windows.stride[1] == 1 else _weights_from_strips
     dw = sum_rows(x, dy, windows, groups, ctx)  # (g, reach, kw, c/g, f/g)
     return dw[:, :: windows.dilation[0]].transpose(0, 4, 3, 1, 2).reshape(weight.shape)
 
 
-def correlate_transposed(weight: Array, dy: Array, windows: Windows, groups: int, dx: Array, ctx: Context) -> None:
-    """Fill dx (c, h, w, n) with the transpose of `correlate`, applied to dy (f, oh, ow, n)."""
-    (oh, ow), kw, sh, n = windows.out, windows.kernel[1], windows.stride[0], dy.shape[3]
-    f, c = len(dy) // groups, len(dx) // groups
-    spread = _spread(weight, windows, groups)  # (g, f/g, reach, kw, c/g)
-    # An image row lies under the kernel's rows phase, phase + s, …: of the last window that reaches it, of the one
-    # before, and so on. In the order of the windows they are reversed.
-    phases = [spread[:, :, phase::sh][:, :, ::-1].transpose(0, 3, 4, 2, 1) for phase in range(sh)]
-    kernels = [w.reshape(groups, kw * c, w.shape[3] * f) for w in phases]
-    slopes = _matrix_of_rows(dy, groups, ctx)  # (g, oh·f/g, ow·n)
-    products = ctx.scratch("products", (groups, kw, c, ow, n), dx.dtype)
-    rows = _by_group(dx, groups)  # (g, c/g, h, w, n)
-    shifts = [(pixels, seeing) for seeing, pixels in windows.columns()]
-    for r in range(windows.image[0]):
-        last, phase = divmod(r + windows.before[0], sh)  # the last window that may reach this row
-        first = last + 1 - phases[phase].shape[3]
-        top, stop = max(first, 0), min(last + 1, oh)
-        if top < stop:
-            w = kernels[phase][:, :, (top - first) * f : (stop - first) * f]
-            np.matmul(w, slopes[:, top * f : stop * f], out=products.reshape(groups, kw * c, ow * n))
-        else:
-            products.fill(0)
-        _add_shifted(rows[:, :, r], products, shifts)
+def correlate_transposed(
+    weight: Array,
+    dy: Array,
+    windows: Windows,
+    groups: int,
+    dx: Array,
+    ctx: Context,
+    finish: Callable[[slice], None] | None = None,
+) -> None:
+    """Fill dx (c, h, w, n) with the transpose of `correlate`, applied to dy (f, oh, ow, n).
+
+    `finish` is called with the place of some rows of dx at a time, while they are in the cache.
+    """
+    _run(_rows_transposed(weight, dy, windows, groups, dx, ctx), dx, finish)
 
 
-def _shifts_products(weight: Array, windows: Windows, groups: int) -> bool:
-    """Return whether to shift the products, kw·f rows of them, rather than kw·c rows of the image."""
-    f, c = len(weight) // groups, weight.shape[1]
-    return windows.stride[1] == 1 and CHANNELS_FOR_PRODUCTS * c >= f
+def _channels_per_filter(weight: Array, groups: int) -> float:
+    """Return how many input channels of a group there are to one of its filters."""
+    return weight.shape[1] * groups / len(weight)
 
 
 def _by_group(image: Array, groups: int) -> Array:
@@ -130,39 +122,112 @@ def _rows_below(windows: Windows, p: int) -> tuple[int, int, int]:
     return first, max(first, 0), min(first + windows.reach[0], windows.image[0])
 
 
-def _add_shifted(row: Array, products: Array, shifts: Sequence[tuple[slice, slice]]) -> None:
-    """Set row (g, c, w, n) to the sum of products (g, kw, c, w', n), where each goes from and to other columns."""
-    middle = len(shifts) // 2  # the one that most often reaches every column, so that there is nothing to clear
-    for j in (middle, *range(middle), *range(middle + 1, len(shifts))):
-        to, source = shifts[j]
-        if j != middle:
-            row[:, :, to] += products[:, j, :, source]
-        elif row[0, 0, to].shape == row[0, 0].shape:
-            row[...] = products[:, j, :, source]
-        else:
-            row.fill(0)
-            row[:, :, to] += products[:, j, :, source]
+def _run(fill_rows: Iterator[int], image: Array, finish: Callable[[slice], None] | None) -> None:
+    """Let the rows of image (c, h, w, n) be filled, and call `finish` whenever `BLOCK_BYTES` of them are."""
+    done, height = 0, image.shape[1]
+    step = max(1, BLOCK_BYTES // max(1, image[:, 0].nbytes))
+    for row in fill_rows:
+        if finish is not None and (row + 1 - done == step or row + 1 == height):
+            finish(slice(done, row + 1))
+            done = row + 1
 
 
-def _rows_of_products(
-    x: Array, weight: Array, windows: Windows, groups: int, y: Array, ctx: Context
-) -> Iterator[int]:
+class _Shifts:
+    """Room for products (g, m·kw, size·n), and the same shifted, the j-th of every kw by j·d columns.
+
+    The room has columns of zeros on both sides, which are what a shift reaches beyond the product.
+
+    Attributes
+    ----------
+    room : (g, m·kw, size, n)
+    shifted : (g, m, kw, count, n), where column q of the j-th is column q + j·d + start - before of the product
+    """
+
+    def __init__(
+        self,
+        ctx: Context,
+        dtype: DTypeLike,
+        groups: int,
+        m: int,
+        n: int,
+        windows: Windows,
+        *,
+        before: int,
+        size: int,
+        start: int,
+        count: int,
+    ) -> None:
+        kw, d = windows.kernel[1], windows.dilation[1]
+        width = max(before + size, start + count + (kw - 1) * d)
+        padded = ctx.scratch("products", (groups, m, kw, width, n), dtype)
+        padded[:, :, :, :before] = padded[:, :, :, before + size :] = 0
+        self.room = padded.reshape(groups, m * kw, width, n)[:, :, before : before + size]
+        group, row, j, column, sample = padded.strides
+        self.shifted = as_strided(
+            padded[:, :, :, start:],
+            (groups, m, kw, count, n),
+            (group, row, j + d * column, column, sample),
+            writeable=False,
+        )
+
+
+def _rows_of_products(x: Array, weight: Array, windows: Windows, groups: int, y: Array, ctx: Context) -> Iterator[int]:
     """Fill the rows of y from products of whole rows of x; yield each one's number when it is done."""
-    kw, w, n = windows.kernel[1], windows.image[1], x.shape[3]
+    w, n, ow = windows.image[1], x.shape[3], windows.out[1]
     f, c = len(y) // groups, len(x) // groups
-    kernel = _spread(weight, windows, groups).transpose(0, 3, 1, 2, 4).reshape(groups, kw * f, -1)  # (…, reach·c/g)
+    kernel = _spread(weight, windows, groups).swapaxes(2, 3)  # (g, f/g, kw, reach, c/g)
+    kernel = kernel.reshape(groups, f * windows.kernel[1], windows.reach[0] * c)
     pixels = _matrix_of_rows(x, groups, ctx)  # (g, h·c/g, w·n)
-    products = ctx.scratch("products", (groups, kw, f, w, n), y.dtype)
+    shifts = _Shifts(ctx, y.dtype, groups, f, n, windows, before=windows.before[1], size=w, start=0, count=ow)
+    products = shifts.room.reshape(groups, f * windows.kernel[1], w * n)
     rows = _by_group(y, groups)  # (g, f/g, oh, ow, n)
     for p in range(windows.out[0]):
         first, top, stop = _rows_below(windows, p)
         if top < stop:
             seen = kernel[:, :, (top - first) * c : (stop - first) * c]
-            np.matmul(seen, pixels[:, top * c : stop * c], out=products.reshape(groups, kw * f, w * n))
+            np.matmul(seen, pixels[:, top * c : stop * c], out=products)
+            np.add.reduce(shifts.shifted, 2, out=rows[:, :, p])
         else:
-            products.fill(0)
-        _add_shifted(rows[:, :, p], products, windows.columns())
+            rows[:, :, p] = 0
         yield p
+
+
+def _rows_transposed(weight: Array, dy: Array, windows: Windows, groups: int, dx: Array, ctx: Context) -> Iterator[int]:
+    """Fill the rows of dx from products of whole rows of dy; yield each one's number when it is done."""
+    (oh, ow), kw, (sh, sw), n = windows.out, windows.kernel[1], windows.stride, dy.shape[3]
+    f, c = len(dy) // groups, len(dx) // groups
+    spread = _spread(weight, windows, groups)  # (g, f/g, reach, kw, c/g)
+    # An image row lies under the kernel's rows phase, phase + s, …: of the last window that reaches it, of the one
+    # before, and so on. In the order of the windows they are reversed.
+    phases = [spread[:, :, phase::sh][:, :, ::-1, ::-1].transpose(0, 4, 3, 2, 1) for phase in range(sh)]
+    kernels = [w.reshape(groups, c * kw, w.shape[3] * f) for w in phases]
+    slopes = _matrix_of_rows(dy, groups, ctx)  # (g, oh·f/g, ow·n)
+    shifts = _Shifts(
+        *(ctx, dx.dtype, groups, c, n, windows),
+        before=windows.reach[1] - 1,
+        size=(ow - 1) * sw + 1,
+        start=windows.before[1],
+        count=windows.image[1],
+    )
+    if sw > 1:  # zeros between the columns of dy: a product cannot be written so, but be spread
+        shifts.room.fill(0)
+        products = ctx.scratch("narrow", (groups, c * kw, ow * n), dx.dtype)
+    else:
+        products = shifts.room.reshape(groups, c * kw, ow * n)
+    rows = _by_group(dx, groups)  # (g, c/g, h, w, n)
+    for r in range(windows.image[0]):
+        last, phase = divmod(r + windows.before[0], sh)  # the last window that may reach this row
+        first = last + 1 - phases[phase].shape[3]
+        top, stop = max(first, 0), min(last + 1, oh)
+        if top < stop:
+            w = kernels[phase][:, :, (top - first) * f : (stop - first) * f]
+            np.matmul(w, slopes[:, top * f : stop * f], out=products)
+            if sw > 1:
+                shifts.room[:, :, ::sw] = products.reshape(groups, c * kw, ow, n)
+            np.add.reduce(shifts.shifted, 2, out=rows[:, :, r])
+        else:
+            rows[:, :, r] = 0
+        yield r
 
 
 def _weights_from_rows(x: Array, dy: Array, windows: Windows, groups: int, ctx: Context) -> Array:
@@ -177,19 +242,17 @@ def _weights_from_rows(x: Array, dy: Array, windows: Windows, groups: int, ctx: 
         if top < stop:
             for j, (seeing, seen) in enumerate(windows.columns()):
                 columns = pixels[:, top * c : stop * c, seen.start * n : seen.stop * n]
-                slopes = rows[:, :, p, seeing].reshape(groups, f, -1).swapaxes(1, 2)
+                slopes = rows[:, :, p, seeing].reshape(groups, f, columns.shape[2]).swapaxes(1, 2)
                 dw[:, j, (top - first) * c : (stop - first) * c] += columns @ slopes
     return dw.reshape(groups, kw, reach, c, f).swapaxes(1, 2)
 
 
-def _rows_of_strips(
-    x: Array, weight: Array, windows: Windows, groups: int, y: Array, ctx: Context
-) -> Iterator[int]:
+def _rows_of_strips(x: Array, weight: Array, windows: Windows, groups: int, y: Array, ctx: Context) -> Iterator[int]:
     """Fill the rows of y from products of strips; yield each one's number when it is done."""
     w = _spread(weight, windows, groups).reshape(groups, len(y) // groups, -1)  # (g, f/g, reach·kw·c/g)
     rows = _by_group(y, groups)  # (g, f/g, oh, ow, n)
     for p, columns in _columns(x, windows, groups, ctx):
-        np.matmul(w, columns, out=rows[:, :, p].reshape(*w.shape[:2], -1))
+        np.matmul(w, columns, out=rows[:, :, p].reshape(*w.shape[:2], columns.shape[2]))
         yield p
 
 
@@ -199,7 +262,7 @@ def _weights_from_strips(x: Array, dy: Array, windows: Windows, groups: int, ctx
     rows = _by_group(dy, groups)  # (g, f/g, oh, ow, n)
     dw: Array | float = 0.0
     for p, columns in _columns(x, windows, groups, ctx):
-        dw = dw + columns @ rows[:, :, p].reshape(groups, f, -1).swapaxes(1, 2)  # (g, reach·kw·c/g, f/g)
+        dw = dw + columns @ rows[:, :, p].reshape(groups, f, columns.shape[2]).swapaxes(1, 2)  # (g, reach·kw·c/g, f/g)
     return np.reshape(dw, (groups, windows.reach[0], windows.kernel[1], c, f))
 
 

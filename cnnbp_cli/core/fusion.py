@@ -47,7 +47,7 @@ class Fusion:
             # A subclass may do something else, so types are compared exactly.
             if type(node.layer) in (Conv2d, Dense, BatchNorm) and type(reader.layer) is Relu:
                 self.forward[node.name] = reader.name
-            if type(node.layer) is Relu and type(reader.layer) is MaxPool2d:
+            if type(node.layer) is Relu and type(reader.layer) in (Conv2d, Dense, MaxPool2d):
                 self.backward[reader.name] = node.name
         self.clipped = frozenset(self.forward.values())
         self.stopped = frozenset(self.backward.values())

@@ -157,4 +157,6 @@ class Windows:
             top = rows.start * sh + i * dh
             for j in range(self.kernel[1]):
                 left = j * dw
-                yield padded[:, top : top + (rows.stop - rows.start - 1) * sh + 1 : sh, left : left + (ow - 1) * sw + 1 : sw]
+                yield padded[
+                    :, top : top + (rows.stop - rows.start - 1) * sh + 1 : sh, left : left + (ow - 1) * sw + 1 : sw
+                ]

@@ -98,11 +98,11 @@ class Conv2d(Layer[ConvResiduals]):
         windows = self.windows(x.shape[:3])
         y = ctx.empty("y", (self.filters, *windows.out, x.shape[3]), np.result_type(x, *params.values()))
 
-        def finish(rows: Array) -> None:
+        def finish(rows: slice) -> None:
             if self.bias:
-                rows += params["bias"].reshape(-1, 1, 1, 1)
+                y[:, rows] += params["bias"].reshape(-1, 1, 1, 1)
             if ctx.then_relu:
-                np.maximum(rows, 0, out=rows)
+                np.maximum(y[:, rows], 0, out=y[:, rows])
 
         correlate(x, params["weight"], windows, self.groups, y, ctx, finish)
         return y, ConvResiduals(windows, x)
@@ -118,7 +118,12 @@ class Conv2d(Layer[ConvResiduals]):
         if not ctx.wants_dx:
             return None, grads
         dx = ctx.empty("dx", x.shape, dy.dtype)
-        correlate_transposed(weight, dy, windows, self.groups, dx, ctx)
+
+        def finish(rows: slice) -> None:
+            if ctx.after_relu:
+                dx[:, rows] *= x[:, rows] > 0
+
+        correlate_transposed(weight, dy, windows, self.groups, dx, ctx, finish)
         return dx, grads
 
     def macs(self, in_shape: Shape) -> int:
@@ -212,9 +217,12 @@ class ConvTranspose2d(Layer[ConvResiduals]):
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, ConvResiduals]:
         windows = self.windows(x.shape[:3])
         y = ctx.empty("y", (self.filters, *windows.image, x.shape[3]), np.result_type(x, *params.values()))
-        correlate_transposed(params["weight"], x, windows, 1, y, ctx)
-        if self.bias:
-            y += params["bias"].reshape(-1, 1, 1, 1)
+
+        def finish(rows: slice) -> None:
+            if self.bias:
+                y[:, rows] += params["bias"].reshape(-1, 1, 1, 1)
+
+        correlate_transposed(params["weight"], x, windows, 1, y, ctx, finish)
         return y, ConvResiduals(windows, x)
 
     def backward(self, params: Params, residuals: ConvResiduals, dy: Array, ctx: Context) -> tuple[Array, Params]:

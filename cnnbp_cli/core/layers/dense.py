@@ -67,6 +67,8 @@ class Dense(Layer[Array]):
         dx = None
         if ctx.wants_dx:
             dx = np.matmul(params["weight"].T, dy, out=ctx.empty("dx", x.shape, dy.dtype))
+            if ctx.after_relu:
+                dx *= x > 0
         grads = {"weight": np.matmul(dy, x.T, out=ctx.empty("weight", params["weight"].shape, dy.dtype))}
         if self.bias:
             grads["bias"] = dy.sum(1)
