@@ -231,20 +231,22 @@ def _rows_transposed(weight: Array, dy: Array, windows: Windows, groups: int, dx
 
 
 def _weights_from_rows(x: Array, dy: Array, windows: Windows, groups: int, ctx: Context) -> Array:
-    """Return dw (g, reach, kw, c/g, f/g) from products of rows of x, shifted, with rows of dy."""
-    reach, kw, n = windows.reach[0], windows.kernel[1], x.shape[3]
+    """Return dw (g, reach, kw, c/g, f/g) from products of rows of dy, shifted, with rows of x."""
+    reach, kw, w, n = windows.reach[0], windows.kernel[1], windows.image[1], x.shape[3]
     f, c = len(dy) // groups, len(x) // groups
     pixels = _matrix_of_rows(x, groups, ctx)  # (g, h·c/g, w·n)
     rows = _by_group(dy, groups)  # (g, f/g, oh, ow, n)
-    dw = np.zeros((groups, kw, reach * c, f), np.result_type(x, dy))
+    shifted = ctx.scratch("shifted", (groups, f, kw, w, n), dy.dtype)
+    shifted.fill(0)
+    slopes = shifted.reshape(groups, f * kw, w * n)
+    dw = np.zeros((groups, f * kw, reach * c), np.result_type(x, dy))
     for p in range(windows.out[0]):
         first, top, stop = _rows_below(windows, p)
         if top < stop:
             for j, (seeing, seen) in enumerate(windows.columns()):
-                columns = pixels[:, top * c : stop * c, seen.start * n : seen.stop * n]
-                slopes = rows[:, :, p, seeing].reshape(groups, f, columns.shape[2]).swapaxes(1, 2)
-                dw[:, j, (top - first) * c : (stop - first) * c] += columns @ slopes
-    return dw.reshape(groups, kw, reach, c, f).swapaxes(1, 2)
+                shifted[:, :, j, seen] = rows[:, :, p, seeing]
+            dw[:, :, (top - first) * c : (stop - first) * c] += slopes @ pixels[:, top * c : stop * c].swapaxes(1, 2)
+    return dw.reshape(groups, f, kw, reach, c).transpose(0, 3, 2, 4, 1)
 
 
 def _rows_of_strips(x: Array, weight: Array, windows: Windows, groups: int, y: Array, ctx: Context) -> Iterator[int]:
