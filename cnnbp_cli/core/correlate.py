@@ -38,11 +38,8 @@ STRIP_BYTES = 512 * 1024
 """About how many bytes of strips to hold at a time: what a second-level cache can keep, within a factor."""
 
 
-CHANNELS_FOR_PRODUCTS = 0.5
-"""From so many input channels per filter on, `correlate` shifts products."""
-
-CHANNELS_FOR_ROWS = 1.0
-"""From so many input channels per filter on, `correlate_weights` multiplies rows of the image as they are."""
+CHANNELS_PER_FILTER = 0.5
+"""From so many input channels per filter on, rows of the image are multiplied as they are."""
 
 
 def correlate(
@@ -58,15 +55,14 @@ def correlate(
 
     `finish` is called with the place of some rows of y at a time, while they are in the cache.
     """
-    many = _channels_per_filter(weight, groups) >= CHANNELS_FOR_PRODUCTS
-    fill_rows = _rows_of_products if many and windows.stride[1] == 1 else _rows_of_strips
+    by_rows = _many_channels(weight, groups) and windows.stride[1] == 1
+    fill_rows = _rows_of_products if by_rows else _rows_of_strips
     _run(fill_rows(x, weight, windows, groups, y, ctx), y, finish)
 
 
 def correlate_weights(x: Array, dy: Array, weight: Array, windows: Windows, groups: int, ctx: Context) -> Array:
     """Return dw, of the shape of weight (f, c/g, kh, kw), from x (c, h, w, n) and dy (f, oh, ow, n)."""
-    many = _channels_per_filter(weight, groups) >= CHANNELS_FOR_ROWS
-    sum_rows = _weights_from_rows if many and windows.stride[1] == 1 else _weights_from_strips
+    sum_rows = _weights_from_rows if _many_channels(weight, groups) else _weights_from_strips
     dw = sum_rows(x, dy, windows, groups, ctx)  # (g, reach, kw, c/g, f/g)
     return dw[:, :: windows.dilation[0]].transpose(0, 4, 3, 1, 2).reshape(weight.shape)
 
@@ -87,9 +83,9 @@ def correlate_transposed(
     _run(_rows_transposed(weight, dy, windows, groups, dx, ctx), dx, finish)
 
 
-def _channels_per_filter(weight: Array, groups: int) -> float:
-    """Return how many input channels of a group there are to one of its filters."""
-    return weight.shape[1] * groups / len(weight)
+def _many_channels(weight: Array, groups: int) -> bool:
+    """Return whether the image has so many channels that it is better multiplied as it is."""
+    return weight.shape[1] * groups >= CHANNELS_PER_FILTER * len(weight)
 
 
 def _by_group(image: Array, groups: int) -> Array:
@@ -120,6 +116,17 @@ def _rows_below(windows: Windows, p: int) -> tuple[int, int, int]:
     """Return the image rows under windows of row p as (first, top, stop), those on the image being top to stop."""
     first = p * windows.stride[0] - windows.before[0]
     return first, max(first, 0), min(first + windows.reach[0], windows.image[0])
+
+
+def _windows_over(windows: Windows, r: int) -> tuple[int, int, int, int]:
+    """Return the window rows over image row r as (phase, first, top, stop), those that exist being top to stop.
+
+    The last of them sees the image row with its kernel's row `phase`, the one before it with row phase + s, and
+    so on: as many of them as the kernel's reach has.
+    """
+    last, phase = divmod(r + windows.before[0], windows.stride[0])
+    first = last + 1 - len(range(phase, windows.reach[0], windows.stride[0]))
+    return phase, first, max(first, 0), min(last + 1, windows.out[0])
 
 
 def _run(fill_rows: Iterator[int], image: Array, finish: Callable[[slice], None] | None) -> None:
@@ -197,8 +204,6 @@ def _rows_transposed(weight: Array, dy: Array, windows: Windows, groups: int, dx
     (oh, ow), kw, (sh, sw), n = windows.out, windows.kernel[1], windows.stride, dy.shape[3]
     f, c = len(dy) // groups, len(dx) // groups
     spread = _spread(weight, windows, groups)  # (g, f/g, reach, kw, c/g)
-    # An image row lies under the kernel's rows phase, phase + s, …: of the last window that reaches it, of the one
-    # before, and so on. In the order of the windows they are reversed.
     phases = [spread[:, :, phase::sh][:, :, ::-1, ::-1].transpose(0, 4, 3, 2, 1) for phase in range(sh)]
     kernels = [w.reshape(groups, c * kw, w.shape[3] * f) for w in phases]
     slopes = _matrix_of_rows(dy, groups, ctx)  # (g, oh·f/g, ow·n)
@@ -216,9 +221,7 @@ def _rows_transposed(weight: Array, dy: Array, windows: Windows, groups: int, dx
         products = shifts.room.reshape(groups, c * kw, ow * n)
     rows = _by_group(dx, groups)  # (g, c/g, h, w, n)
     for r in range(windows.image[0]):
-        last, phase = divmod(r + windows.before[0], sh)  # the last window that may reach this row
-        first = last + 1 - phases[phase].shape[3]
-        top, stop = max(first, 0), min(last + 1, oh)
+        phase, first, top, stop = _windows_over(windows, r)
         if top < stop:
             w = kernels[phase][:, :, (top - first) * f : (stop - first) * f]
             np.matmul(w, slopes[:, top * f : stop * f], out=products)
@@ -231,22 +234,28 @@ def _rows_transposed(weight: Array, dy: Array, windows: Windows, groups: int, dx
 
 
 def _weights_from_rows(x: Array, dy: Array, windows: Windows, groups: int, ctx: Context) -> Array:
-    """Return dw (g, reach, kw, c/g, f/g) from products of rows of dy, shifted, with rows of x."""
-    reach, kw, w, n = windows.reach[0], windows.kernel[1], windows.image[1], x.shape[3]
+    """Return dw (g, reach, kw, c/g, f/g) from products of rows of dy with rows of x, shifted."""
+    (reach, _), kw, sh, ow, n = windows.reach, windows.kernel[1], windows.stride[0], windows.out[1], dy.shape[3]
     f, c = len(dy) // groups, len(x) // groups
-    pixels = _matrix_of_rows(x, groups, ctx)  # (g, h·c/g, w·n)
-    rows = _by_group(dy, groups)  # (g, f/g, oh, ow, n)
-    shifted = ctx.scratch("shifted", (groups, f, kw, w, n), dy.dtype)
+    slopes = _matrix_of_rows(dy, groups, ctx)  # (g, oh·f/g, ow·n)
+    shifted = ctx.scratch("shifted", (groups, c, kw, ow, n), x.dtype)
     shifted.fill(0)
-    slopes = shifted.reshape(groups, f * kw, w * n)
-    dw = np.zeros((groups, f * kw, reach * c), np.result_type(x, dy))
-    for p in range(windows.out[0]):
-        first, top, stop = _rows_below(windows, p)
+    pixels = shifted.reshape(groups, c * kw, ow * n)
+    rows = _by_group(x, groups)  # (g, c/g, h, w, n)
+    columns = windows.columns()
+    dtype = np.result_type(x, dy)
+    phases = [np.zeros((groups, len(range(phase, reach, sh)) * f, c * kw), dtype) for phase in range(sh)]
+    for r in range(windows.image[0]):
+        phase, first, top, stop = _windows_over(windows, r)
         if top < stop:
-            for j, (seeing, seen) in enumerate(windows.columns()):
-                shifted[:, :, j, seen] = rows[:, :, p, seeing]
-            dw[:, :, (top - first) * c : (stop - first) * c] += slopes @ pixels[:, top * c : stop * c].swapaxes(1, 2)
-    return dw.reshape(groups, f, kw, reach, c).transpose(0, 3, 2, 4, 1)
+            for j, (seeing, seen) in enumerate(columns):
+                shifted[:, :, j, seeing] = rows[:, :, r, seen]
+            taps = phases[phase][:, (top - first) * f : (stop - first) * f]
+            taps += slopes[:, top * f : stop * f] @ pixels.swapaxes(1, 2)
+    dw = np.empty((groups, reach, f, c, kw), dtype)
+    for phase, taps in enumerate(phases):
+        dw[:, phase::sh] = taps.reshape(groups, -1, f, c, kw)[:, ::-1]
+    return dw.transpose(0, 1, 4, 3, 2)
 
 
 def _rows_of_strips(x: Array, weight: Array, windows: Windows, groups: int, y: Array, ctx: Context) -> Iterator[int]:
