@@ -129,9 +129,11 @@ class BatchNorm(Layer[BatchNormResiduals]):
         rows, mean, _, r, values = residuals
         dy_rows = _by_row(dy)
         by_row = np.empty((2, *rows.shape[:2], 1), dy.dtype)  # Σ dy and Σ dy · x̂ of each channel in each row
+        ones = np.ones(rows.shape[2], dy.dtype)
         for some in blocks(len(rows), rows.nbytes):
-            by_row[0, some] = dy_rows[some].sum(2, keepdims=True)
-            by_row[1, some, :, 0] = _dots(rows[some] - mean, dy_rows[some])
+            by_row[0, some, :, 0] = _dots(dy_rows[some], ones)
+            centred = np.subtract(rows[some], mean, out=ctx.scratch("centred", rows[some].shape, rows.dtype))
+            by_row[1, some, :, 0] = _dots(centred, dy_rows[some])
         by_row[1] *= r
         sums = by_row.sum(1)  # (2, c, 1)
         grads = {"weight": sums[1, :, 0], "bias": sums[0, :, 0]} if self.affine else {}
@@ -146,7 +148,7 @@ class BatchNorm(Layer[BatchNormResiduals]):
         constant = slope * mean - scale * mean_dy
         for some in blocks(len(rows), rows.nbytes):
             dx_block = np.multiply(dy_rows[some], scale, out=dx_rows[some])
-            dx_block -= rows[some] * slope
+            dx_block -= np.multiply(rows[some], slope, out=ctx.scratch("centred", rows[some].shape, dx.dtype))
             dx_block += constant
         return dx, grads
 
@@ -169,11 +171,13 @@ class BatchNorm(Layer[BatchNormResiduals]):
         read once; about the common mean they are Σ (x - mean)² = Σ (x - μ)² + m · (μ - mean)².
         """
         h, c, m = rows.shape
+        ones = np.ones(m, rows.dtype)
         own = np.zeros((h, c, 1), np.result_type(rows, np.float64))
         squares = np.zeros_like(own)
         for some in blocks(h, rows.nbytes):
-            own[some] = rows[some].sum(2, keepdims=True) / max(1, m)
-            centred = rows[some] - own[some].astype(rows.dtype)
+            own[some, :, 0] = _dots(rows[some], ones) / max(1, m)
+            centred = ctx.scratch("centred", rows[some].shape, rows.dtype)
+            np.subtract(rows[some], own[some].astype(rows.dtype), out=centred)
             squares[some, :, 0] = _dots(centred, centred)
         *sums, values = ctx.workers.all_reduce(np.append(own.sum(0) * m, h * m))
         mean = np.reshape(sums, (c, 1)) / values
@@ -191,8 +195,8 @@ def _by_row(x: Array) -> Array:
 
 
 def _dots(a: Array, b: Array) -> Array:
-    """Return Σ_m a · b of a and b (h, c, m) as (h, c)."""
-    return np.einsum("hcm,hcm->hc", a, b)
+    """Return Σ_m a · b of a (h, c, m) and b (h, c, m) or (m,) as (h, c)."""
+    return np.matmul(a, b) if b.ndim == 1 else np.einsum("hcm,hcm->hc", a, b)
 
 
 @dataclass(frozen=True, slots=True)
