@@ -171,11 +171,10 @@ class BatchNorm(Layer[BatchNormResiduals]):
         read once; about the common mean they are Σ (x - mean)² = Σ (x - μ)² + m · (μ - mean)².
         """
         h, c, m = rows.shape
-        ones = np.ones(m, rows.dtype)
         own = np.zeros((h, c, 1), np.result_type(rows, np.float64))
         squares = np.zeros_like(own)
         for some in blocks(h, rows.nbytes):
-            own[some, :, 0] = _dots(rows[some], ones) / max(1, m)
+            own[some] = rows[some].sum(2, keepdims=True) / max(1, m)
             centred = ctx.scratch("centred", rows[some].shape, rows.dtype)
             np.subtract(rows[some], own[some].astype(rows.dtype), out=centred)
             squares[some, :, 0] = _dots(centred, centred)
