@@ -152,11 +152,18 @@ class Windows:
 
     def taps(self, padded: Array, rows: slice) -> Iterator[Array]:
         """Yield, for each kernel position in row-major order, the view (c, rows, ow, n) of pixels under it."""
-        (dh, dw), (sh, sw), ow = self.dilation, self.stride, self.out[1]
+        for band in self.bands(padded, rows):
+            yield from self.taps_of_band(band)
+
+    def bands(self, padded: Array, rows: slice) -> Iterator[Array]:
+        """Yield, for each row of the kernel, the view (c, rows, w+, n) of the image rows under it."""
+        d, s = self.dilation[0], self.stride[0]
         for i in range(self.kernel[0]):
-            top = rows.start * sh + i * dh
-            for j in range(self.kernel[1]):
-                left = j * dw
-                yield padded[
-                    :, top : top + (rows.stop - rows.start - 1) * sh + 1 : sh, left : left + (ow - 1) * sw + 1 : sw
-                ]
+            top = rows.start * s + i * d
+            yield padded[:, top : top + (rows.stop - rows.start - 1) * s + 1 : s]
+
+    def taps_of_band(self, band: Array) -> Iterator[Array]:
+        """Yield, for each column of the kernel, the view (c, rows, ow, n) of what it sees of (c, rows, w+, n)."""
+        d, s = self.dilation[1], self.stride[1]
+        for j in range(self.kernel[1]):
+            yield band[:, :, j * d : j * d + (self.out[1] - 1) * s + 1 : s]
