@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cnnbp_cli.core.types import Array
+import numpy as np
+
+from cnnbp_cli.core.types import Array, Context
 
 BLOCK_BYTES = 256 * 1024
 """About how much to take at a time: a second-level cache of 1–2 MB then holds a few such arrays.
@@ -16,8 +18,32 @@ against 2.9 ms.
 
 
 def rows_first(x: Array) -> Array:
-    """Return images (c, h, w, n) as (h, c, w, n), which is how they lie in memory; vectors (features, n) as they are."""
+    """Return images (c, h, w, n) as (h, c, w, n), the order of memory, and vectors (features, n) as they are."""
     return x.swapaxes(0, 1) if x.ndim == 4 else x
+
+
+def by_row(x: Array) -> Array:
+    """Return images (c, h, w, n) as (h, c, w·n), vectors (c, n) as (1, c, n)."""
+    if x.ndim == 2:
+        return x[None]
+    c, h, w, n = x.shape
+    return x.swapaxes(0, 1).reshape(h, c, w * n)
+
+
+def whole_row(name: str, values: Array | float, rows: Array, ctx: Context) -> Array:
+    """Return values (c, 1), or one for all, written out for a row (c, w·n) of `rows` (h, c, w·n).
+
+    NumPy adds two arrays in less than half the time that it adds a number of its own to each row of one:
+    32 channels, two rows of 26×32 values: 4.3 against 10.2 µs.
+    """
+    row = ctx.scratch(name, rows.shape[1:], np.result_type(rows, values))
+    row[...] = values
+    return row
+
+
+def sum_rows(rows: Array) -> Array:
+    """Return Σ_m of rows (h, c, m) as (h, c); for long rows a product with ones is faster than `sum`."""
+    return rows @ np.ones(rows.shape[2], rows.dtype)
 
 
 def blocks(count: int, nbytes: int) -> Iterator[slice]:

@@ -201,7 +201,7 @@ def _rows_of_products(x: Array, weight: Array, windows: Windows, groups: int, y:
 
 def _rows_transposed(weight: Array, dy: Array, windows: Windows, groups: int, dx: Array, ctx: Context) -> Iterator[int]:
     """Fill the rows of dx from products of whole rows of dy; yield each one's number when it is done."""
-    (oh, ow), kw, (sh, sw), n = windows.out, windows.kernel[1], windows.stride, dy.shape[3]
+    ow, kw, (sh, sw), n = windows.out[1], windows.kernel[1], windows.stride, dy.shape[3]
     f, c = len(dy) // groups, len(dx) // groups
     spread = _spread(weight, windows, groups)  # (g, f/g, reach, kw, c/g)
     phases = [spread[:, :, phase::sh][:, :, ::-1, ::-1].transpose(0, 4, 3, 2, 1) for phase in range(sh)]

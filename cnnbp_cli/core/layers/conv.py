@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from cnnbp_cli.core.blocks import by_row, sum_rows, whole_row
 from cnnbp_cli.core.correlate import correlate, correlate_transposed, correlate_weights
 from cnnbp_cli.core.initializers import AnyInitializer, HeNormal
 from cnnbp_cli.core.types import (
@@ -97,12 +98,16 @@ class Conv2d(Layer[ConvResiduals]):
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, ConvResiduals]:
         windows = self.windows(x.shape[:3])
         y = ctx.empty("y", (self.filters, *windows.out, x.shape[3]), np.result_type(x, *params.values()))
+        y_rows = by_row(y)
+        bias = whole_row("bias", params["bias"][:, None], y_rows, ctx) if self.bias else 0
+        zeros = whole_row("zero", 0, y_rows, ctx)
 
         def finish(rows: slice) -> None:
+            block = y_rows[rows]
             if self.bias:
-                y[:, rows] += params["bias"].reshape(-1, 1, 1, 1)
+                block += bias
             if ctx.then_relu:
-                np.maximum(y[:, rows], 0, out=y[:, rows])
+                np.maximum(block, zeros, out=block)
 
         correlate(x, params["weight"], windows, self.groups, y, ctx, finish)
         return y, ConvResiduals(windows, x)
@@ -114,7 +119,7 @@ class Conv2d(Layer[ConvResiduals]):
         weight = params["weight"]
         grads = {"weight": correlate_weights(x, dy, weight, windows, self.groups, ctx)}
         if self.bias:
-            grads["bias"] = dy.sum((1, 2, 3))
+            grads["bias"] = sum_rows(by_row(dy)).sum(0)
         if not ctx.wants_dx:
             return None, grads
         dx = ctx.empty("dx", x.shape, dy.dtype)

@@ -18,7 +18,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from cnnbp_cli.core.blocks import blocks, rows_first
+from cnnbp_cli.core.blocks import blocks, by_row, sum_rows, whole_row
 from cnnbp_cli.core.types import Array, Context, Layer, Params, Shape, ShapeError, at_least, require, within
 
 Mean = Callable[[Array], Array]
@@ -108,7 +108,7 @@ class BatchNorm(Layer[BatchNormResiduals]):
         }
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, BatchNormResiduals]:
-        rows, values = _by_row(x), None
+        rows, values = by_row(x), None
         if ctx.training:
             mean, variance, values = self._statistics(rows, ctx)
         else:
@@ -117,39 +117,46 @@ class BatchNorm(Layer[BatchNormResiduals]):
         scale = r * params["weight"][:, None] if self.affine else r
         shift = (params["bias"][:, None] if self.affine else 0) - mean * scale
         y = ctx.empty("y", x.shape, np.result_type(x, *params.values()))
-        y_rows = _by_row(y)
+        y_rows = by_row(y)
+        scales, shifts, zeros = (
+            whole_row(name, values, y_rows, ctx) for name, values in (("scale", scale), ("shift", shift), ("zero", 0))
+        )
         for some in blocks(len(rows), rows.nbytes):
-            y_block = np.multiply(rows[some], scale, out=y_rows[some])
-            y_block += shift
+            y_block = np.multiply(rows[some], scales, out=y_rows[some])
+            y_block += shifts
             if ctx.then_relu:
-                np.maximum(y_block, 0, out=y_block)
+                np.maximum(y_block, zeros, out=y_block)
         return y, BatchNormResiduals(rows, mean, variance, r, values)
 
     def backward(self, params: Params, residuals: BatchNormResiduals, dy: Array, ctx: Context) -> tuple[Array, Params]:
         rows, mean, _, r, values = residuals
-        dy_rows = _by_row(dy)
-        by_row = np.empty((2, *rows.shape[:2], 1), dy.dtype)  # Σ dy and Σ dy · x̂ of each channel in each row
-        ones = np.ones(rows.shape[2], dy.dtype)
+        dy_rows = by_row(dy)
+        parts = np.empty((2, *rows.shape[:2], 1), dy.dtype)  # Σ dy and Σ dy · x̂ of each channel in each row
+        means = whole_row("mean", mean, rows, ctx)
         for some in blocks(len(rows), rows.nbytes):
-            by_row[0, some, :, 0] = _dots(dy_rows[some], ones)
-            centred = np.subtract(rows[some], mean, out=ctx.scratch("centred", rows[some].shape, rows.dtype))
-            by_row[1, some, :, 0] = _dots(centred, dy_rows[some])
-        by_row[1] *= r
-        sums = by_row.sum(1)  # (2, c, 1)
+            parts[0, some, :, 0] = sum_rows(dy_rows[some])
+            centred = np.subtract(rows[some], means, out=ctx.scratch("centred", rows[some].shape, rows.dtype))
+            parts[1, some, :, 0] = _dots(centred, dy_rows[some])
+        parts[1] *= r
+        sums = parts.sum(1)  # (2, c, 1)
         grads = {"weight": sums[1, :, 0], "bias": sums[0, :, 0]} if self.affine else {}
         scale = r * params["weight"][:, None] if self.affine else r
         dx = ctx.empty("dx", dy.shape, dy.dtype)
         if values is None:
             return np.multiply(dy, scale.reshape(-1, *[1] * (dy.ndim - 1)), out=dx), grads
         mean_dy, mean_dy_xhat = ctx.workers.all_reduce(sums) / values
-        dx_rows = _by_row(dx)
+        dx_rows = by_row(dx)
         # r · weight · (dy - mean(dy) - x̂ · mean(dy · x̂)), sorted into multiples of dy, of x and a constant
         slope = scale * r * mean_dy_xhat
         constant = slope * mean - scale * mean_dy
+        scales, slopes, constants = (
+            whole_row(name, values, dx_rows, ctx)
+            for name, values in (("scale", scale), ("slope", slope), ("constant", constant))
+        )
         for some in blocks(len(rows), rows.nbytes):
-            dx_block = np.multiply(dy_rows[some], scale, out=dx_rows[some])
-            dx_block -= np.multiply(rows[some], slope, out=ctx.scratch("centred", rows[some].shape, dx.dtype))
-            dx_block += constant
+            dx_block = np.multiply(dy_rows[some], scales, out=dx_rows[some])
+            dx_block -= np.multiply(rows[some], slopes, out=ctx.scratch("centred", rows[some].shape, dx.dtype))
+            dx_block += constants
         return dx, grads
 
     def next_state(self, params: Params, residuals: BatchNormResiduals) -> Params:
@@ -185,17 +192,9 @@ class BatchNorm(Layer[BatchNormResiduals]):
         return mean.astype(rows.dtype), variance.astype(rows.dtype), int(values.real)
 
 
-def _by_row(x: Array) -> Array:
-    """Return images (c, h, w, n) as (h, c, w·n), vectors (c, n) as (1, c, n)."""
-    if x.ndim == 2:
-        return x[None]
-    c, h, w, n = x.shape
-    return rows_first(x).reshape(h, c, w * n)
-
-
 def _dots(a: Array, b: Array) -> Array:
-    """Return Σ_m a · b of a (h, c, m) and b (h, c, m) or (m,) as (h, c)."""
-    return np.matmul(a, b) if b.ndim == 1 else np.einsum("hcm,hcm->hc", a, b)
+    """Return Σ_m a · b of a and b (h, c, m) as (h, c)."""
+    return np.einsum("hcm,hcm->hc", a, b)
 
 
 @dataclass(frozen=True, slots=True)
