@@ -65,6 +65,7 @@ RUN = {"batch_size": 4, "epochs": 2, "workers": 1, **SGD}
 ZOO: dict[str, Inhabitant] = {
     "conv": alone([conv(padding=[0, 2])]),
     "conv-strided": alone([conv(stride=[2, 3], padding=1)]),
+    "conv-far-border": alone([conv(3, 2, padding=[3, 4])]),
     "conv-dilated": alone([conv(kernel_size=[2, 3], dilation=[3, 2], padding=[1, 2])]),
     "conv-all": alone([conv(6, [2, 3], stride=2, dilation=[1, 2], padding="same", groups=2)]),
     "conv-depthwise": alone([conv(4, groups=2), "tanh", conv(4, groups=4), conv(2, 1, "valid")]),
