@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from multiprocessing import current_process
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from cnnbp_cli.data.normalization import Normalization
 from cnnbp_cli.data.split import Split
 from cnnbp_cli.memory import affordable, require_batch
 from cnnbp_cli.model import Model, quiet
+from cnnbp_cli.parallel.local import LocalWorkers, WorkerDiedError, available_cores, local_workers, start_context
 
 MOST_CLASSES = 1000
 """With more, nobody reads who is taken for whom, and the table outgrows everything else."""
@@ -67,14 +69,17 @@ class Evaluation:
         return asdict(self)
 
 
-@quiet
+WORTHWHILE = 4_000_000_000
+"""Multiply-accumulates: about 0.05 s of work on one core, several times what it takes to start a worker."""
+
+
 def evaluate(
     model: Model,
     split: Split,
     normalization: Normalization | None = None,
     *,
     workers: Communicator | None = None,
-    batch_size: int = 256,
+    batch_size: int = 64,
 ) -> Evaluation:
     """Measure a model, in evaluation mode.
 
@@ -85,14 +90,49 @@ def evaluate(
     normalization : Normalization, optional
         By default the model's own.
     workers : Communicator, optional
-        Shares the split among workers; all of them get the result.
+        Shares the split among workers; all of them get the result. By default as many are started as pay.
     batch_size : int
         Images per forward pass.
     """
-    workers = workers or Solo()
     normalization = normalization or model.normalization
     if normalization is None:
         raise ValueError("the model does not know its normalisation: pass one")
+    if workers is None:
+        job = _Job(model, split, normalization, batch_size)
+        count = _planned_workers(model, len(split))
+        if count == 1:
+            return _evaluate(Solo(), job)
+        try:
+            with local_workers(count, 1, model.dtype, _work, lambda context: job) as team:
+                return _evaluate(team, job)
+        except WorkerDiedError:  # killed, perhaps for lack of memory: one alone needs less
+            return _evaluate(Solo(), job)
+    return _evaluate(workers, _Job(model, split, normalization, batch_size))
+
+
+def _planned_workers(model: Model, images: int) -> int:
+    """Return how many workers to use: all cores where workers start fast and there is work for them, else one."""
+    macs = images * sum(layer.macs(model.graph.in_shape(node)) for node, layer in model.graph.layers())
+    fast = start_context().get_start_method() == "fork" and not current_process().daemon
+    return available_cores() if fast and macs >= WORTHWHILE else 1
+
+
+class _Job(NamedTuple):
+    model: Model
+    split: Split
+    normalization: Normalization
+    batch_size: int
+
+
+def _work(workers: LocalWorkers, job: _Job) -> None:
+    """Run the program of a worker other than the first."""
+    _evaluate(workers, job)
+
+
+@quiet
+def _evaluate(workers: Communicator, job: _Job) -> Evaluation:
+    """Measure this worker's part of the images, and return what all of them found."""
+    model, split, normalization, batch_size = job
     item_bytes = model.dtype.itemsize
     batch_size = affordable(model.graph, batch_size, item_bytes)
     require_batch(model.config, model.graph, batch_size, item_bytes, "make the layer smaller", keep=False)
@@ -117,7 +157,7 @@ def evaluate(
     accuracy = _ratio(int(total[2]), len(split)) if classifies else None
     if confusion is None:
         return Evaluation(mean_loss, accuracy, len(split), None, None)
-    confusion = workers.all_reduce(confusion)
+    confusion = np.stack([workers.all_reduce(row) for row in confusion])
     hits, true, guessed = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
     per_class = [
         PerClass(k, _ratio(hits[k], guessed[k]), _ratio(hits[k], true[k]), int(true[k])) for k in range(len(hits))

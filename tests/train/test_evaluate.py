@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from cnnbp_cli.core.types import Solo
 from cnnbp_cli.data.split import Split
-from cnnbp_cli.model import ModelInputError
+from cnnbp_cli.model import Model, ModelInputError
+from cnnbp_cli.parallel.local import local_workers
 from cnnbp_cli.train.evaluate import evaluate
 from cnnbp_cli.train.loop import fit
+
+measuring = sys.modules[evaluate.__module__]
 
 
 def slow_figures(p, labels, classes):
@@ -57,6 +65,49 @@ def test_classification(setup, classes, batch_size):
     losses = [-math.log(row[label]) for row, label in zip(p, split.labels, strict=True)]
     assert found.loss == pytest.approx(math.fsum(losses) / 57, rel=1e-12)
     assert found.loss == pytest.approx(model.loss(split.images, split.labels), rel=1e-12)
+
+
+@pytest.mark.parametrize("cores", [1, 2, 3])
+@pytest.mark.parametrize("classes", [3, 300])
+def test_workers_find_what_one_finds(setup, monkeypatch, classes, cores):
+    """300 classes confuse each other in more ways than workers can tell each other at once."""
+    model, split = wide(setup, classes, "dtype=float64")
+    alone = evaluate(model, split, workers=Solo())
+    started = []
+
+    def team(*arguments):
+        started.append(arguments[0])
+        return local_workers(*arguments)
+
+    monkeypatch.setattr(measuring, "WORTHWHILE", 0)
+    monkeypatch.setattr(measuring, "available_cores", lambda: cores)
+    monkeypatch.setattr(measuring, "local_workers", team)
+    together = evaluate(model, split)
+    assert started == ([] if cores == 1 else [cores])
+    assert together.loss == pytest.approx(alone.loss, rel=1e-12)
+    assert replace(together, loss=alone.loss) == alone
+
+
+def test_a_worker_that_dies_is_done_without(setup, monkeypatch):
+    model, split = wide(setup, 3)
+    parent, forward = os.getpid(), Model.logits
+
+    def deadly(self, x, ctx=None):
+        if os.getpid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return forward(self, x, ctx)
+
+    alone = evaluate(model, split, workers=Solo())
+    monkeypatch.setattr(measuring, "WORTHWHILE", 0)
+    monkeypatch.setattr(measuring, "available_cores", lambda: 2)
+    monkeypatch.setattr(Model, "logits", deadly)
+    assert evaluate(model, split) == alone
+
+
+def test_workers_are_not_started_for_a_few_images(setup, monkeypatch):
+    model, split = wide(setup, 3)
+    monkeypatch.setattr(measuring, "local_workers", None)
+    assert evaluate(model, split).count == 57
 
 
 def test_json_keys(setup):
