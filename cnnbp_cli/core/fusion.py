@@ -1,7 +1,7 @@
 """Which ReLUs leave their work to a neighbour, who has the values in the cache already.
 
-Forward, the layer before can clip at 0 what it has just computed. Backward, a max pool behind can pass no
-gradient to windows whose maximum is 0. The results are the same to the bit, as every value meets the same
+Forward, the layer before can clip at 0 what it has just computed. Backward, the layer behind can pass no gradient
+to inputs that are 0, or to windows whose maximum is. The results are the same to the bit, as every value meets the same
 operations; only what lies between the two layers is never seen, so a pass that watches it does without.
 
 A step of 64 images on two cores, pytorch-mnist and vgg-bn: a ratio of 0.95 and 0.91 with it to without; lenet5 0.94.
@@ -30,7 +30,7 @@ class Fusion:
     forward : dict of str to str
         By the layer that clips, the ReLU behind it, which has nothing left to do.
     backward : dict of str to str
-        By the max pool that stops gradients, the ReLU before it, which has nothing left to do.
+        By the layer that stops gradients, the ReLU before it, which has nothing left to do.
     """
 
     def __init__(self, nodes: Sequence[Node], output: str) -> None:

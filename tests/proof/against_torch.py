@@ -65,7 +65,8 @@ def disagreement(example: Example) -> Disagreement:
     found.errors["loss"] = abs(float(loss_sum) / count - loss.item()) / max(abs(loss.item()), largest_logit, 1e-300)
     # A loss that is all but zero has gradients p - y and the like, which are differences of numbers about 1.
     steepest = max(1 / count, *(np.linalg.norm(flow) for flow in flows.values()))
-    largest = steepest * max(np.linalg.norm(value) for value in (*values.values(), *model.parameters().values()))
+    factors = (np.linalg.norm(value) for value in (*values.values(), *model.parameters().values()))
+    largest = steepest * max(1.0, *factors)  # a layer without parameters multiplies with numbers about 1
     for residual in tape.residuals.values():  # a normalisation magnifies rounding by 1 / standard deviation
         largest *= max(1.0, float(np.max(getattr(residual, "r", 1.0))))
     ours = {f"{node}.{key}": value for node, own in grads.items() for key, value in own.items()}

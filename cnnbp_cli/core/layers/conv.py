@@ -100,7 +100,7 @@ class Conv2d(Layer[ConvResiduals]):
         y = ctx.empty("y", (self.filters, *windows.out, x.shape[3]), np.result_type(x, *params.values()))
         y_rows = by_row(y)
         bias = whole_row("bias", params["bias"][:, None], y_rows, ctx) if self.bias else 0
-        zeros = whole_row("zero", 0, y_rows, ctx)
+        zeros = whole_row("zero", 0, y_rows, ctx) if ctx.then_relu else 0
 
         def finish(rows: slice) -> None:
             block = y_rows[rows]
