@@ -115,15 +115,17 @@ class BatchNorm(Layer[BatchNormResiduals]):
             mean, variance = (params[name][:, None] for name in self.state)
         r = 1 / np.sqrt(variance + self.epsilon)
         scale = r * params["weight"][:, None] if self.affine else r
-        shift = (params["bias"][:, None] if self.affine else 0) - mean * scale
         y = ctx.empty("y", x.shape, np.result_type(x, *params.values()))
         y_rows = by_row(y)
-        scales, shifts, zeros = (
-            whole_row(name, values, y_rows, ctx) for name, values in (("scale", scale), ("shift", shift), ("zero", 0))
-        )
+        means, scales = whole_row("mean", mean, y_rows, ctx), whole_row("scale", scale, y_rows, ctx)
+        zeros = whole_row("zero", 0, y_rows, ctx) if ctx.then_relu else 0
+        biases = whole_row("bias", params["bias"][:, None], y_rows, ctx) if self.affine else 0
         for some in blocks(len(rows), rows.nbytes):
-            y_block = np.multiply(rows[some], scales, out=y_rows[some])
-            y_block += shifts
+            # Not x · scale + (bias - mean · scale): what is left of a constant channel would be rounding, times r.
+            y_block = np.subtract(rows[some], means, out=y_rows[some])
+            y_block *= scales
+            if self.affine:
+                y_block += biases
             if ctx.then_relu:
                 np.maximum(y_block, zeros, out=y_block)
         return y, BatchNormResiduals(rows, mean, variance, r, values)
@@ -146,17 +148,15 @@ class BatchNorm(Layer[BatchNormResiduals]):
             return np.multiply(dy, scale.reshape(-1, *[1] * (dy.ndim - 1)), out=dx), grads
         mean_dy, mean_dy_xhat = ctx.workers.all_reduce(sums) / values
         dx_rows = by_row(dx)
-        # r · weight · (dy - mean(dy) - x̂ · mean(dy · x̂)), sorted into multiples of dy, of x and a constant
-        slope = scale * r * mean_dy_xhat
-        constant = slope * mean - scale * mean_dy
-        scales, slopes, constants = (
-            whole_row(name, values, dx_rows, ctx)
-            for name, values in (("scale", scale), ("slope", slope), ("constant", constant))
-        )
+        scales, means_dy = whole_row("scale", scale, dx_rows, ctx), whole_row("mean_dy", mean_dy, dx_rows, ctx)
+        slopes = whole_row("slope", r * mean_dy_xhat, dx_rows, ctx)
         for some in blocks(len(rows), rows.nbytes):
-            dx_block = np.multiply(dy_rows[some], scales, out=dx_rows[some])
-            dx_block -= np.multiply(rows[some], slopes, out=ctx.scratch("centred", rows[some].shape, dx.dtype))
-            dx_block += constants
+            # r · weight · (dy - mean(dy) - x̂ · mean(dy · x̂))
+            centred = np.subtract(rows[some], means, out=ctx.scratch("centred", rows[some].shape, dx.dtype))
+            centred *= slopes
+            dx_block = np.subtract(dy_rows[some], means_dy, out=dx_rows[some])
+            dx_block -= centred
+            dx_block *= scales
         return dx, grads
 
     def next_state(self, params: Params, residuals: BatchNormResiduals) -> Params:
