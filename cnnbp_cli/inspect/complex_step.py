@@ -92,7 +92,10 @@ class ComplexStep:
                 return y.imag / (STEP * factor)
 
             whole = moved(1.0)
-            rounding = max(float(np.linalg.norm(whole - moved(1 / divisor))) for divisor in (3, 5, 7))
-            terms = max(float(np.linalg.norm(whole)), rounding / np.finfo(np.float64).eps)
-            self._gains[node.name] = terms / max(float(np.linalg.norm(change)) for change in changes)
+            rounding = np.max([np.abs(whole - moved(1 / divisor)) for divisor in (3, 5, 7)], axis=0)
+            terms = rounding / np.finfo(np.float64).eps
+            gain = max(np.linalg.norm(whole), np.linalg.norm(terms)) / max(np.linalg.norm(v) for v in changes)
+            # One channel whose values are nearly equal may add up much larger terms than all others.
+            steepest = np.max(terms) / max(np.sqrt(np.mean(v * v)) for v in changes)
+            self._gains[node.name] = float(max(gain, steepest))
         return self._gains[node.name]
