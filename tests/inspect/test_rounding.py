@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from proof.example import Example
 
+from cnnbp_cli.core.layers import BatchNorm
+from cnnbp_cli.core.types import Context
 from cnnbp_cli.inspect.gradcheck import gradcheck
 
 
@@ -44,3 +47,32 @@ def test_two_nearly_equal_values_leave_nothing_of_a_change(norm, seed):
     model = {"input": [2, 9, 3], "head": "sigmoid", "layers": layers}
     report = gradcheck(*Example(model, {"loss": "binary_cross_entropy"}, count=2, seed=seed).build())
     assert {check.name: check.status for check in report.parameters if check.status == "wrong"} == {}
+
+
+@pytest.mark.parametrize("seed", [75, 203, 245, 48802])
+def test_a_channel_of_two_nearly_equal_images_among_others(seed):
+    """The images of one channel are 0.01 apart and the others' are not: its terms are the largest by far."""
+    layers = [
+        {"type": "conv2d", "filters": 9, "kernel_size": 3, "padding": "same", "groups": 3},
+        "flatten",
+        {"type": "batch_norm", "affine": False, "epsilon": 1e-9},
+        {"type": "dense", "units": 1, "bias": False},
+        {"type": "dense", "units": 1, "bias": False},
+        "relu",
+        {"type": "dense", "units": 2},
+    ]
+    model = {"input": [3, 1, 1], "head": "softmax", "layers": layers}
+    example = Example(model, {"loss": "cross_entropy"}, images="levels", dead=0.5, count=2, seed=seed)
+    report = gradcheck(*example.build())
+    assert {check.name: check.status for check in report.parameters if check.status == "wrong"} == {}
+
+
+def test_batch_norm_centres_before_it_scales():
+    """Of a constant channel only the rounding of its mean is left, which backward takes for what it is."""
+    norm = BatchNorm(epsilon=1e-9)
+    x = np.full((2, 3, 3, 4), 0.1)
+    y, residuals = norm.forward(norm.init_params(np.random.default_rng(0), x.shape[:3]), x, Context(training=True))
+    assert y.any()
+    np.testing.assert_allclose(
+        y, ((0.1 - residuals.mean) * residuals.r)[:, :, None, None] * np.ones(x.shape), rtol=1e-12
+    )
