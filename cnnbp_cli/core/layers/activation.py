@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from cnnbp_cli.core.blocks import blocks, rows_first
+from cnnbp_cli.core.blocks import blocks, by_row
 from cnnbp_cli.core.types import Array, Context, Layer, Params, at_least, require
 
 
@@ -49,7 +49,7 @@ class Relu(Layer[Array]):
     def backward(self, params: Params, residuals: Array, dy: Array, ctx: Context) -> tuple[Array, Params]:
         y = residuals
         dx = ctx.empty("dx", dy.shape, dy.dtype)
-        dx_rows, dy_rows, y_rows = rows_first(dx), rows_first(dy), rows_first(y.real)
+        dx_rows, dy_rows, y_rows = by_row(dx), by_row(dy), by_row(y.real)
         for some in blocks(len(dy_rows), dy.nbytes):
             np.multiply(dy_rows[some], y_rows[some] > 0, out=dx_rows[some])
         return dx, {}
