@@ -99,9 +99,8 @@ class MaxPool2d(Layer[MaxPoolResiduals]):
                 for tap in others:
                     np.copyto(y_block, tap, where=tap.real > y_block.real)
             else:  # whole rows first, as taps are short runs of pixels: 0.24 ms instead of 0.33 for 32×28×28×32
-                band = ctx.scratch("band", (rows.stop - rows.start, len(image), *image.shape[2:]), x.dtype).swapaxes(
-                    0, 1
-                )
+                shape = (rows.stop - rows.start, len(image), *image.shape[2:])
+                band = ctx.scratch("band", shape, x.dtype).swapaxes(0, 1)
                 _maximum(windows.bands(image, rows), band)
                 _maximum(windows.taps_of_band(band), y_block)
         return y, MaxPoolResiduals(windows, image, y)
