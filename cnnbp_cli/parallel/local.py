@@ -36,7 +36,7 @@ from cnnbp_cli.errors import UserError
 from cnnbp_cli.parallel.blas import blas_threads, set_blas_threads
 
 SMALL = 1 << 16
-"""The most values of an array that `all_reduce` takes: batch statistics, sums, confusion counts."""
+"""The values that `all_reduce` adds up at a time: batch statistics, sums, confusion counts are seldom more."""
 
 SPINS = 3000
 """How often to look for the others before going to sleep: about as long as a wake-up takes."""
@@ -150,14 +150,16 @@ class LocalWorkers:
         of the call before it is not.
         """
         if array.size > SMALL:
-            raise ValueError(f"all_reduce takes up to {SMALL} values, got {array.size}")
+            flat = array.reshape(-1)
+            parts = [self.all_reduce(flat[start : start + SMALL]) for start in range(0, flat.size, SMALL)]
+            return np.concatenate(parts).reshape(array.shape)
         slots = self._small[self._small_turn, :, : array.nbytes]
         self._small_turn ^= 1
-        parts = slots.view(array.dtype).reshape(self.size, *array.shape)
-        parts[self.rank] = array
+        slices = slots.view(array.dtype).reshape(self.size, *array.shape)
+        slices[self.rank] = array
         self.barrier()
-        total: Array = parts[0].copy()
-        for part in parts[1:]:
+        total: Array = slices[0].copy()
+        for part in slices[1:]:
             total += part
         return total
 

@@ -157,7 +157,7 @@ def _evaluate(workers: Communicator, job: _Job) -> Evaluation:
     accuracy = _ratio(int(total[2]), len(split)) if classifies else None
     if confusion is None:
         return Evaluation(mean_loss, accuracy, len(split), None, None)
-    confusion = np.stack([workers.all_reduce(row) for row in confusion])
+    confusion = workers.all_reduce(confusion)
     hits, true, guessed = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
     per_class = [
         PerClass(k, _ratio(hits[k], guessed[k]), _ratio(hits[k], true[k]), int(true[k])) for k in range(len(hits))

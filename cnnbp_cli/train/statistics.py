@@ -13,7 +13,7 @@ from cnnbp_cli.core.layers import Operation
 from cnnbp_cli.core.layers.activation import Elu, Gelu, LeakyRelu, Relu, Sigmoid, Silu, Tanh
 from cnnbp_cli.core.types import Array
 from cnnbp_cli.model import Model
-from cnnbp_cli.parallel.local import SMALL, LocalWorkers
+from cnnbp_cli.parallel.local import LocalWorkers
 from cnnbp_cli.parallel.solo import SoloWorker
 
 WATCH_EVERY = 25
@@ -216,9 +216,8 @@ class WatchedStep:
             row[2:] = self._square(change[part]), self._square(vector[part])
         own = np.concatenate([self._sums.ravel(), self._squares.ravel(), watcher.active()])
         watcher.open_window()
-        pieces = [watcher.workers.all_reduce(own[k : k + SMALL]) for k in range(0, own.size, SMALL)]
         sums, squares, active = np.split(
-            np.concatenate(pieces), np.cumsum([self._sums.size, self._squares.size]).tolist()
+            watcher.workers.all_reduce(own), np.cumsum([self._sums.size, self._squares.size]).tolist()
         )
         parameters = dict(zip(watcher.parts, _parameter_figures(squares.reshape(-1, 4)), strict=True))
         outputs = _output_figures(sums.reshape(-1, 6), images)

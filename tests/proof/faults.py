@@ -275,8 +275,14 @@ NORMALISATION = [
     *of(
         NORM,
         "BatchNorm._statistics",
-        (".sum(0)) / values", ".sum(0)) / (values - 1)", "unbiased variance in the forward pass only"),
-        ("squares + m * (off * off)", "squares", "rows' and workers' means taken for the common mean"),
+        ("/ counts.sum(), int", "/ (counts.sum() - 1), int", "unbiased variance in the forward pass only"),
+        ("= ctx.workers.all_reduce(workers)", "= workers", "every worker takes its own slice for all"),
+    ),
+    *of(
+        NORM,
+        "_together",
+        ("squares + counts * (off * off)", "squares", "rows' and workers' means taken for the common mean"),
+        ("(counts * means).sum(0)", "(means).sum(0)", "counts ignored"),
     ),
     *of(
         NORM,

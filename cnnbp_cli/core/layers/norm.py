@@ -174,22 +174,36 @@ class BatchNorm(Layer[BatchNormResiduals]):
     def _statistics(rows: Array, ctx: Context) -> tuple[Array, Array, int]:
         """Return mean and variance (c, 1) over all workers of rows (h, c, m), and the number of values per channel.
 
-        The squares of each row are taken about its own mean μ, so that no large numbers cancel and a row is
-        read once; about the common mean they are Σ (x - mean)² = Σ (x - μ)² + m · (μ - mean)².
+        The squares of each row are taken about its own mean, so that a row is read once, then those of each
+        worker about its own, so that they have to meet only once.
         """
         h, c, m = rows.shape
-        own = np.zeros((h, c, 1), np.result_type(rows, np.float64))
-        squares = np.zeros_like(own)
+        means = np.zeros((h, c), np.result_type(rows, np.float64))
+        squares = np.zeros_like(means)
         for some in blocks(h, rows.nbytes):
-            own[some] = rows[some].sum(2, keepdims=True) / max(1, m)
+            means[some] = rows[some].sum(2) / max(1, m)
             centred = ctx.scratch("centred", rows[some].shape, rows.dtype)
-            np.subtract(rows[some], own[some].astype(rows.dtype), out=centred)
-            squares[some, :, 0] = _dots(centred, centred)
-        *sums, values = ctx.workers.all_reduce(np.append(own.sum(0) * m, h * m))
-        mean = np.reshape(sums, (c, 1)) / values
-        off = own - mean
-        variance = ctx.workers.all_reduce((squares + m * (off * off)).sum(0)) / values
-        return mean.astype(rows.dtype), variance.astype(rows.dtype), int(values.real)
+            np.subtract(rows[some], means[some, :, None].astype(rows.dtype), out=centred)
+            squares[some] = _dots(centred, centred)
+        workers = np.zeros((ctx.workers.size, 2 * c + 1), means.dtype)
+        workers[ctx.workers.rank] = np.concatenate([*_together(means, squares, np.full((h, 1), m)), [h * m]])
+        workers = ctx.workers.all_reduce(workers)
+        counts = workers[:, -1:]
+        mean, squares = _together(workers[:, :c], workers[:, c:-1], counts)
+        variance, values = squares / counts.sum(), int(counts.sum().real)
+        return mean[:, None].astype(rows.dtype), variance[:, None].astype(rows.dtype), values
+
+
+def _together(means: Array, squares: Array, counts: Array) -> tuple[Array, Array]:
+    """Return mean and Σ (x - mean)² (c,) of parts with their own means and squares (k, c) and counts (k, 1).
+
+    References
+    ----------
+    Chan, Golub & LeVeque 1983, *Algorithms for computing the sample variance*: no large numbers cancel.
+    """
+    mean = (counts * means).sum(0) / np.maximum(counts.sum().real, 1)
+    off = means - mean
+    return mean, (squares + counts * (off * off)).sum(0)
 
 
 def _dots(a: Array, b: Array) -> Array:
