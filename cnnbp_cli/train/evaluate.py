@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from multiprocessing import current_process
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import numpy as np
 
-from cnnbp_cli.core.types import Array, Communicator, Context, Solo, Workspace
+from cnnbp_cli.core.types import Array, Communicator, Context, Workspace
 from cnnbp_cli.data.batches import make_batch
 from cnnbp_cli.data.normalization import Normalization
 from cnnbp_cli.data.split import Split
 from cnnbp_cli.memory import affordable, require_batch
 from cnnbp_cli.model import Model, quiet
-from cnnbp_cli.parallel.local import LocalWorkers, WorkerDiedError, available_cores, local_workers, start_context
+from cnnbp_cli.parallel.team import on_all_cores, share
 
 MOST_CLASSES = 1000
 """With more, nobody reads who is taken for whom, and the table outgrows everything else."""
@@ -69,10 +69,6 @@ class Evaluation:
         return asdict(self)
 
 
-WORTHWHILE = 4_000_000_000
-"""Multiply-accumulates: about 0.05 s of work on one core, several times what it takes to start a worker."""
-
-
 def evaluate(
     model: Model,
     split: Split,
@@ -98,52 +94,26 @@ def evaluate(
     if normalization is None:
         raise ValueError("the model does not know its normalisation: pass one")
     if workers is None:
-        job = _Job(model, split, normalization, batch_size)
-        count = _planned_workers(model, len(split))
-        if count == 1:
-            return _evaluate(Solo(), job)
-        try:
-            with local_workers(count, 1, model.dtype, _work, lambda context: job) as team:
-                return _evaluate(team, job)
-        except WorkerDiedError:  # killed, perhaps for lack of memory: one alone needs less
-            return _evaluate(Solo(), job)
-    return _evaluate(workers, _Job(model, split, normalization, batch_size))
-
-
-def _planned_workers(model: Model, images: int) -> int:
-    """Return how many workers to use: all cores where workers start fast and there is work for them, else one."""
-    macs = images * sum(layer.macs(model.graph.in_shape(node)) for node, layer in model.graph.layers())
-    fast = start_context().get_start_method() == "fork" and not current_process().daemon
-    return available_cores() if fast and macs >= WORTHWHILE else 1
-
-
-class _Job(NamedTuple):
-    model: Model
-    split: Split
-    normalization: Normalization
-    batch_size: int
-
-
-def _work(workers: LocalWorkers, job: _Job) -> None:
-    """Run the program of a worker other than the first."""
-    _evaluate(workers, job)
+        return on_all_cores(partial(_evaluate, model, split, normalization, batch_size), len(split) * model.macs)
+    return _evaluate(model, split, normalization, batch_size, workers)
 
 
 @quiet
-def _evaluate(workers: Communicator, job: _Job) -> Evaluation:
+def _evaluate(
+    model: Model, split: Split, normalization: Normalization, batch_size: int, workers: Communicator
+) -> Evaluation:
     """Measure this worker's part of the images, and return what all of them found."""
-    model, split, normalization, batch_size = job
     item_bytes = model.dtype.itemsize
     batch_size = affordable(model.graph, batch_size, item_bytes)
     require_batch(model.config, model.graph, batch_size, item_bytes, "make the layer smaller", keep=False)
-    first, last = (len(split) * k // workers.size for k in (workers.rank, workers.rank + 1))
+    mine = share(len(split), workers)
     ctx = Context(arrays=Workspace(), fused=True)
     loss = model.loss_function
     classifies = model.classifies and split.has_classes
     confusion = np.zeros((model.classes,) * 2, np.int64) if classifies and model.classes <= MOST_CLASSES else None
     total = np.zeros(3)  # the summed loss, what to divide it by, and the images classified rightly
-    for start in range(first, last, batch_size):
-        chosen = slice(start, min(start + batch_size, last))
+    for start in range(mine.start, mine.stop, batch_size):
+        chosen = slice(start, min(start + batch_size, mine.stop))
         x, labels = make_batch(split, chosen, normalization, model.dtype)
         z = model.logits(x, ctx)
         total[:2] += float(loss.forward(z, model.targets_in(labels, x))[0]), loss.count(z)

@@ -102,8 +102,7 @@ def planned_workers(model: Model, samples: int) -> int:
         return 1
     if config.workers != "auto":
         return min(config.workers, config.batch_size)
-    per_sample = 3 * sum(layer.macs(model.graph.in_shape(node)) for node, layer in model.graph.layers())
-    per_step = per_sample * min(config.batch_size, samples)
+    per_step = 3 * model.macs * min(config.batch_size, samples)
     steps = min(ceil(samples / config.batch_size) * config.epochs, config.max_steps or 10**18)
     if per_step * steps < WORTHWHILE_RUN[start_context().get_start_method()]:
         return 1

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import signal
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -15,11 +14,10 @@ import pytest
 from cnnbp_cli.core.types import Solo
 from cnnbp_cli.data.split import Split
 from cnnbp_cli.model import Model, ModelInputError
+from cnnbp_cli.parallel import team
 from cnnbp_cli.parallel.local import local_workers
 from cnnbp_cli.train.evaluate import evaluate
 from cnnbp_cli.train.loop import fit
-
-measuring = sys.modules[evaluate.__module__]
 
 
 def slow_figures(p, labels, classes):
@@ -72,18 +70,19 @@ def test_classification(setup, classes, batch_size):
 def test_workers_find_what_one_finds(setup, monkeypatch, classes, cores):
     """300 classes confuse each other in more ways than workers can tell each other at once."""
     model, split = wide(setup, classes, "dtype=float64")
-    alone = evaluate(model, split, workers=Solo())
+    alone, expected = evaluate(model, split, workers=Solo()), model.predict(split.images)
     started = []
 
-    def team(*arguments):
+    def workers(*arguments):
         started.append(arguments[0])
         return local_workers(*arguments)
 
-    monkeypatch.setattr(measuring, "WORTHWHILE", 0)
-    monkeypatch.setattr(measuring, "available_cores", lambda: cores)
-    monkeypatch.setattr(measuring, "local_workers", team)
-    together = evaluate(model, split)
-    assert started == ([] if cores == 1 else [cores])
+    monkeypatch.setattr(team, "WORTHWHILE", 0)
+    monkeypatch.setattr(team, "available_cores", lambda: cores)
+    monkeypatch.setattr(team, "local_workers", workers)
+    together, predicted = evaluate(model, split), model.predict(split.images)
+    assert started == ([] if cores == 1 else [cores, cores])
+    np.testing.assert_allclose(predicted, expected, rtol=1e-12)
     assert together.loss == pytest.approx(alone.loss, rel=1e-12)
     assert replace(together, loss=alone.loss) == alone
 
@@ -98,15 +97,15 @@ def test_a_worker_that_dies_is_done_without(setup, monkeypatch):
         return forward(self, x, ctx)
 
     alone = evaluate(model, split, workers=Solo())
-    monkeypatch.setattr(measuring, "WORTHWHILE", 0)
-    monkeypatch.setattr(measuring, "available_cores", lambda: 2)
+    monkeypatch.setattr(team, "WORTHWHILE", 0)
+    monkeypatch.setattr(team, "available_cores", lambda: 2)
     monkeypatch.setattr(Model, "logits", deadly)
     assert evaluate(model, split) == alone
 
 
 def test_workers_are_not_started_for_a_few_images(setup, monkeypatch):
     model, split = wide(setup, 3)
-    monkeypatch.setattr(measuring, "local_workers", None)
+    monkeypatch.setattr(team, "local_workers", None)
     assert evaluate(model, split).count == 57
 
 
