@@ -4,7 +4,8 @@ Forward, the layer before can clip at 0 what it has just computed. Backward, the
 to inputs that are 0, or to windows whose maximum is. The results are the same to the bit, as every value meets the same
 operations; only what lies between the two layers is never seen, so a pass that watches it does without.
 
-A step of 64 images on two cores, pytorch-mnist and vgg-bn: a ratio of 0.95 and 0.91 with it to without; lenet5 0.94.
+A step of 64 images on two cores takes so many times as long without it: keras-mnist 1.16, pytorch-mnist and lenet5
+1.08, vgg-bn 1.05.
 """
 
 from __future__ import annotations
