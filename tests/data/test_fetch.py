@@ -22,7 +22,7 @@ from cnnbp_cli.data.errors import DataError
 from cnnbp_cli.data.fetch import SOURCES, Archive, IdxSource, Ready, Receiving, Retrying, Source, fetch, verify
 from cnnbp_cli.data.idx import read_folder
 
-MNIST = Path("/work/shared/data/mnist")
+MNIST = Path(__file__).parents[3] / "shared" / "data" / "mnist"
 
 
 def idx(array: np.ndarray) -> bytes:
