@@ -14,7 +14,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from cnnbp_cli.config.errors import closest
-from cnnbp_cli.config.nodes import Items, Node, Scalar, Table, show
+from cnnbp_cli.config.nodes import Items, Node, Scalar, show, to_python
 
 NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
 LARGEST = (1 << 63) - 1
@@ -155,12 +155,3 @@ def adapter(hint: Any) -> Any:
     from pydantic import TypeAdapter
 
     return TypeAdapter(hint)
-
-
-def to_python(node: Node) -> Any:
-    """Return a node's plain value; None for what is broken."""
-    if isinstance(node, Items):
-        return [to_python(item) for item in node.items]
-    if isinstance(node, Table):
-        return {key: to_python(entry.node) for key, entry in node.entries.items()}
-    return node.value if isinstance(node, Scalar) else None
