@@ -235,18 +235,23 @@ class Model:
 
     def _predict(self, x: Array, workers: Communicator) -> Array:
         """Return the head's outputs for an input (c, h, w, n), which workers share."""
-        from cnnbp_cli.parallel.team import share
-
-        size, ctx = self._chunk(), Context(arrays=Workspace(), fused=True)
+        size, ctx = self.affordable_batch(CHUNK), Context(arrays=Workspace(), fused=True)
         y = np.zeros((*self.output_shape, x.shape[-1]), self.dtype)
-        mine = share(x.shape[-1], workers)
+        mine = workers.share(x.shape[-1])
         for start in range(mine.start, mine.stop, size):
             chosen = slice(start, min(start + size, mine.stop))
             y[..., chosen] = self.loss_function.predict(self.logits(x[..., chosen], ctx))
         return workers.all_reduce(y)
 
-    def _chunk(self) -> int:
-        size = affordable(self.graph, CHUNK, self.dtype.itemsize)
+    def affordable_batch(self, images: int) -> int:
+        """Return how many of so many images to compute at once, as memory allows.
+
+        Raises
+        ------
+        ConfigError
+            When not even one fits.
+        """
+        size = affordable(self.graph, images, self.dtype.itemsize)
         require_batch(self.config, self.graph, size, self.dtype.itemsize, "make the layer smaller", keep=False)
         return size
 
@@ -259,7 +264,7 @@ class Model:
         """Return the mean loss over the images, in evaluation mode."""
         x = self.images_in(images)
         target = self.targets_in(labels, x)
-        total, count, size, ctx = 0.0, 0.0, self._chunk(), Context(arrays=Workspace(), fused=True)
+        total, count, size, ctx = 0.0, 0.0, self.affordable_batch(CHUNK), Context(arrays=Workspace(), fused=True)
         for k in range(0, x.shape[-1], size):
             z = self.logits(x[..., k : k + size], ctx)
             total += float(self.loss_function.forward(z, target[..., k : k + size])[0])

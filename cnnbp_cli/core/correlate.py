@@ -30,7 +30,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import DTypeLike
 
-from cnnbp_cli.core.blocks import BLOCK_BYTES
+from cnnbp_cli.core.blocks import blocks
 from cnnbp_cli.core.types import Array, Context
 from cnnbp_cli.core.windows import Windows
 
@@ -88,13 +88,11 @@ def _many_channels(weight: Array, groups: int) -> bool:
 
 
 def _run(fill_rows: Iterator[int], image: Array, finish: Callable[[slice], None] | None) -> None:
-    """Let the rows of image (c, h, w, n) be filled, and call `finish` whenever `BLOCK_BYTES` of them are."""
-    done, height = 0, image.shape[1]
-    step = max(1, BLOCK_BYTES // max(1, image[:, 0].nbytes))
+    """Let the rows of image (c, h, w, n) be filled, and call `finish` whenever a block of them is."""
+    ends = {some.stop - 1: some for some in blocks(image.shape[1], image.nbytes)}
     for row in fill_rows:
-        if finish is not None and (row + 1 - done == step or row + 1 == height):
-            finish(slice(done, row + 1))
-            done = row + 1
+        if finish is not None and row in ends:
+            finish(ends[row])
 
 
 def _rows_of_products(x: Array, weight: Array, windows: Windows, groups: int, y: Array, ctx: Context) -> Iterator[int]:

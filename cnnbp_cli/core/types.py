@@ -103,6 +103,10 @@ class Communicator(Protocol):
         """Return the sum of all workers' arrays, the same bits on every worker."""
         ...
 
+    def share(self, count: int) -> slice:
+        """Return which of `count` things, such as images or parameters, are this worker's."""
+        ...
+
 
 class Solo:
     """The communicator of one worker: sums are what they already are."""
@@ -112,6 +116,9 @@ class Solo:
 
     def all_reduce(self, array: Array) -> Array:
         return array
+
+    def share(self, count: int) -> slice:
+        return slice(0, count)
 
 
 class Allocator(Protocol):

@@ -164,7 +164,7 @@ class LocalWorkers:
         return total
 
     def share(self, count: int) -> slice:
-        """Return the part of `count` values that this worker is to update."""
+        """Return the part of `count` values that is this worker's."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
     def reduce_share(self) -> Array:

@@ -25,9 +25,6 @@ class SoloWorker(Solo):
     def barrier(self) -> None:
         pass
 
-    def share(self, count: int) -> slice:
-        return slice(0, count)
-
     def reduce_share(self) -> Array:
         return self.gradient
 

@@ -38,8 +38,3 @@ def on_all_cores(program: Program[R], macs: int) -> R:
 def _work(workers: LocalWorkers, program: Program[Any]) -> None:
     """Run the program of a worker other than the first."""
     program(workers)
-
-
-def share(count: int, workers: Communicator) -> slice:
-    """Return which of `count` images are this worker's."""
-    return slice(count * workers.rank // workers.size, count * (workers.rank + 1) // workers.size)

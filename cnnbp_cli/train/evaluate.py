@@ -12,9 +12,8 @@ from cnnbp_cli.core.types import Array, Communicator, Context, Workspace
 from cnnbp_cli.data.batches import make_batch
 from cnnbp_cli.data.normalization import Normalization
 from cnnbp_cli.data.split import Split
-from cnnbp_cli.memory import affordable, require_batch
 from cnnbp_cli.model import Model, quiet
-from cnnbp_cli.parallel.team import on_all_cores, share
+from cnnbp_cli.parallel.team import on_all_cores
 
 MOST_CLASSES = 1000
 """With more, nobody reads who is taken for whom, and the table outgrows everything else."""
@@ -103,10 +102,8 @@ def _evaluate(
     model: Model, split: Split, normalization: Normalization, batch_size: int, workers: Communicator
 ) -> Evaluation:
     """Measure this worker's part of the images, and return what all of them found."""
-    item_bytes = model.dtype.itemsize
-    batch_size = affordable(model.graph, batch_size, item_bytes)
-    require_batch(model.config, model.graph, batch_size, item_bytes, "make the layer smaller", keep=False)
-    mine = share(len(split), workers)
+    batch_size = model.affordable_batch(batch_size)
+    mine = workers.share(len(split))
     ctx = Context(arrays=Workspace(), fused=True)
     loss = model.loss_function
     classifies = model.classifies and split.has_classes

@@ -248,18 +248,20 @@ class Trainer:
         started = perf_counter()
         model, state, mark = self.model, self.state, self.mark
         mark("begin", "")
-        n, rank, size = len(batch), self.workers.rank, self.workers.size
-        first, last = n * rank // size, n * (rank + 1) // size
+        n = len(batch)
+        images = self.workers.share(n)
         x, labels = make_batch(
             self.data.train,
-            batch[first:last],
+            batch[images],
             self.data.normalization,
             model.dtype,
             augment=self.model.config.data.augment,
             seed=self.seed,
             step=state.step,
-            first_sample=first,
-            out=self.workspace.empty(("", "batch"), (*model.graph.shapes["input"], last - first), model.dtype),
+            first_sample=images.start,
+            out=self.workspace.empty(
+                ("", "batch"), (*model.graph.shapes["input"], images.stop - images.start), model.dtype
+            ),
         )
         mark("batch", "")
         watched = self.watcher.at(state.step + 1)
@@ -267,7 +269,7 @@ class Trainer:
             training=True,
             seed=self.seed,
             step=state.step,
-            first_sample=first,
+            first_sample=images.start,
             workers=self.workers,
             arrays=self.workspace,
             wants_dx=False,

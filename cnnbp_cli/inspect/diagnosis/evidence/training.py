@@ -121,8 +121,7 @@ def _loss_of(config: Config) -> tuple[str, str, float]:
 def probe_steps(model: Model, data: Dataset) -> int:
     """Return how many steps a probe of a model takes."""
     train = model.config.train
-    per_sample = 3 * sum(layer.macs(model.graph.in_shape(node)) for node, layer in model.graph.layers())
-    affordable = int(BUDGET / max(1, per_sample * min(train.batch_size, len(data.train))))
+    affordable = int(BUDGET / max(1, 3 * model.macs * min(train.batch_size, len(data.train))))
     return min(planned_steps(model, data), max(FEWEST, min(MOST, affordable)))
 
 
