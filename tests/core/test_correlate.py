@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnbp_cli.core import correlate as sums
+from cnnbp_cli.core.layers import Conv2d
+from cnnbp_cli.core.types import Context, Workspace
 
 
 @given(placed(), st.sampled_from([1, 2]))
@@ -43,3 +45,17 @@ def test_blocks_of_any_size_give_the_same(size, windows):
             results.append((y, dx, sums.correlate_weights(x, dy, w, windows, 1, CTX)))
     for one, other in zip(*results, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("channels", "filters"), [(8, 8), (2, 16)])
+def test_no_column_matrix_is_kept(channels, filters):
+    """Scratch of a step, in either way of convolving, is small beside the 9 columns that each pixel would fill."""
+    arrays = Workspace()
+    layer, ctx = Conv2d(filters, 3, padding="same"), Context(training=True, arrays=arrays)
+    x = np.ones((channels, 96, 24, 8))
+    params = layer.init_params(np.random.default_rng(0), x.shape[:3])
+    y, residuals = layer.forward(params, x, ctx)
+    layer.backward(params, residuals, np.ones_like(y), ctx)  # in the order of memory, as layers hand it on
+    scratch = {role: buffer.nbytes for (_, role), buffer in arrays._buffers.items() if role not in ("y", "dx")}
+    assert scratch
+    assert sum(scratch.values()) < 9 * x.nbytes / 2
