@@ -58,7 +58,7 @@ def measure(sizes: dict[str, int]) -> dict[str, float]:
     from cnnbp_cli.config.load import parse_config
     from cnnbp_cli.loading import load_data
     from cnnbp_cli.train.events import StepDone
-    from cnnbp_cli.train.loop import fit
+    from cnnbp_cli.train.fit import fit
 
     model = build(parse_config(CONFIG.format(**sizes)))
     data = load_data(model)

@@ -9,46 +9,46 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cnnbp_cli.config.own_layers import load_layers as load_layers
+    from cnnbp_cli.analysis.summary import Summary as Summary
+    from cnnbp_cli.analysis.summary import summary as summary
+    from cnnbp_cli.config.custom_layers import load_layers as load_layers
     from cnnbp_cli.core.layers import register as register
     from cnnbp_cli.data.dataset import Dataset as Dataset
+    from cnnbp_cli.diagnosis import Diagnosis as Diagnosis
+    from cnnbp_cli.diagnosis import Finding as Finding
+    from cnnbp_cli.diagnosis import diagnose as diagnose
+    from cnnbp_cli.diagnosis import diagnose_model as diagnose_model
     from cnnbp_cli.exports.export import export as export
-    from cnnbp_cli.inspect.diagnosis import Diagnosis as Diagnosis
-    from cnnbp_cli.inspect.diagnosis import Finding as Finding
-    from cnnbp_cli.inspect.diagnosis import diagnose as diagnose
-    from cnnbp_cli.inspect.diagnosis import diagnose_model as diagnose_model
-    from cnnbp_cli.inspect.gradcheck import GradcheckReport as GradcheckReport
-    from cnnbp_cli.inspect.gradcheck import gradcheck as gradcheck
-    from cnnbp_cli.inspect.summary import Summary as Summary
-    from cnnbp_cli.inspect.summary import summary as summary
+    from cnnbp_cli.gradient_check.check import GradcheckReport as GradcheckReport
+    from cnnbp_cli.gradient_check.check import gradcheck as gradcheck
     from cnnbp_cli.loading import load as load
     from cnnbp_cli.loading import load_data as load_data
     from cnnbp_cli.model import Model as Model
     from cnnbp_cli.train.evaluate import Evaluation as Evaluation
     from cnnbp_cli.train.evaluate import evaluate as evaluate
-    from cnnbp_cli.train.loop import fit as fit
+    from cnnbp_cli.train.fit import fit as fit
 
 __version__ = "0.1.0"
 
 _HOME = {
     "Dataset": "data.dataset",
-    "Diagnosis": "inspect.diagnosis",
+    "Diagnosis": "diagnosis",
     "Evaluation": "train.evaluate",
-    "Finding": "inspect.diagnosis",
-    "GradcheckReport": "inspect.gradcheck",
+    "Finding": "diagnosis",
+    "GradcheckReport": "gradient_check.check",
     "Model": "model",
-    "Summary": "inspect.summary",
-    "diagnose": "inspect.diagnosis",
-    "diagnose_model": "inspect.diagnosis",
+    "Summary": "analysis.summary",
+    "diagnose": "diagnosis",
+    "diagnose_model": "diagnosis",
     "evaluate": "train.evaluate",
     "export": "exports.export",
-    "fit": "train.loop",
-    "gradcheck": "inspect.gradcheck",
+    "fit": "train.fit",
+    "gradcheck": "gradient_check.check",
     "load": "loading",
     "load_data": "loading",
-    "load_layers": "config.own_layers",
+    "load_layers": "config.custom_layers",
     "register": "core.layers",
-    "summary": "inspect.summary",
+    "summary": "analysis.summary",
 }
 
 __all__ = ["__version__", *_HOME]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -14,7 +14,7 @@ from cnnbp_cli.data.dataset import Dataset, load_dataset
 from cnnbp_cli.data.normalization import Normalization
 from cnnbp_cli.model import Model
 from cnnbp_cli.train.checkpoint import Checkpoint, CheckpointError
-from cnnbp_cli.train.run import RunDirectory
+from cnnbp_cli.train.run_directory import RunDirectory
 from cnnbp_cli.weights import use_weights
 
 

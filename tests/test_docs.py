@@ -25,7 +25,7 @@ RUNNABLE = [
         page, marks=pytest.mark.skipif(not all(map(find_spec, NEEDS.get(page.name, ()))), reason="needs extras")
     )
     for page in PAGES
-    if page.name != "custom-layer.md"  # tests/inspect/test_custom_layer.py runs that
+    if page.name != "custom-layer.md"  # tests/gradient_check/test_custom_layer.py runs that
 ]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

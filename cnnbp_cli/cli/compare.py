@@ -34,7 +34,7 @@ def compare(
     """Show what differs in the configs of runs, their figures, their loss curves and their gradient flow."""
     if len(runs) < 2:
         raise typer.BadParameter("expected two runs or more", param_hint="RUN")
-    from cnnbp_cli.inspect.compare import compare as compare_runs
+    from cnnbp_cli.analysis.compare import compare as compare_runs
     from cnnbp_cli.report.compare import render
 
     render(compare_runs(runs), format.value)

@@ -75,9 +75,9 @@ def diagnose(
             config = Path(source) / "config.yaml"
             raise typer.BadParameter(f"a run is read, not trained: name {config} to train anew", param_hint=option)
     from cnnbp_cli.cli.boundary import VERDICT
-    from cnnbp_cli.inspect.diagnosis import diagnose as judge
-    from cnnbp_cli.inspect.diagnosis.registry import chosen_rules
-    from cnnbp_cli.inspect.diagnosis.rules import load_rules
+    from cnnbp_cli.diagnosis import diagnose as judge
+    from cnnbp_cli.diagnosis.registry import chosen_rules
+    from cnnbp_cli.diagnosis.rules import load_rules
     from cnnbp_cli.report.diagnose import render
     from cnnbp_cli.report.terminal import waiting
 
@@ -102,8 +102,8 @@ def diagnose(
 
 
 def _about_rules(explain: str | None, format: Format) -> None:
-    from cnnbp_cli.inspect.diagnosis.registry import RULES, rule_named
-    from cnnbp_cli.inspect.diagnosis.rules import load_rules
+    from cnnbp_cli.diagnosis.registry import RULES, rule_named
+    from cnnbp_cli.diagnosis.rules import load_rules
     from cnnbp_cli.report.rules import render_list, render_rule
 
     load_rules()

@@ -46,8 +46,8 @@ def evaluate(
     format: OutputFormat = Format.TABLE,
 ) -> None:
     """Measure loss, accuracy, and which classes a trained model confuses."""
+    from cnnbp_cli.analysis.trained import load_trained, split_for
     from cnnbp_cli.cli.boundary import VERDICT, fail
-    from cnnbp_cli.inspect.trained import load_trained, split_for
     from cnnbp_cli.report.evaluate import render
     from cnnbp_cli.report.terminal import note
     from cnnbp_cli.report.text import percent

@@ -106,9 +106,9 @@ def gradcheck(
         raise typer.BadParameter(
             "goes with --method central: complex steps are always in double precision", param_hint="--dtype"
         )
+    from cnnbp_cli.analysis.batch import first_batch
     from cnnbp_cli.cli.boundary import VERDICT
-    from cnnbp_cli.inspect.batch import first_batch
-    from cnnbp_cli.inspect.gradcheck import gradcheck as check
+    from cnnbp_cli.gradient_check.check import gradcheck as check
     from cnnbp_cli.loading import load
     from cnnbp_cli.report.gradcheck import render
 

@@ -64,7 +64,7 @@ def gradnorms(
         raise typer.BadParameter("a run is over: name its config to train it differently", param_hint="--set")
     from itertools import islice
 
-    from cnnbp_cli.inspect.gradnorms import recorded_norms, watch_norms
+    from cnnbp_cli.analysis.gradnorms import recorded_norms, watch_norms
     from cnnbp_cli.loading import load, load_data
     from cnnbp_cli.report.gradnorms import render
 

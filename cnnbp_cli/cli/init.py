@@ -31,8 +31,8 @@ def init(
     from cnnbp_cli.report.terminal import note
 
     if template is None:
+        from cnnbp_cli.analysis.summary import summary
         from cnnbp_cli.config.load import parse_config
-        from cnnbp_cli.inspect.summary import summary
         from cnnbp_cli.report.templates import render
 
         render([(one.name, summary(parse_config(one.text)), one.about) for one in templates.templates()])

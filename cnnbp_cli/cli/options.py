@@ -73,7 +73,7 @@ Overrides = Annotated[
 def run_layer_files(ctx: typer.Context, files: list[Path] | None) -> list[Path]:
     """Register the layers of the user's files, as soon as the option is read."""
     if files and not ctx.resilient_parsing:
-        from cnnbp_cli.config.own_layers import load_layers
+        from cnnbp_cli.config.custom_layers import load_layers
 
         for file in files:
             load_layers(file)

@@ -29,7 +29,7 @@ def plot(
     ] = None,
 ) -> None:
     """Draw loss, accuracy, learning rate and every layer's gradient norm over a run's steps."""
-    from cnnbp_cli.inspect.history import read_history
+    from cnnbp_cli.analysis.history import read_history
     from cnnbp_cli.report.figure import check_suffix, save_figure
     from cnnbp_cli.report.plot import render
     from cnnbp_cli.report.table import line

@@ -42,8 +42,8 @@ def predict(
     format: OutputFormat = Format.TABLE,
 ) -> None:
     """Show the class and the probabilities of images."""
-    from cnnbp_cli.inspect.predict import predict_files
-    from cnnbp_cli.inspect.trained import load_trained
+    from cnnbp_cli.analysis.predict import predict_files
+    from cnnbp_cli.analysis.trained import load_trained
     from cnnbp_cli.report.predict import render
 
     predictions = predict_files(load_trained(trained, weights), images, invert=invert)

@@ -28,7 +28,7 @@ def profile(
     format: OutputFormat = Format.TABLE,
 ) -> None:
     """Measure each layer's time forward and backward, beside the machine's peak."""
-    from cnnbp_cli.inspect.profile import profile as measure
+    from cnnbp_cli.analysis.profile import profile as measure
     from cnnbp_cli.loading import load, load_data
     from cnnbp_cli.report.profile import render
 

@@ -21,8 +21,8 @@ def summary(
     format: OutputFormat = Format.TABLE,
 ) -> None:
     """Show each layer's shape, kernel, parameters, operations, receptive field and memory."""
+    from cnnbp_cli.analysis.summary import summary as summarize
     from cnnbp_cli.config.load import load_config
-    from cnnbp_cli.inspect.summary import summary as summarize
     from cnnbp_cli.report.summary import render
 
     render(summarize(load_config(config, overrides or ())), format.value)

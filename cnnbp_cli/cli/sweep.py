@@ -89,12 +89,12 @@ def sweep(
     from cnnbp_cli.config.load import read_config
     from cnnbp_cli.parallel.local import available_cores
     from cnnbp_cli.report.sweep import rendering
+    from cnnbp_cli.sweep.engine import SweepEvent, SweepFinished
+    from cnnbp_cli.sweep.engine import sweep as run_sweep
     from cnnbp_cli.sweep.plan import make_plan
     from cnnbp_cli.sweep.points import read_space
-    from cnnbp_cli.sweep.run import SweepEvent, SweepFinished
-    from cnnbp_cli.sweep.run import sweep as run_sweep
     from cnnbp_cli.sweep.search import optuna_search
-    from cnnbp_cli.train.run import RunDirectory
+    from cnnbp_cli.train.run_directory import RunDirectory
 
     space = read_space(
         [*(overrides or ()), *([] if seeds is None else [f"seed={seeds}"])], sampling=samples is not None

@@ -70,8 +70,8 @@ def train(
     from cnnbp_cli.loading import load_data
     from cnnbp_cli.report.train import rendering
     from cnnbp_cli.train.events import Event, Interrupted, NonFinite
-    from cnnbp_cli.train.loop import fit
-    from cnnbp_cli.train.run import RunDirectory
+    from cnnbp_cli.train.fit import fit
+    from cnnbp_cli.train.run_directory import RunDirectory
     from cnnbp_cli.train.statistics import WATCH_EVERY
     from cnnbp_cli.weights import use_weights
 

@@ -25,8 +25,8 @@ def validate(
     format: OutputFormat = Format.TABLE,
 ) -> None:
     """Check configs, their layers' shapes included, and say where each problem is."""
+    from cnnbp_cli.analysis.validate import validate_config
     from cnnbp_cli.cli.boundary import BAD_INPUT
-    from cnnbp_cli.inspect.validate import validate_config
     from cnnbp_cli.report.validate import render
 
     verdicts = [validate_config(config, overrides or ()) for config in configs]

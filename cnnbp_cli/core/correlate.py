@@ -30,7 +30,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import DTypeLike
 
-from cnnbp_cli.core.blocks import blocks
+from cnnbp_cli.core.rows import blocks
 from cnnbp_cli.core.types import Array, Context
 from cnnbp_cli.core.windows import Windows
 

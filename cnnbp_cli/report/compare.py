@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from math import isfinite
 from typing import Any
 
-from cnnbp_cli.inspect.compare import FIGURES, FLOW, Comparison, LayerFlow
-from cnnbp_cli.inspect.compare import magnitude as powers
+from cnnbp_cli.analysis.compare import FIGURES, FLOW, Comparison, LayerFlow
+from cnnbp_cli.analysis.compare import magnitude as powers
 from cnnbp_cli.report.chart import Series, chart, draw
 from cnnbp_cli.report.gradnorms import magnitude
 from cnnbp_cli.report.records import write_csv, write_json

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.text import Text
 
-from cnnbp_cli.inspect.diagnosis.findings import SEVERITIES, Diagnosis, Finding, Severity
+from cnnbp_cli.diagnosis.findings import SEVERITIES, Diagnosis, Finding, Severity
 from cnnbp_cli.report.records import write_csv, write_json
 from cnnbp_cli.report.table import line
 from cnnbp_cli.report.terminal import console, plain

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cnnbp_cli.analysis.history import History
 from cnnbp_cli.core.types import Array
 from cnnbp_cli.errors import UserError
-from cnnbp_cli.inspect.history import History
 from cnnbp_cli.report.chart import WIDE_RANGE
 from cnnbp_cli.report.plot import gradients
 

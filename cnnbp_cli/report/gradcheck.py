@@ -8,7 +8,7 @@ from cnnbp_cli.report.records import write_csv, write_json
 from cnnbp_cli.report.text import count, power, shape
 
 if TYPE_CHECKING:
-    from cnnbp_cli.inspect.gradcheck import GradcheckReport, ParameterCheck
+    from cnnbp_cli.gradient_check.check import GradcheckReport, ParameterCheck
 
 FIELDS = (
     *("name", "status", "relative_error", "checked", "size", "shape", "worst_index"),

@@ -8,7 +8,7 @@ from math import isfinite, log10, nan
 
 from rich.text import Text
 
-from cnnbp_cli.inspect.gradnorms import NormRow
+from cnnbp_cli.analysis.gradnorms import NormRow
 from cnnbp_cli.report.chart import binned, limits, logarithms, sparkline
 from cnnbp_cli.report.records import write_csv, write_json_line
 from cnnbp_cli.report.table import Cell, Column, Table, folded, line, show

@@ -9,7 +9,7 @@ import numpy as np
 from rich.cells import cell_len
 from rich.text import Text
 
-from cnnbp_cli.inspect.history import History
+from cnnbp_cli.analysis.history import History
 from cnnbp_cli.report.chart import BARS, Series, binned, chart, draw, limits, logarithms, sparkline
 from cnnbp_cli.report.gradnorms import magnitude
 from cnnbp_cli.report.table import line

@@ -11,7 +11,7 @@ from cnnbp_cli.report.terminal import note
 from cnnbp_cli.report.text import count, figure, percent, shape
 
 if TYPE_CHECKING:
-    from cnnbp_cli.inspect.predict import Prediction
+    from cnnbp_cli.analysis.predict import Prediction
     from cnnbp_cli.report.table import Cell
 
 DRAWN = 10

@@ -8,7 +8,7 @@ from cnnbp_cli.report.records import write_csv, write_json
 from cnnbp_cli.report.text import count, percent
 
 if TYPE_CHECKING:
-    from cnnbp_cli.inspect.profile import Profile
+    from cnnbp_cli.analysis.profile import Profile
 
 FIELDS = ("name", "type", "forward_ms", "backward_ms", "total_ms", "share", "forward_gflops", "backward_gflops")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cnnbp_cli.inspect.diagnosis.registry import Rule
+from cnnbp_cli.diagnosis.registry import Rule
 from cnnbp_cli.report.diagnose import field
 from cnnbp_cli.report.records import write_csv, write_json
 from cnnbp_cli.report.table import Column, line, show

@@ -9,7 +9,7 @@ from cnnbp_cli.report.records import write_csv, write_json
 from cnnbp_cli.report.text import count, memory, shape
 
 if TYPE_CHECKING:
-    from cnnbp_cli.inspect.summary import Kernel, Summary
+    from cnnbp_cli.analysis.summary import Kernel, Summary
 
 FIELDS = (
     *("name", "type", "inputs", "input_shape", "output_shape", "kernel", "stride", "dilation"),

@@ -15,9 +15,9 @@ from cnnbp_cli.report.records import write_csv, write_json
 from cnnbp_cli.report.table import Cell, Column, Table, line
 from cnnbp_cli.report.terminal import console, note, plain
 from cnnbp_cli.report.text import count, duration, figure, percent
+from cnnbp_cli.sweep.engine import PointDone, PointProgress, PointStarted, SweepEvent, SweepFinished, SweepStarted
 from cnnbp_cli.sweep.outcome import FIGURES, Outcome
 from cnnbp_cli.sweep.points import Space
-from cnnbp_cli.sweep.run import PointDone, PointProgress, PointStarted, SweepEvent, SweepFinished, SweepStarted
 from cnnbp_cli.train.events import EpochDone, RunStarted, StepDone
 
 if TYPE_CHECKING:

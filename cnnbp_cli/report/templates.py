@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cnnbp_cli.inspect.summary import Summary
+from cnnbp_cli.analysis.summary import Summary
 from cnnbp_cli.report.table import Column, show
 from cnnbp_cli.report.text import count
 

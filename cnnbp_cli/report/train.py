@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from cnnbp_cli.inspect.gradnorms import norm_row
+from cnnbp_cli.analysis.gradnorms import norm_row
 from cnnbp_cli.report.gradnorms import NormTable
 from cnnbp_cli.report.progress import progress
 from cnnbp_cli.report.records import write_csv_row, write_json_line
 from cnnbp_cli.report.table import Column, Table, line
 from cnnbp_cli.report.text import count, duration, figure, percent
 from cnnbp_cli.train.events import EpochDone, Event, LayersWatched, RunFinished, StepDone, to_dict
-from cnnbp_cli.train.run import METRICS
+from cnnbp_cli.train.run_directory import METRICS
 
 
 @contextmanager

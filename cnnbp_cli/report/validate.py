@@ -10,7 +10,7 @@ from cnnbp_cli.report.terminal import complaint, note
 from cnnbp_cli.report.text import count
 
 if TYPE_CHECKING:
-    from cnnbp_cli.inspect.validate import Verdict
+    from cnnbp_cli.analysis.validate import Verdict
 
 
 def render(verdicts: Sequence[Verdict], format: str) -> None:

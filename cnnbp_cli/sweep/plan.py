@@ -19,7 +19,7 @@ from cnnbp_cli.errors import UserError
 from cnnbp_cli.files import replacing
 from cnnbp_cli.sweep.outcome import BY
 from cnnbp_cli.sweep.points import Choices, Space, Values
-from cnnbp_cli.train.run import RunDirectory
+from cnnbp_cli.train.run_directory import RunDirectory
 
 Search = Literal["grid", "random", "optuna"]
 

@@ -39,7 +39,7 @@ from cnnbp_cli.train.events import (
     StepDone,
     StoppedEarly,
 )
-from cnnbp_cli.train.run import RunDirectory, RunError
+from cnnbp_cli.train.run_directory import RunDirectory, RunError
 from cnnbp_cli.train.statistics import Watcher
 
 Look = Callable[..., None]

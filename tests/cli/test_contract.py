@@ -24,7 +24,7 @@ from cli.bars import BARS, Command
 from cli.registered import commands
 from typer.testing import CliRunner
 
-import cnnbp_cli.inspect.profile
+import cnnbp_cli.analysis.profile
 from cnnbp_cli.cli.app import app
 from cnnbp_cli.core.layers.dense import Dense
 from cnnbp_cli.train.events import Event
@@ -93,7 +93,7 @@ def ready(cnnbp: Command, bars_run: Path, monkeypatch: pytest.MonkeyPatch) -> No
     """Put what the calls need into the empty folder."""
     shutil.copytree(bars_run, "copy")
     np.save("two.npy", np.zeros((2, 1, 6, 6), np.uint8))
-    monkeypatch.setattr(cnnbp_cli.inspect.profile, "PEAK_SIZE", 64)
+    monkeypatch.setattr(cnnbp_cli.analysis.profile, "PEAK_SIZE", 64)
 
 
 @pytest.fixture

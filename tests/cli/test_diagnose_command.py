@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from cli.bars import Command
 
-from cnnbp_cli.inspect.diagnosis import Diagnosis, Finding
+from cnnbp_cli.diagnosis import Diagnosis, Finding
 from cnnbp_cli.report.diagnose import FIELDS, render
 
 SYMMETRIC = ("--set", "model.init=zeros")

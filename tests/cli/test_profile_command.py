@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-import cnnbp_cli.inspect.profile as module
+import cnnbp_cli.analysis.profile as module
 
 FEW = ("profile", "bars.yaml", "--steps", "2")
 LAYERS = ["edges", "relu_1", "max_pool2d_1", "flatten_1", "dense_1"]

@@ -14,7 +14,7 @@ from parallel.config import CONFIG
 from parallel.processes import start, wait_until
 
 from cnnbp_cli.train.checkpoint import Checkpoint
-from cnnbp_cli.train.run import RunDirectory
+from cnnbp_cli.train.run_directory import RunDirectory
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sets limits as Linux has them")
 

@@ -116,23 +116,23 @@ def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path) -> None:
 
 
 def test_a_keyboard_interrupt_leaves_with_130(cnnbp: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    import cnnbp_cli.inspect.summary
+    import cnnbp_cli.analysis.summary
 
     def interrupted(model: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cnnbp_cli.inspect.summary, "summary", interrupted)
+    monkeypatch.setattr(cnnbp_cli.analysis.summary, "summary", interrupted)
     done = cnnbp("summary", "bars.yaml")
     assert (done.code, done.stderr) == (130, "interrupted\n")
 
 
 def test_a_lack_of_memory_is_a_message(cnnbp: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    import cnnbp_cli.inspect.summary
+    import cnnbp_cli.analysis.summary
 
     def exhausted(model: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(cnnbp_cli.inspect.summary, "summary", exhausted)
+    monkeypatch.setattr(cnnbp_cli.analysis.summary, "summary", exhausted)
     done = cnnbp("summary", "bars.yaml")
     assert done.code == 2
     assert done.stderr == (
@@ -141,11 +141,11 @@ def test_a_lack_of_memory_is_a_message(cnnbp: Command, monkeypatch: pytest.Monke
 
 
 def test_a_defect_is_not_hidden(cnnbp: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    import cnnbp_cli.inspect.summary
+    import cnnbp_cli.analysis.summary
 
     def broken(model: object) -> None:
         raise ZeroDivisionError("a defect")
 
-    monkeypatch.setattr(cnnbp_cli.inspect.summary, "summary", broken)
+    monkeypatch.setattr(cnnbp_cli.analysis.summary, "summary", broken)
     with pytest.raises(ZeroDivisionError, match="a defect"):
         cnnbp("summary", "bars.yaml")

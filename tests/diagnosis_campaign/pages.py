@@ -11,8 +11,8 @@ from pathlib import Path
 from diagnosis_campaign.corpus import FAULTS, Case, faults
 
 import cnnbp_cli as cnnbp
-from cnnbp_cli.inspect.diagnosis.registry import RULES, Rule
-from cnnbp_cli.inspect.diagnosis.rules import load_rules
+from cnnbp_cli.diagnosis.registry import RULES, Rule
+from cnnbp_cli.diagnosis.rules import load_rules
 from cnnbp_cli.report.diagnose import render
 
 FOLDER = Path(__file__).parents[2] / "docs" / "rules"

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import cnnbp_cli as cnnbp
+from cnnbp_cli.analysis.history import read_history
 from cnnbp_cli.exports.tensorboard import FILE, export_tensorboard
 from cnnbp_cli.files import WriteError
-from cnnbp_cli.inspect.history import read_history
-from cnnbp_cli.train.run import RunError
+from cnnbp_cli.train.run_directory import RunError
 
 pytest.importorskip("tensorboard")
 

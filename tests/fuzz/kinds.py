@@ -25,20 +25,20 @@ from fuzz.mutations import VALUES, WORDS, byte_edits, contents, edited_bytes, pl
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
+from cnnbp_cli.analysis.compare import compare
+from cnnbp_cli.analysis.gradnorms import recorded_norms
+from cnnbp_cli.analysis.summary import summary
+from cnnbp_cli.analysis.trained import load_trained
 from cnnbp_cli.build import build
 from cnnbp_cli.config.load import load_config, parse_config
 from cnnbp_cli.config.write import to_yaml
 from cnnbp_cli.data.dataset import load_dataset
 from cnnbp_cli.data.pictures import read_pictures
 from cnnbp_cli.errors import UserError
-from cnnbp_cli.inspect.compare import compare
-from cnnbp_cli.inspect.gradnorms import recorded_norms
-from cnnbp_cli.inspect.summary import summary
-from cnnbp_cli.inspect.trained import load_trained
 from cnnbp_cli.report import compare as report_compare
 from cnnbp_cli.report import gradnorms as report_gradnorms
 from cnnbp_cli.train.checkpoint import DIGEST, FORMAT, Checkpoint, digests
-from cnnbp_cli.train.loop import fit
+from cnnbp_cli.train.fit import fit
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 MOST_STEPS = 7  # of a run that goes on from a hostile checkpoint

@@ -21,6 +21,7 @@ from cli.bars import BARS, Command
 from fuzz.kinds import EVERYTHING, png
 
 from cnnbp_cli import memory
+from cnnbp_cli.analysis.summary import summary
 from cnnbp_cli.build import build
 from cnnbp_cli.config.errors import ConfigError
 from cnnbp_cli.config.load import load_config, parse_config
@@ -30,10 +31,9 @@ from cnnbp_cli.data.npz import read_arrays, read_npz
 from cnnbp_cli.data.pictures import read_pictures
 from cnnbp_cli.data.synthetic import check_synthetic
 from cnnbp_cli.errors import UserError
-from cnnbp_cli.inspect.summary import summary
 from cnnbp_cli.loading import load, load_data
 from cnnbp_cli.train.events import NonFinite, StepDone
-from cnnbp_cli.train.loop import fit
+from cnnbp_cli.train.fit import fit
 
 GIB = 1 << 30
 HUGE = """\
@@ -373,7 +373,7 @@ TEMPTATIONS = [
 WATCHED = """\
 import sys
 from pathlib import Path
-import cnnbp_cli.cli.main, cnnbp_cli.loading, cnnbp_cli.train.loop
+import cnnbp_cli.cli.main, cnnbp_cli.loading, cnnbp_cli.train.fit
 here = str(Path.cwd())
 def watch(event, arguments):
     if event in ("os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "pickle.find_class", "socket.connect"):

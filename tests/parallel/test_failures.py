@@ -24,8 +24,8 @@ from cnnbp_cli.core.graph import Graph
 from cnnbp_cli.core.types import Layer
 from cnnbp_cli.parallel.local import LocalWorkers, WorkerDiedError, local_workers
 from cnnbp_cli.train.events import StepDone
-from cnnbp_cli.train.loop import fit, planned_workers
-from cnnbp_cli.train.run import RunDirectory
+from cnnbp_cli.train.fit import fit, planned_workers
+from cnnbp_cli.train.run_directory import RunDirectory
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -206,7 +206,7 @@ def sum_in_turns(workers, payload):
 def test_a_process_of_a_pool_starts_no_workers(setup, monkeypatch):
     model, data = setup("train.workers=2")
     assert planned_workers(model, len(data.train)) == 2
-    monkeypatch.setattr("cnnbp_cli.train.loop.current_process", lambda: type("P", (), {"daemon": True}))
+    monkeypatch.setattr("cnnbp_cli.train.fit.current_process", lambda: type("P", (), {"daemon": True}))
     assert planned_workers(model, len(data.train)) == 1
 
 

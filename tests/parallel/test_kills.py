@@ -18,7 +18,7 @@ from parallel.config import CONFIG
 from parallel.processes import children_of, is_running, start, wait_until
 
 from cnnbp_cli.train.checkpoint import Checkpoint
-from cnnbp_cli.train.run import RunDirectory
+from cnnbp_cli.train.run_directory import RunDirectory
 
 KILLS = int(os.environ.get("CRASH_KILLS", "3"))
 SETTINGS = ("train.epochs=40", "train.checkpoint_every=1")

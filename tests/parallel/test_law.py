@@ -15,7 +15,7 @@ import pytest
 from parallel.config import CONFIG
 from parallel.processes import distance, start
 
-from cnnbp_cli.config.own_layers import load_layers
+from cnnbp_cli.config.custom_layers import load_layers
 from cnnbp_cli.config.write import to_yaml
 from cnnbp_cli.core.layers import LAYERS
 from cnnbp_cli.core.optim import OPTIMIZERS
@@ -31,8 +31,8 @@ from cnnbp_cli.train.events import (
     StepDone,
     StoppedEarly,
 )
-from cnnbp_cli.train.loop import fit, planned_workers
-from cnnbp_cli.train.run import RunDirectory
+from cnnbp_cli.train.fit import fit, planned_workers
+from cnnbp_cli.train.run_directory import RunDirectory
 
 COUNTS = (2, 3, 4)
 
@@ -326,8 +326,8 @@ LENET = (
     ],
 )
 def test_as_many_workers_as_pay(setup, monkeypatch, cores, batch, steps, method, expected):
-    monkeypatch.setattr("cnnbp_cli.train.loop.available_cores", lambda: cores)
-    monkeypatch.setattr("cnnbp_cli.train.loop.start_context", lambda: multiprocessing.get_context(method))
+    monkeypatch.setattr("cnnbp_cli.train.fit.available_cores", lambda: cores)
+    monkeypatch.setattr("cnnbp_cli.train.fit.start_context", lambda: multiprocessing.get_context(method))
     model, _ = setup(
         *LENET, "train.workers=auto", f"train.batch_size={batch}", f"train.max_steps={steps}", "train.epochs=9999"
     )
@@ -335,7 +335,7 @@ def test_as_many_workers_as_pay(setup, monkeypatch, cores, batch, steps, method,
 
 
 def test_a_network_of_a_few_parameters_is_left_to_one_worker(setup, monkeypatch):
-    monkeypatch.setattr("cnnbp_cli.train.loop.available_cores", lambda: 4)
+    monkeypatch.setattr("cnnbp_cli.train.fit.available_cores", lambda: 4)
     model, _ = setup("train.workers=auto", "train.epochs=9999", "train.batch_size=32")
     assert planned_workers(model, 60_000) == 1
 

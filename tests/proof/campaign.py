@@ -19,7 +19,7 @@ from proof.mutants import LostSnippetError, Mutant, first_complaint, verdict
 from proof.networks import networks
 from proof.systematic import SPOILT, Spoilt
 
-from cnnbp_cli.inspect.gradcheck import gradcheck
+from cnnbp_cli.gradient_check.check import gradcheck
 
 Fault = Mutant | Spoilt
 

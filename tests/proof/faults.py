@@ -7,7 +7,7 @@ from proof.mutants import Mutant
 CONV, POOL, NORM = "core/layers/conv.py", "core/layers/pool.py", "core/layers/norm.py"
 DENSE, DROPOUT, MERGE = "core/layers/dense.py", "core/layers/dropout.py", "core/layers/merge.py"
 ACTIVATION, RESHAPE = "core/layers/activation.py", "core/layers/reshape.py"
-WINDOWS, CORRELATE, BLOCKS, GRAPH = "core/windows.py", "core/correlate.py", "core/blocks.py", "core/graph.py"
+WINDOWS, CORRELATE, BLOCKS, GRAPH = "core/windows.py", "core/correlate.py", "core/rows.py", "core/graph.py"
 LOSSES, MODEL, TRAINER, OPTIM = "core/losses.py", "model.py", "train/trainer.py", "core/optim.py"
 PARAMETERS, RNG, PARALLEL = "core/parameters.py", "core/rng.py", "parallel/local.py"
 

@@ -44,7 +44,7 @@ def _changes(inhabitant: Inhabitant) -> Iterator[AbstractContextManager[Any]]:
 
 
 def _complaint(inhabitant: Inhabitant) -> str | None:
-    from cnnbp_cli.inspect.gradcheck import gradcheck
+    from cnnbp_cli.gradient_check.check import gradcheck
 
     model, images, labels = inhabitant.example.build()
     report = gradcheck(model, images, labels)
@@ -154,7 +154,7 @@ def _steps(example: Example) -> str | None:
     from cnnbp_cli.data.normalization import Normalization
     from cnnbp_cli.data.split import Split
     from cnnbp_cli.train.events import StepDone
-    from cnnbp_cli.train.loop import fit
+    from cnnbp_cli.train.fit import fit
 
     train, sgd = example.train, example.train["optimizer"]
     trained, by_hand = example.build()[0], example.build()[0]

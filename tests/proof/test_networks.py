@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import HealthCheck, given, settings
 from proof.networks import networks
 
-from cnnbp_cli.inspect.gradcheck import gradcheck
+from cnnbp_cli.gradient_check.check import gradcheck
 
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])

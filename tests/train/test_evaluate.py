@@ -17,7 +17,7 @@ from cnnbp_cli.model import Model, ModelInputError
 from cnnbp_cli.parallel import team
 from cnnbp_cli.parallel.local import local_workers
 from cnnbp_cli.train.evaluate import evaluate
-from cnnbp_cli.train.loop import fit
+from cnnbp_cli.train.fit import fit
 
 
 def slow_figures(p, labels, classes):

@@ -27,7 +27,7 @@ from cnnbp_cli.train.events import (
     StoppedEarly,
     to_dict,
 )
-from cnnbp_cli.train.loop import fit
+from cnnbp_cli.train.fit import fit
 from cnnbp_cli.train.statistics import LayerStatistics
 
 PLAIN = ("model.layers.dropout_1.rate=0", "train.optimizer={type: sgd, learning_rate: 0.1}")

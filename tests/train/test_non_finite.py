@@ -14,8 +14,8 @@ from cnnbp_cli.data.split import Split
 from cnnbp_cli.loading import load, load_data
 from cnnbp_cli.train.checkpoint import Checkpoint
 from cnnbp_cli.train.events import NonFinite, StepDone
-from cnnbp_cli.train.loop import fit
-from cnnbp_cli.train.run import RunDirectory
+from cnnbp_cli.train.fit import fit
+from cnnbp_cli.train.run_directory import RunDirectory
 
 RAW = Normalization("none", (0.0,), (1.0,))
 

@@ -22,8 +22,8 @@ from cnnbp_cli.train.events import (
     StepDone,
     StoppedEarly,
 )
-from cnnbp_cli.train.loop import fit
-from cnnbp_cli.train.run import METRICS, RunDirectory, RunError, read_events
+from cnnbp_cli.train.fit import fit
+from cnnbp_cli.train.run_directory import METRICS, RunDirectory, RunError, read_events
 
 EVERYTHING = (
     "train.epochs=4",

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from cnnbp_cli.core.blocks import blocks, by_row
+from cnnbp_cli.core.rows import blocks, by_row
 from cnnbp_cli.core.types import Array, Context, Layer, Params, at_least, require
 
 

@@ -7,9 +7,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from cnnbp_cli.core.blocks import by_row, sum_rows, whole_row
 from cnnbp_cli.core.correlate import correlate, correlate_transposed, correlate_weights
 from cnnbp_cli.core.initializers import AnyInitializer, HeNormal
+from cnnbp_cli.core.rows import by_row, sum_rows, whole_row
 from cnnbp_cli.core.types import (
     Array,
     Context,

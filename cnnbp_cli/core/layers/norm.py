@@ -18,7 +18,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from cnnbp_cli.core.blocks import blocks, by_row, sum_rows, whole_row
+from cnnbp_cli.core.rows import blocks, by_row, sum_rows, whole_row
 from cnnbp_cli.core.types import Array, Context, Layer, Params, Shape, ShapeError, at_least, require, within
 
 Mean = Callable[[Array], Array]

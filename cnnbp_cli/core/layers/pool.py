@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from cnnbp_cli.core.blocks import blocks
+from cnnbp_cli.core.rows import blocks
 from cnnbp_cli.core.types import (
     Array,
     Context,

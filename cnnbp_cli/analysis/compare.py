@@ -1,0 +1,219 @@
+"""Runs side by side: what differs in their configs, how far they came, and where the gradient flows differently."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf, isfinite, isnan, log10
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from cnnbp_cli.analysis.history import History, read_history
+from cnnbp_cli.config.load import load_config
+from cnnbp_cli.config.write import to_dict
+from cnnbp_cli.train.run_directory import RunDirectory
+from cnnbp_cli.train.statistics import DEFINITIONS
+
+FIGURES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "test_loss", "test_accuracy")
+
+FLOW = f"median over the watched steps that all runs reached of the {DEFINITIONS['gradient']}"
+"""What `LayerFlow` compares."""
+
+SAME = 0.005  # powers of ten, about 1 %: what rounding may make of the same training
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A key of the config that is not the same in all runs.
+
+    Attributes
+    ----------
+    key : str
+        As after `--set`, such as ``model.layers.conv1.filters``.
+    values : list
+        One for each run; None where the run has no such key, or null.
+    """
+
+    key: str
+    values: list[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How far a run came.
+
+    Attributes
+    ----------
+    run : str
+    finished : bool
+    steps, epochs : int
+    figures : dict of str to float or None
+        By the names in `FIGURES`: the last epoch's, and the test's.
+    seconds : float
+        Spent in steps.
+    """
+
+    run: str
+    finished: bool
+    steps: int
+    epochs: int
+    figures: dict[str, float | None]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LayerFlow:
+    """The gradient norm of one layer in every run; `FLOW` defines it.
+
+    Attributes
+    ----------
+    layer : str
+    norms : list of float or None
+        None where the run has no such layer.
+    factors : list of float or None
+        Each norm divided by the first run's; None where one of them is missing, or both are 0.
+    """
+
+    layer: str
+    norms: list[float | None]
+    factors: list[float | None]
+
+    @property
+    def change(self) -> float:
+        """The largest of the factors in powers of ten, whatever its sign."""
+        return max(map(magnitude, self.factors))
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two runs or more, in the order given; the first is what the others are measured against.
+
+    Attributes
+    ----------
+    outcomes : list of Outcome
+    differences : list of Difference
+    flows : list of LayerFlow
+        In network order.
+    losses : list of dict of int to float
+        The loss of each run's training batches, by step.
+    """
+
+    outcomes: list[Outcome]
+    differences: list[Difference]
+    flows: list[LayerFlow]
+    losses: list[dict[int, float]]
+
+    @property
+    def most_changed(self) -> LayerFlow | None:
+        """The layer whose gradient norm differs by the largest factor from the first run's; None if none does."""
+        flow = max(self.flows, key=lambda flow: flow.change, default=None)
+        return flow if flow and flow.change > SAME else None
+
+    def to_dict(self) -> dict[str, Any]:
+        changed = self.most_changed
+        return {
+            "runs": [
+                {"run": one.run, "finished": one.finished, "steps": one.steps, "epochs": one.epochs}
+                | one.figures
+                | {"seconds": one.seconds}
+                for one in self.outcomes
+            ],
+            "differences": [{"key": one.key, "values": one.values} for one in self.differences],
+            "definition": FLOW,
+            "gradient_flow": [{"layer": one.layer, "norms": one.norms, "factors": one.factors} for one in self.flows],
+            "most_changed": changed.layer if changed else None,
+            "losses": [{"step": list(losses), "loss": list(losses.values())} for losses in self.losses],
+        }
+
+
+def magnitude(factor: float | None) -> float:
+    """Return a factor in powers of ten, without its sign; 0 where there is none."""
+    if factor is None:
+        return 0.0
+    return abs(log10(factor)) if 0 < factor < inf else inf
+
+
+def compare(runs: Sequence[Path]) -> Comparison:
+    """Compare runs.
+
+    Raises
+    ------
+    RunError, ConfigError
+        When one of them cannot be read.
+    """
+    histories = [read_history(run) for run in runs]
+    configs = [dict(flat(to_dict(load_config(RunDirectory(run).config)))) for run in runs]
+    return Comparison(
+        [_outcome(history) for history in histories],
+        _differences(configs),
+        _flows(histories),
+        [{step.step: step.loss for step in history.steps} for history in histories],
+    )
+
+
+def flat(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """Yield a config's values by dotted keys, layers by their names."""
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from flat(part, (*path, key))
+    elif isinstance(value, list) and value and all(isinstance(part, Mapping) and "name" in part for part in value):
+        for part in value:
+            yield from flat({key: inner for key, inner in part.items() if key != "name"}, (*path, part["name"]))
+    else:
+        yield ".".join(path), value
+
+
+def _differences(configs: Sequence[Mapping[str, Any]]) -> list[Difference]:
+    every = {key for config in configs for key in config}
+    # A bare word stands for its type.
+    configs = [{f"{k}.type" if f"{k}.type" in every else k: v for k, v in config.items()} for config in configs]
+    keys = list(dict.fromkeys(key for config in configs for key in config))
+    sections = list(dict.fromkeys(key.rpartition(".")[0] for key in keys))
+    keys.sort(key=lambda key: sections.index(key.rpartition(".")[0]))
+    return [
+        Difference(key, [config.get(key) for config in configs])
+        for key in keys
+        if any(config.get(key) != configs[0].get(key) for config in configs)
+    ]
+
+
+def _outcome(history: History) -> Outcome:
+    last = history.epochs[-1] if history.epochs else None
+    figures = {name: getattr(history.finished or last, name, None) for name in FIGURES}
+    return Outcome(
+        str(history.run),
+        history.finished is not None,
+        history.steps[-1].step,
+        last.epoch if last else 0,
+        figures,
+        sum(step.seconds for step in history.steps),
+    )
+
+
+def _flows(histories: Sequence[History]) -> list[LayerFlow]:
+    end = min(history.watched[-1].step if history.watched else 0 for history in histories)
+    norms = [_norms(history, end) for history in histories]
+    layers = dict.fromkeys(layer for own in norms for layer in own)
+    flows: list[LayerFlow] = []
+    for layer in layers:
+        values = [own.get(layer) for own in norms]
+        flows.append(LayerFlow(layer, values, [_factor(value, values[0]) for value in values]))
+    return flows
+
+
+def _norms(history: History, end: int) -> dict[str, float]:
+    """Return the median gradient norm of every layer over the watched steps up to `end`."""
+    series: dict[str, list[float]] = {}
+    for watched in history.watched:
+        for layer, statistics in watched.layers.items():
+            value = statistics.gradient
+            if watched.step <= end and value is not None and not isnan(value):
+                series.setdefault(layer, []).append(value)
+    return {layer: median(values) for layer, values in series.items()}
+
+
+def _factor(value: float | None, first: float | None) -> float | None:
+    if value is None or first is None or not isfinite(value) or not isfinite(first) or value == first == 0:
+        return None
+    return value / first if first else inf

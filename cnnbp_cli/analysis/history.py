@@ -1,0 +1,78 @@
+"""What a run recorded, read back from its folder: the source of every report on a run that is over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cnnbp_cli.train.events import EpochDone, Event, LayersWatched, RunFinished, StepDone, from_dict
+from cnnbp_cli.train.run_directory import RunDirectory, RunError, read_events
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The events of one run.
+
+    Attributes
+    ----------
+    run : Path
+    steps : list of StepDone
+    epochs : list of EpochDone
+    watched : list of LayersWatched
+    finished : RunFinished or None
+        None when the run was stopped, or still goes on.
+    """
+
+    run: Path
+    steps: list[StepDone]
+    epochs: list[EpochDone]
+    watched: list[LayersWatched]
+    finished: RunFinished | None
+
+
+def read_history(run: Path) -> History:
+    """Read the events of a run.
+
+    Raises
+    ------
+    RunError
+        When there is no such run, it made no step, or its events are damaged.
+    """
+    history = History(run, [], [], [], None)
+    finished = None
+    for number, event in enumerate(run_events(run), 1):
+        if isinstance(event, StepDone):
+            before = history.steps[-1].step if history.steps else 0
+            if event.step <= before:
+                raise RunError(
+                    f"{RunDirectory(run).events}:{number}: is damaged: step {event.step} after step {before}"
+                )
+            history.steps.append(event)
+        elif isinstance(event, EpochDone):
+            history.epochs.append(event)
+        elif isinstance(event, LayersWatched):
+            history.watched.append(event)
+        elif isinstance(event, RunFinished):
+            finished = event
+    if not history.steps:
+        raise RunError(f"{run}: has made no step yet")
+    return History(run, history.steps, history.epochs, history.watched, finished)
+
+
+def run_events(run: Path) -> Iterator[Event]:
+    """Yield the events of a run; a last line that a crash has cut short is left out.
+
+    Raises
+    ------
+    RunError
+        When there is no such run, or its events are damaged.
+    """
+    directory = RunDirectory(run)
+    if not run.is_dir() or not directory.events.exists():
+        raise RunError(f"{run}: is not a run directory; `cnnbp train` makes one from a config")
+    for number, record in enumerate(read_events(run), 1):
+        try:
+            yield from_dict(record)
+        except ValueError:
+            raise RunError(f"{directory.events}:{number}: is not an event of a run") from None

@@ -1,0 +1,297 @@
+"""Short trainings: the probe, the same with something changed, and one batch learned by heart."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from math import ceil
+
+import numpy as np
+
+from cnnbp_cli.build import build
+from cnnbp_cli.config.load import parse_config
+from cnnbp_cli.config.schema import Config
+from cnnbp_cli.config.write import to_dict
+from cnnbp_cli.core.graph import INPUT
+from cnnbp_cli.core.layers.dropout import Dropout
+from cnnbp_cli.core.layers.norm import BatchNorm
+from cnnbp_cli.core.optim import Adam
+from cnnbp_cli.core.schedules import Constant, LinearWarmup, Progress, ReduceOnPlateau
+from cnnbp_cli.core.types import Array, Context, Workspace
+from cnnbp_cli.data.batches import make_batch, order
+from cnnbp_cli.data.dataset import Dataset, load_dataset
+from cnnbp_cli.data.normalization import Normalization
+from cnnbp_cli.data.split import Split
+from cnnbp_cli.diagnosis.case import NOTHING, BatchTest, DataFacts, Record, Score
+from cnnbp_cli.diagnosis.evidence.data import spread
+from cnnbp_cli.model import Model
+from cnnbp_cli.train.evaluate import predicted_classes
+from cnnbp_cli.train.events import EpochDone, LayersWatched, NonFinite, StepDone
+from cnnbp_cli.train.fit import fit
+from cnnbp_cli.train.trainer import quiet
+
+BUDGET = 200e9
+"""Multiply-accumulates of a probe: some seconds on one core, for networks whose steps are not tiny."""
+
+FEWEST, MOST = 60, 250
+"""Steps of a probe: sound networks learn most of what they will within 250, and tell that they do within 60."""
+
+WATCHED = 25
+"""Steps of a probe whose layers are watched."""
+
+SCORED = 500
+"""Images that a score is measured on; an accuracy over as many is known to two points."""
+
+CHUNK = 250
+"""Images in one pass."""
+
+BATCH, BATCH_STEPS, BATCH_RATE = 16, 100, 0.003
+"""The images to learn by heart, the steps for it, and Adam's learning rate: whatever the config's own steps are, these
+are sound for layers of usual widths."""
+
+
+class Vary:
+    """Makes variants of a model that differ from it by overrides alone.
+
+    Parameters
+    ----------
+    model : Model
+        Its parameters are the start of every variant whose network is the same.
+    data : Dataset
+    """
+
+    def __init__(self, model: Model, data: Dataset) -> None:
+        self._model, self._data = model, data
+        self._text = _as_written(model.config)
+        self._start = model.parameters()
+
+    def __call__(self, overrides: Sequence[str] = ()) -> tuple[Model, Dataset]:
+        """Return a fresh model and its data.
+
+        Raises
+        ------
+        ConfigError, DataError
+            When an override does not fit.
+        """
+        old = self._model.config
+        config = parse_config(self._text, overrides, label=old.name)
+        model = build(config)
+        if config.model == old.model:
+            model.graph = self._model.graph  # it may hold layers of the user's own
+            if config.seed == old.seed:
+                model.set_parameters(self._start)
+        if _loss_of(config) == _loss_of(old):
+            model.loss_function = self._model.loss_function  # it may be one of the user's own
+        data = self._data
+        if config.data != old.data:
+            if replace(config.data, normalize=old.data.normalize, augment=old.data.augment) == old.data:
+                data = replace(data, normalization=Normalization.fit(config.data.normalize, data.train.images))
+            else:
+                data = load_dataset(config.data, config.model.input, config.seed)
+        return model, data
+
+
+def _as_written(config: Config) -> str:
+    """Return a config as a person writes it: what follows from the rest is left out, so that overrides reach it.
+
+    A layer's own name, the layer before it as its input, and the network's common initialiser go without saying.
+    """
+    written = to_dict(config)
+    model = written["model"]
+    before, counts = INPUT, Counter[str]()
+    for layer in model["layers"]:
+        name, kind = layer["name"], layer["type"]
+        counts[kind] += 1
+        if layer["inputs"] == [before]:
+            del layer["inputs"]
+        if name == f"{kind}_{counts[kind]}":
+            del layer["name"]
+        if "init" in layer and layer["init"] == model["init"]:
+            del layer["init"]
+        before = name
+    return json.dumps(written)
+
+
+def _loss_of(config: Config) -> tuple[str, str, float]:
+    return config.model.head, config.train.loss, config.train.label_smoothing
+
+
+def probe_steps(model: Model, data: Dataset) -> int:
+    """Return how many steps a probe of a model takes."""
+    train = model.config.train
+    affordable = int(BUDGET / max(1, 3 * model.macs * min(train.batch_size, len(data.train))))
+    return min(planned_steps(model, data), max(FEWEST, min(MOST, affordable)))
+
+
+def planned_steps(model: Model, data: Dataset) -> int:
+    """Return how many steps the config asks for."""
+    train = model.config.train
+    return min(ceil(len(data.train) / train.batch_size) * train.epochs, train.max_steps or 10**18)
+
+
+def train(model: Model, data: Dataset, steps: int, facts: DataFacts, *, watch: bool = True) -> Record:
+    """Train a model for some steps, in place, and see how good it becomes."""
+    planned = planned_steps(model, data)
+    asked = model.config.train
+    plateau = isinstance(asked.schedule, ReduceOnPlateau)
+    model.config = replace(
+        model.config,
+        train=replace(
+            asked,
+            max_steps=steps,
+            epochs=max(asked.epochs, steps),
+            early_stopping=None,
+            schedule=Constant() if plateau else asked.schedule,
+        ),
+    )
+    shown = replace(data, validation=None, test=None)
+    losses: list[float] = []
+    norms: list[float] = []
+    rates: list[float] = []
+    watched: list[LayersWatched] = []
+    epochs: list[EpochDone] = []
+    bad: NonFinite | None = None
+    for event in fit(model, shown, watch_every=max(1, steps // WATCHED) if watch else 0):
+        if isinstance(event, StepDone):
+            losses.append(event.loss)
+            norms.append(event.grad_norm)
+            rates.append(event.learning_rate)
+        elif isinstance(event, LayersWatched):
+            watched.append(event)
+        elif isinstance(event, EpochDone):
+            epochs.append(event)
+        elif isinstance(event, NonFinite):
+            bad = event
+    held = data.test or data.validation
+    return Record(
+        losses=tuple(losses),
+        norms=tuple(norms),
+        rates=tuple(rates),
+        planned=planned,
+        planned_rates=planned_rates(model, asked.schedule, planned, ceil(len(data.train) / asked.batch_size)),
+        watched=tuple(watched),
+        epochs=tuple(epochs),
+        bad=bad,
+        train=NOTHING if bad else score(model, data.train, data.normalization, facts),
+        held=None if held is None else NOTHING if bad else score(model, held, data.normalization, facts),
+        batch_mode=batch_mode(model, data, facts) if not bad else None,
+    )
+
+
+def planned_rates(model: Model, schedule: object, planned: int, per_epoch: int) -> float:
+    """Return the sum of the learning rates of all steps that a config asks for."""
+    inner = schedule.then if isinstance(schedule, LinearWarmup) else schedule
+    base = model.config.train.optimizer.learning_rate
+    if isinstance(inner, ReduceOnPlateau):
+        return base * planned
+    places = np.unique(np.linspace(0, planned - 1, min(planned, 1000)).astype(int)).tolist()
+    some = [
+        schedule.learning_rate(base, Progress(step, per_epoch, planned, step // per_epoch))  # type: ignore[attr-defined]
+        for step in places
+    ]
+    return float(np.mean(some)) * planned
+
+
+# ---------------------------------------------------------------------- scores
+
+
+@quiet
+def score(
+    model: Model, split: Split, normalization: Normalization, facts: DataFacts, *, training: bool = False
+) -> Score:
+    """Measure a model on some images of a split.
+
+    Parameters
+    ----------
+    training : bool
+        Let batch norm use the statistics of these images.
+    """
+    chosen = spread(len(split), SCORED)
+    ctx = Context(training=training, arrays=Workspace())
+    loss = model.loss_function
+    total = count = 0.0
+    right: list[Array] = []
+    for start in range(0, len(chosen), CHUNK):
+        x, labels = make_batch(split, chosen[start : start + CHUNK], normalization, model.dtype)
+        z = model.logits(x, ctx)
+        total += float(loss.forward(z, model.targets_in(labels, x))[0])
+        count += loss.count(z)
+        if facts.classes and z.ndim == 2:
+            right.append(predicted_classes(z) == labels)
+    mean = total / count
+    if not right:
+        return Score(loss=mean, skill=max(0.0, 1 - mean / facts.constant_loss) if facts.constant_loss else 0.0)
+    hits, labels = np.concatenate(right), split.labels[chosen]
+    recalls = tuple(float(hits[labels == k].mean()) if (labels == k).any() else None for k in range(facts.classes or 0))
+    known = [recall for recall in recalls if recall is not None]
+    chance = 1 / max(2, len(known))
+    skill = max(0.0, (float(np.mean(known)) - chance) / (1 - chance))
+    return Score(loss=mean, accuracy=float(hits.mean()), skill=skill, recalls=recalls)
+
+
+def batch_mode(model: Model, data: Dataset, facts: DataFacts) -> Score | None:
+    """Score a model with batch norm in training mode, its dropout switched off."""
+    if not any(isinstance(node.layer, BatchNorm) for node in model.graph.nodes):
+        return None
+    still = without_dropout(model)
+    return score(still, data.train, data.normalization, facts, training=True)
+
+
+def without_dropout(model: Model) -> Model:
+    """Return a model like this one, with the same parameters, whose dropout lets everything pass."""
+    layers = tuple(
+        replace(spec, layer=replace(spec.layer, rate=0.0)) if isinstance(spec.layer, Dropout) else spec
+        for spec in model.config.model.layers
+    )
+    still = build(replace(model.config, model=replace(model.config.model, layers=layers)))
+    still.loss_function = model.loss_function
+    still.set_parameters(model.parameters())
+    return still
+
+
+# ---------------------------------------------------------------------- one batch by heart
+
+
+def learn_by_heart(model: Model, data: Dataset, facts: DataFacts) -> BatchTest:
+    """Try to learn one batch, with Adam, without augmentation, dropout and weight decay."""
+    still = without_dropout(model)
+    asked = still.config.train
+    chosen = _mixed(data.train, model, BATCH)
+    few = Dataset(data.train.take(chosen), None, None, data.normalization, data.classes, data.name)
+    still.config = replace(
+        still.config,
+        data=replace(still.config.data, augment=None),
+        train=replace(
+            asked,
+            optimizer=Adam(learning_rate=BATCH_RATE),
+            clip_norm=None,
+            schedule=Constant(),
+            early_stopping=None,
+            batch_size=len(chosen),
+            epochs=BATCH_STEPS,
+            max_steps=None,
+        ),
+    )
+    record = train(still, few, BATCH_STEPS, facts, watch=False)
+    return BatchTest(
+        images=len(chosen),
+        steps=record.steps,
+        first=record.first_loss,
+        last=record.losses[-1] if record.losses and not record.bad else float("inf"),
+        skill=record.skill,
+    )
+
+
+def _mixed(split: Split, model: Model, count: int) -> Array:
+    """Return some images with as many classes as possible, in the order in which training meets them."""
+    visit = order(model.config.seed, 0, len(split))
+    if not split.has_classes:
+        return visit[:count]
+    labels = split.labels[visit]
+    rank = np.empty(len(visit), int)
+    for label in np.unique(labels):
+        mine = labels == label
+        rank[mine] = np.arange(mine.sum())
+    return visit[np.argsort(rank, kind="stable")[:count]]

@@ -1,0 +1,194 @@
+"""The derivative of the loss by central differences, as textbooks find it, and why it disagrees where it does.
+
+With a step h along a direction v of length one, `(L(w + h·v) - L(w - h·v)) / 2h` is the derivative but for three
+errors, which a comparison has to tell from a wrong gradient:
+
+- rounding: both losses are rounded, which leaves ρ / h. How far rounding moves this loss, ρ, is measured: all
+  parameters and pixels are moved by one unit in the last place or none, several times.
+- truncation: h²/6 · L‴. Where it shows, Richardson's extrapolation `(4·D(h/2) - D(h)) / 3` takes it away, and
+  where that is not enough, as the step is longer than the loss is smooth, a shorter step.
+- kinks: between w - h·v and w + h·v a ReLU switched, or another pixel won a pool. The layers report what they decided
+  (`Layer.branches`). Closer to w, before the first kink, the gradient has to be right all the same; where there
+  is no such place, w lies on the kink. A layer that reports nothing gives its kink away by its two slopes:
+  they stay apart however small the step, with the gradient between them.
+
+The error is `|analytic - numeric| / max(|analytic|, |numeric|)`.
+
+References
+----------
+Nocedal & Wright, *Numerical Optimization*, section 8.1; Moré & Wild 2011, *Estimating Computational Noise*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from cnnbp_cli.core.graph import INPUT
+from cnnbp_cli.core.rng import generator
+from cnnbp_cli.core.types import Array
+from cnnbp_cli.gradient_check.point import Comparison, Index, Point, Status, along
+
+STEPS = {"float64": 1e-5, "float32": 1e-2}
+"""About the cube root of a type's relative rounding error, where rounding and truncation balance."""
+
+ROUNDING_DRAWS = 8
+SAFETY = 4.0  # times the largest move that was met in those draws
+SHORTER = 8.0
+RETREATS = 6  # steps shorter by `SHORTER` each, in search of one before the first kink that is not too long
+CONVERGED = 4.0  # a difference that is larger by this than what extrapolation changed is not truncation
+
+
+@dataclass(frozen=True, slots=True)
+class _Slopes:
+    """The slopes on both sides for one step."""
+
+    left: float
+    right: float
+    switched: bool  # whether a branch is another than at the point
+
+    @property
+    def central(self) -> float:
+        return (self.left + self.right) / 2
+
+    @property
+    def gap(self) -> float:
+        return abs(self.right - self.left)
+
+
+class CentralDifferences:
+    """Compares with central differences.
+
+    Parameters
+    ----------
+    point : Point
+        In float64 or float32; its type is that of the computation.
+    step : float
+        h, the length of the step in the parameter's own units.
+    tolerance : float
+        The largest relative error that agrees.
+    seed : int
+        Draws the roundings.
+    """
+
+    def __init__(self, point: Point, step: float, tolerance: float, seed: int) -> None:
+        self.point = point
+        self._step = step
+        self._tolerance = tolerance
+        self._branches = point.branches()
+        self.rounding = self._measure_rounding(seed)
+
+    def compare(self, name: str, direction: Array, index: Index | None) -> Comparison:
+        """Compare the two derivatives of the loss along a direction in one tensor."""
+        unit = direction / np.linalg.norm(direction)
+        analytic = along(self.point.gradients[name], unit)
+        status, numeric = self._judge(name, unit, analytic)
+        return Comparison(analytic, numeric, _error(analytic, numeric), status, index, self.point.mode)
+
+    def _judge(self, name: str, unit: Array, analytic: float) -> tuple[Status, float]:
+        """Return the verdict at the chosen step, or else at the first shorter one that allows one."""
+        step, crossed, first = self._step, False, 0.0
+        for attempt in range(RETREATS + 1):
+            slopes = self._slopes(name, unit, step)
+            status, numeric = self._verdict(name, unit, analytic, step, slopes)
+            first = first if attempt else numeric
+            if status == "wrong" or (status and not crossed):
+                return status, numeric
+            if status:
+                return "kink", first
+            crossed = crossed or slopes.switched
+            step /= SHORTER
+        return "kink", first
+
+    def _verdict(
+        self, name: str, unit: Array, analytic: float, step: float, slopes: _Slopes
+    ) -> tuple[Status | None, float]:
+        """Return what the slopes at one step say, None where a shorter one has to, and the numeric derivative."""
+        floor, numeric = self.rounding / step, slopes.central
+        if _error(analytic, numeric) <= self._tolerance:
+            return "ok", numeric
+        # With |analytic - numeric| at most the floor, no step of this length can tell the two apart.
+        if abs(analytic - numeric) <= floor or max(abs(analytic), abs(numeric)) <= floor:
+            return "noise", numeric
+        if not np.isfinite(analytic - numeric):
+            return "wrong", numeric
+        if slopes.switched:
+            return None, numeric
+        half = self._slopes(name, unit, step / 2).central
+        refined = (4 * half - numeric) / 3
+        if _error(analytic, refined) <= self._tolerance:
+            return "ok", refined
+        if abs(analytic - refined) <= 3 * floor:
+            return "noise", refined
+        if self._is_between(name, unit, analytic, step, slopes):
+            return "kink", numeric
+        converged = abs(analytic - refined) > CONVERGED * abs(refined - half)
+        return ("wrong" if converged else None), numeric
+
+    def _is_between(self, name: str, unit: Array, analytic: float, step: float, slopes: _Slopes) -> bool:
+        """Tell whether the gradient lies between two slopes that stay apart, or is right closer to the point."""
+        slack = 2 * self.rounding / step + self._tolerance * abs(analytic)
+        if not min(slopes.left, slopes.right) - slack <= analytic <= max(slopes.left, slopes.right) + slack:
+            return False
+        closer = self._slopes(name, unit, step / SHORTER)
+        floor = SHORTER * self.rounding / step
+        stays = closer.gap > slopes.gap / 2 + 2 * floor
+        holds = abs(analytic - closer.central) <= self._tolerance * abs(analytic) + floor
+        return stays or holds
+
+    def _slopes(self, name: str, unit: Array, step: float) -> _Slopes:
+        (up, up_switched), (down, down_switched) = (self._loss_at(name, sign * step * unit) for sign in (1, -1))
+        here = self.point.loss_value
+        return _Slopes((here - down) / step, (up - here) / step, up_switched or down_switched)
+
+    def _loss_at(self, name: str, step: Array) -> tuple[float, bool]:
+        """Return the mean loss after a step, and whether a branch switched on the way."""
+        point = self.point
+        start, y, residuals = point.start(name, step.astype(point.values[INPUT].dtype))
+        changed = {start: y}
+        switched = start != INPUT and self._switched(start, residuals)
+        for node in point.graph.nodes:
+            if node.name != start and any(before in changed for before in node.inputs):
+                xs = [changed.get(before, point.values[before]) for before in node.inputs]
+                changed[node.name], residuals = point.compute(node, point.params.get(node.name, {}), xs)
+                switched = switched or self._switched(node.name, residuals)
+        return self._loss(changed), switched
+
+    def _switched(self, node: str, residuals: object) -> bool:
+        if node not in self._branches:
+            return False
+        taken = self.point.nodes[node].layer.branches(residuals)
+        return not np.array_equal(taken, self._branches[node])  # type: ignore[arg-type]
+
+    def _loss(self, changed: Mapping[str, Array]) -> float:
+        return float(self.point.mean_loss(changed))
+
+    def _measure_rounding(self, seed: int) -> float:
+        """Return how far rounding moves the loss: by its own last place at least, and by that of a probability."""
+        point = self.point
+        eps = float(np.finfo(point.values[INPUT].dtype).eps)
+        largest = eps * max(1.0, abs(point.loss_value))
+        for draw in range(ROUNDING_DRAWS):
+            rng = generator(seed, "gradcheck", "rounding", draw)
+            x = _rounded(point.values[INPUT], rng)
+            params = {
+                node: {key: _rounded(value, rng) for key, value in own.items()} for node, own in point.params.items()
+            }
+            z = point.graph.apply(params, x, point.ctx)
+            largest = max(largest, abs(self._loss({point.graph.output: z}) - point.loss_value))
+        return SAFETY * largest
+
+
+def _rounded(values: Array, rng: np.random.Generator) -> Array:
+    """Return values of which each was moved by one unit in the last place, up or down, or not at all."""
+    eps = np.finfo(values.dtype).eps
+    return (values * (1 + eps * rng.integers(-1, 2, values.shape))).astype(values.dtype)
+
+
+def _error(analytic: float, numeric: float) -> float:
+    difference = abs(analytic - numeric)
+    if not np.isfinite(difference):
+        return float("inf")
+    return difference / max(abs(analytic), abs(numeric)) if difference else 0.0

@@ -1,0 +1,101 @@
+"""The derivative of the loss by a complex step, exact to machine precision.
+
+For a direction v in one tensor, `imag(L(w + i·h·v)) / h` with h = 1e-30 is the derivative of the loss along v:
+there is no subtraction, hence no cancellation, and no step long enough to cross a kink.
+
+The error is `|analytic - numeric| / scale`. The scale is Σ |dy · δy| over the layer's output, where δy is
+its change and dy the gradient there: the size of the terms whose sum both numbers are. It is the larger
+of the two numbers when nothing cancels, and keeps a gradient that is zero by cancellation, such as a bias
+before batch norm, from looking wrong by its rounding noise.
+
+References
+----------
+Squire & Trapp 1998, *Using Complex Variables to Estimate Derivatives of Real Functions*; Martins, Sturdza
+& Alonso 2003, *The Complex-Step Derivative Approximation*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from cnnbp_cli.core.graph import Node
+from cnnbp_cli.core.rng import generator
+from cnnbp_cli.core.types import Array
+from cnnbp_cli.gradient_check.point import Comparison, Index, Point, Status, along
+
+STEP = 1e-30
+NOISE = 1024 * np.finfo(np.float64).eps
+"""Times the largest gradient, change and gain that meet in one layer: differences below are rounding. Derivatives
+are differences themselves, such as 1 - y of a sigmoid or 1 - x̂² of a normalisation, and little may be left of them."""
+UNDERFLOW = np.finfo(np.float64).tiny / STEP
+"""Times `STEP`, derivatives below this lose their digits."""
+
+
+class ComplexStep:
+    """Compares with complex steps from a point in float64."""
+
+    def __init__(self, point: Point, tolerance: float) -> None:
+        self.point = point
+        self._tolerance = tolerance
+        self._flow_norms = {name: float(np.linalg.norm(flow)) for name, flow in point.flows.items()}
+        self._gains: dict[str, float] = {}
+
+    def compare(self, name: str, direction: Array, index: Index | None) -> Comparison:
+        """Compare the two derivatives of the loss along a direction in one tensor."""
+        point = self.point
+        start, y, _ = point.start(name, 1j * STEP * direction)
+        # The real part stays as it was, to the bit: complex products round otherwise than real ones.
+        changed = point.graph.rerun(point.params, point.values, {start: point.values[start] + 1j * y.imag}, point.ctx)
+        analytic = along(point.gradients[name], direction)
+        numeric = float(np.imag(point.mean_loss(changed))) / STEP
+        scale = float(np.abs(point.flows[start] * (changed[start].imag / STEP)).sum())
+        difference = abs(analytic - numeric)
+        error = difference / max(scale, abs(analytic), abs(numeric)) if difference else 0.0
+        error = error if np.isfinite(difference) else float("inf")
+        status: Status = "ok"
+        if not error <= self._tolerance:
+            noise = NOISE * self._largest_meeting(start, changed) + UNDERFLOW
+            status = "noise" if difference <= noise else "wrong"
+        return Comparison(analytic, numeric, error, status, index, point.mode)
+
+    def _largest_meeting(self, start: str, changed: Mapping[str, Array]) -> float:
+        """Return the largest product of a layer's change at the input, its gradient at the output and its gain.
+
+        The terms that a layer adds up are of this size. Its rounding is relative to them, and not to their sum,
+        which may be far smaller: a normalisation takes away most of a change that all its values share.
+        """
+        point = self.point
+        changes = {name: float(np.linalg.norm(y.imag / STEP)) for name, y in changed.items()}
+        meetings = [changes[start] * self._flow_norms[start], changes.get(point.graph.output, 0.0) / point.count]
+        for node in point.graph.nodes:
+            if node.name in changes and node.name != start:
+                change = max(changes.get(name, 0.0) for name in node.inputs)
+                meetings.append(change * self._flow_norms[node.name] * max(1.0, self._gain(node)))
+        return max(meetings)
+
+    def _gain(self, node: Node) -> float:
+        """Return how large the terms are that a layer adds up, for a random change at its inputs of length 1.
+
+        Their sum is the change of the output. Where it is much smaller, rounding tells: a derivative is linear in
+        the change, so what a third of the change gives, times three, differs by nothing else.
+        """
+        if node.name not in self._gains:
+            rng = generator(0, "gain", node.name)
+            inputs = [self.point.values[name] for name in node.inputs]
+            changes = [rng.normal(size=x.shape) for x in inputs]
+
+            def moved(factor: float) -> Array:
+                xs = [x + 1j * STEP * factor * change for x, change in zip(inputs, changes, strict=True)]
+                y, _ = self.point.compute(node, self.point.params.get(node.name, {}), xs)
+                return y.imag / (STEP * factor)
+
+            whole = moved(1.0)
+            rounding = np.max([np.abs(whole - moved(1 / divisor)) for divisor in (3, 5, 7)], axis=0)
+            terms = rounding / np.finfo(np.float64).eps
+            gain = max(np.linalg.norm(whole), np.linalg.norm(terms)) / max(np.linalg.norm(v) for v in changes)
+            # One channel whose values are nearly equal may add up much larger terms than all others.
+            steepest = np.max(terms) / max(np.sqrt(np.mean(v * v)) for v in changes)
+            self._gains[node.name] = float(max(gain, steepest))
+        return self._gains[node.name]

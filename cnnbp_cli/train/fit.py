@@ -1,0 +1,202 @@
+"""`fit`: train a model as its config says, on as many workers as pay, as a generator of events."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import replace
+from math import ceil
+from multiprocessing import current_process
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from cnnbp_cli.config.custom_layers import load_layers
+from cnnbp_cli.config.write import to_yaml
+from cnnbp_cli.data.dataset import Dataset, check_labels
+from cnnbp_cli.data.split import Split
+from cnnbp_cli.memory import require_batch
+from cnnbp_cli.model import Model
+from cnnbp_cli.parallel.blas import blas_threads
+from cnnbp_cli.parallel.local import Context, LocalWorkers, SharedArray, available_cores, local_workers, start_context
+from cnnbp_cli.parallel.solo import SoloWorker
+from cnnbp_cli.train.events import Event
+from cnnbp_cli.train.run_directory import RunDirectory, RunLog
+from cnnbp_cli.train.statistics import WATCH_EVERY
+from cnnbp_cli.train.trainer import Job, Mark, Trainer
+
+WORTHWHILE = 2_000_000
+"""Multiply-accumulates per step and worker: about 0.1 ms of work."""
+
+WORTHWHILE_RUN = {"fork": 4_000_000_000, "spawn": 60_000_000_000}
+"""Multiply-accumulates of a run, by the way in which workers start: about 0.2 s of work where that takes a few
+hundredths of a second, and 3 s where each of them has to load NumPy first."""
+
+
+def fit(
+    model: Model,
+    data: Dataset,
+    *,
+    run: Path | str | None = None,
+    resume: bool = False,
+    watch_every: int = WATCH_EVERY,
+    stop: Callable[[], bool] | None = None,
+    mark: Mark | None = None,
+) -> Iterator[Event]:
+    """Train a model as its config says, and yield what happens.
+
+    Parameters
+    ----------
+    model : Model
+        Trained in place. At the end it holds the best parameters by the monitored figure, when there is
+        one (a validation split, or early stopping), else the last.
+    data : Dataset
+    run : path, optional
+        A folder for the config, the events, the metrics and the checkpoints; without it nothing is
+        written.
+    resume : bool
+        Go on from the folder's last good checkpoint, if it has one.
+    watch_every : int
+        After the first step, and after every one whose number is a multiple of this, an event tells what
+        every layer did; 0 for none of them.
+    stop : callable, optional
+        Asked before every step; when it returns true the run saves a checkpoint and ends.
+    mark : Mark, optional
+        Called by the first worker as the parts of a step go by, for whoever takes the time.
+
+    Raises
+    ------
+    ConfigError
+        When a batch would not fit into memory.
+    DataError
+        When labels do not fit the model.
+    RunError, CheckpointError
+        When the folder cannot be used.
+    """
+    if model.classifies:
+        check_labels(data, model.classes)
+    batch = min(model.config.train.batch_size, len(data.train))
+    require_batch(model.config, model.graph, batch, model.dtype.itemsize, "choose a smaller train.batch_size")
+    model.normalization = data.normalization
+    directory = None if run is None else RunDirectory(Path(run))
+    job = Job(model, data, directory, resume and directory is not None, watch_every)
+    try:
+        with nullcontext() if directory is None else directory.reserved(resume=resume):
+            yield from _on_workers(job, planned_workers(model, len(data.train)), stop or (lambda: False), mark)
+    finally:
+        model.move_to(np.empty_like(model.vector))  # out of memory that workers shared
+
+
+def planned_workers(model: Model, samples: int) -> int:
+    """Return how many workers to use: the config's number, or as many cores as pay for themselves.
+
+    A worker pays when it takes over at least `WORTHWHILE` multiply-accumulates of a step: below that,
+    waiting for each other costs more than is gained. Starting workers takes its time, so a short run is not
+    worth it either. A process of a pool is one of several already, and may not start more.
+    """
+    config = model.config.train
+    if current_process().daemon:
+        return 1
+    if config.workers != "auto":
+        return min(config.workers, config.batch_size)
+    per_step = 3 * model.macs * min(config.batch_size, samples)
+    steps = min(ceil(samples / config.batch_size) * config.epochs, config.max_steps or 10**18)
+    if per_step * steps < WORTHWHILE_RUN[start_context().get_start_method()]:
+        return 1
+    return max(1, min(available_cores(), per_step // WORTHWHILE, config.batch_size // 8))
+
+
+def _on_workers(job: Job, count: int, stop: Callable[[], bool], mark: Mark | None) -> Iterator[Event]:
+    model, values = job.model, job.model.layout.size
+    if count == 1:
+        with blas_threads(1):
+            yield from _logged(Trainer(job, SoloWorker(values, model.dtype), stop, mark))
+        return
+    script = _needs_script(model)
+    with local_workers(
+        count, values, model.dtype, _work, lambda context: _packed(job, context), script=script
+    ) as workers:
+        yield from _logged(Trainer(job, workers, stop, mark))
+
+
+def _needs_script(model: Model) -> bool:
+    """Tell whether the model is made of classes from the script that is running."""
+    train = model.config.train
+    parts = (*(node.layer for node in model.graph.nodes), model.loss_function, train.optimizer, train.schedule)
+    return any(type(part).__module__ == "__main__" for part in parts)
+
+
+def _logged(trainer: Trainer) -> Iterator[Event]:
+    if trainer.directory is None:
+        yield from trainer.events()
+        return
+    trainer.directory.begin(
+        to_yaml(trainer.model.config), trainer.best_checkpoint()
+    )  # not before the trainer could resume
+    with RunLog(trainer.directory, since=trainer.state.step) as log:
+        for event in trainer.events():
+            log.write(event)
+            yield event
+
+
+def _work(workers: LocalWorkers, job: Job | Packed) -> None:
+    """Run the program of a worker other than the first, whose events nobody reads."""
+    for _ in Trainer(_unpacked(job), workers, lambda: False).events():
+        pass
+
+
+class Packed(NamedTuple):
+    """A job on its way to a worker that shares nothing with its parent yet.
+
+    Attributes
+    ----------
+    layers : list of str
+        The user's files that define layers, which are run before the job can be read.
+    job : bytes
+        Without the images.
+    images : dict of str to SharedArray
+        By split: they lie in shared memory, and are not copied.
+    """
+
+    layers: list[str]
+    job: bytes
+    images: dict[str, SharedArray]
+
+
+def _packed(job: Job, context: Context) -> Job | Packed:
+    """Prepare a job for workers; those that are forked have it already."""
+    if context.get_start_method() == "fork":
+        return job
+    images: dict[str, SharedArray] = {}
+
+    def without(name: str, split: Split) -> Split:
+        images[name] = SharedArray(context, split.images)
+        return replace(split, images=split.images[:0])
+
+    data = job.data
+    train = without("train", data.train)
+    validation = None if data.validation is None else without("validation", data.validation)
+    test = None if data.test is None else without("test", data.test)
+    job = replace(job, data=replace(data, train=train, validation=validation, test=test))
+    modules = {type(node.layer).__module__ for node in job.model.graph.nodes}
+    files = [str(sys.modules[name].__file__) for name in sorted(modules) if Path(name).is_absolute()]
+    return Packed(files, pickle.dumps(job), images)
+
+
+def _unpacked(content: Job | Packed) -> Job:
+    if isinstance(content, Job):
+        return content
+    for file in content.layers:
+        load_layers(file)
+    job: Job = pickle.loads(content.job)
+    data, images = job.data, content.images
+
+    def whole(name: str, split: Split | None) -> Split | None:
+        return None if split is None else replace(split, images=images[name].array)
+
+    train = replace(data.train, images=images["train"].array)
+    validation, test = whole("validation", data.validation), whole("test", data.test)
+    return replace(job, data=replace(data, train=train, validation=validation, test=test))
