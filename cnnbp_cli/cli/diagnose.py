@@ -1,4 +1,4 @@
-"""`cnnbp diagnose`: what is wrong with a network, its data or its training, and what mends it."""
+"""`cnnbp diagnose`: what is wrong with a network, its data or its training, and how to fix it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cnnbp_cli.cli.options import Format, OutputFormat, Overrides, OwnLayers, ex
 
 
 class FailOn(StrEnum):
-    """How grave a finding must be for the verdict to be negative."""
+    """From which severity on a finding makes the verdict negative."""
 
     INFO = "info"
     WARNING = "warning"
@@ -39,28 +39,28 @@ def diagnose(
     overrides: Overrides = None,
     select: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME,…", help="Report these rules or families of rules only; may be repeated."),
+        typer.Option(metavar="NAME,…", help="Report only these rules or families of rules; may be repeated."),
     ] = None,
     ignore: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME,…", help="Leave these rules or families of rules out; may be repeated."),
+        typer.Option(metavar="NAME,…", help="Skip these rules or families of rules; may be repeated."),
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Train a config for so many steps; by default some seconds' worth."),
+        typer.Option(min=1, metavar="N", help="Number of probe steps for a config; by default a few seconds' worth."),
     ] = None,
     confirm: Annotated[
-        bool, typer.Option("--confirm", help="Train again with each remedy, and say whether the symptom went away.")
+        bool, typer.Option("--confirm", help="Train again with each remedy and report whether it helped.")
     ] = False,
     fail_on: Annotated[
-        FailOn, typer.Option(help="Leave with code 1 where a finding is at least as grave as this.")
+        FailOn, typer.Option(help="Exit with code 1 if a finding has at least this severity.")
     ] = FailOn.ERROR,
-    explain: Annotated[str | None, typer.Option(metavar="RULE", help="Explain a rule, and diagnose nothing.")] = None,
-    list_rules: Annotated[bool, typer.Option("--list-rules", help="List all rules, and diagnose nothing.")] = False,
+    explain: Annotated[str | None, typer.Option(metavar="RULE", help="Explain a rule and exit.")] = None,
+    list_rules: Annotated[bool, typer.Option("--list-rules", help="List all rules and exit.")] = False,
     layers: OwnLayers = None,
     format: OutputFormat = Format.TABLE,
 ) -> None:
-    """Find what is wrong with a network, its data or its training, and name the override that mends it.
+    """Find what is wrong with a network, its data or its training, and name the override that fixes it.
 
     A config is trained briefly, in memory; a run is read as it is. The likeliest cause comes first.
     """

@@ -7,28 +7,28 @@ from dataclasses import replace
 
 from cnnbp_cli.config.errors import ConfigError
 from cnnbp_cli.data.errors import DataError
-from cnnbp_cli.diagnosis.case import HELPS, Case
+from cnnbp_cli.diagnosis.evidence import CLEAR_GAIN, Evidence
 from cnnbp_cli.diagnosis.findings import Finding
 from cnnbp_cli.diagnosis.registry import RULES
 
-Variant = Callable[[tuple[str, ...]], Case]
-"""Collects the evidence of a case with overrides."""
+Variant = Callable[[tuple[str, ...]], Evidence]
+"""Collects the evidence of a evidence with overrides."""
 
 
-def confirmed(case: Case, findings: Sequence[Finding], variant: Variant) -> tuple[Finding, ...]:
+def confirmed(evidence: Evidence, findings: Sequence[Finding], variant: Variant) -> tuple[Finding, ...]:
     """Return the findings, each with whether its remedy takes its symptom away.
 
     Parameters
     ----------
-    case : Case
+    evidence : Evidence
     findings : sequence of Finding
         Those whose remedy is a sentence, and mere information, are left as they are.
     variant : callable
         Called once for each remedy.
     """
-    variants: dict[tuple[str, ...], Case | None] = {(): None}
+    variants: dict[tuple[str, ...], Evidence | None] = {(): None}
 
-    def tried(overrides: tuple[str, ...]) -> Case | None:
+    def tried(overrides: tuple[str, ...]) -> Evidence | None:
         if overrides not in variants:
             try:
                 variants[overrides] = variant(overrides)
@@ -37,17 +37,17 @@ def confirmed(case: Case, findings: Sequence[Finding], variant: Variant) -> tupl
         return variants[overrides]
 
     def judged(finding: Finding) -> Finding:
-        mended = tried(finding.overrides) if finding.severity != "info" else None
-        return finding if mended is None else replace(finding, confirmed=cures(case, mended, finding))
+        fixed = tried(finding.overrides) if finding.severity != "info" else None
+        return finding if fixed is None else replace(finding, confirmed=cures(evidence, fixed, finding))
 
     return tuple(judged(finding) for finding in findings)
 
 
-def cures(case: Case, mended: Case, finding: Finding) -> bool:
+def cures(evidence: Evidence, fixed: Evidence, finding: Finding) -> bool:
     """Return whether a finding is gone, and the network learns more for it, or as much as can be asked."""
-    again = [one for one in RULES[finding.rule].check(mended) if one.severity != "info"]
-    if any(one.layer == finding.layer for one in again) and not mended.well:
+    again = [one for one in RULES[finding.rule].findings(fixed) if one.severity != "info"]
+    if any(one.layer == finding.layer for one in again) and not fixed.well:
         return False
-    if case.well:
-        return not again and mended.record.skill >= case.record.skill - HELPS
-    return mended.well or mended.record.skill >= case.record.skill + HELPS
+    if evidence.well:
+        return not again and fixed.record.skill >= evidence.record.skill - CLEAR_GAIN
+    return fixed.well or fixed.record.skill >= evidence.record.skill + CLEAR_GAIN

@@ -9,7 +9,7 @@ from typing import Any, Literal
 Severity = Literal["error", "warning", "info"]
 
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
-"""The gravest first."""
+"""The most severe first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +19,7 @@ class Finding:
     Attributes
     ----------
     rule : str
+        Filled in by the engine.
     severity : {"error", "warning", "info"}
         error: it keeps the network from learning what it could; warning: it costs something, or will;
         info: unusual, without harm that shows.
@@ -39,7 +40,7 @@ class Finding:
         Whether the symptom went away and the network learned better with the remedy; None when it was not tried.
     """
 
-    rule: str
+    rule: str = ""
     severity: Severity
     layer: str | None = None
     step: int | None = None
@@ -83,9 +84,9 @@ class Diagnosis:
         return not self.at_least("error")
 
     def at_least(self, severity: Severity) -> tuple[Finding, ...]:
-        """Return the findings of this severity or a graver one."""
-        grave = SEVERITIES[: SEVERITIES.index(severity) + 1]
-        return tuple(finding for finding in self.findings if finding.severity in grave)
+        """Return the findings of this severity or a worse one."""
+        severe = SEVERITIES[: SEVERITIES.index(severity) + 1]
+        return tuple(finding for finding in self.findings if finding.severity in severe)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""

@@ -1,22 +1,22 @@
-"""The rules by name: each is a pure function of a case, declared together with the text that explains it."""
+"""The rules by name: each is a pure function of the evidence, declared together with the text that explains it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from cnnbp_cli.config.errors import suggestion
 from cnnbp_cli.diagnosis.findings import Finding
 from cnnbp_cli.errors import UserError
 
 if TYPE_CHECKING:
-    from cnnbp_cli.diagnosis.case import Case
+    from cnnbp_cli.diagnosis.evidence import Evidence
 
 Family = Literal["data", "start", "network", "progress", "generalisation", "flow"]
-FAMILIES: tuple[Family, ...] = ("data", "start", "network", "progress", "generalisation", "flow")
+FAMILIES: tuple[Family, ...] = get_args(Family)
 
-Check = Callable[["Case"], Iterator[Finding]]
+Check = Callable[["Evidence"], Iterator[Finding]]
 
 
 class UnknownRuleError(UserError):
@@ -30,9 +30,9 @@ class Rule:
     Attributes
     ----------
     name : str
+        That of its function, with dashes.
     family : Family
-    order : int
-        Its place among causes and symptoms: of findings of the same severity, the smaller one comes first.
+        The module that declares it.
     definition : str
         What the rule says, in one sentence.
     formula : str
@@ -42,16 +42,21 @@ class Rule:
     advice : str
         What to do.
     check : Check
+        Its findings, without the rule's name.
     """
 
     name: str
     family: Family
-    order: int
     definition: str
     formula: str
     source: str
     advice: str
     check: Check
+
+    def findings(self, evidence: Evidence) -> Iterator[Finding]:
+        """Yield what the rule finds, under its name."""
+        for finding in self.check(evidence):
+            yield replace(finding, rule=self.name)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the texts, for JSON."""
@@ -62,13 +67,12 @@ RULES: dict[str, Rule] = {}
 """All rules by name."""
 
 
-def rule(
-    name: str, *, family: Family, order: int, definition: str, formula: str, source: str, advice: str
-) -> Callable[[Check], Check]:
-    """Declare a rule."""
+def rule(*, definition: str, formula: str, source: str, advice: str) -> Callable[[Check], Check]:
+    """Declare a rule; the function gives the name, its module the family."""
 
     def declare(check: Check) -> Check:
-        RULES[name] = Rule(name, family, order, definition, formula, source, advice, check)
+        name, family = check.__name__.replace("_", "-"), check.__module__.rpartition(".")[2]
+        RULES[name] = Rule(name, cast(Family, family), definition, formula, source, advice, check)
         return check
 
     return declare
@@ -95,14 +99,22 @@ def rule_named(name: str) -> Rule:
     UnknownRuleError
         When there is none of this name.
     """
-    if name not in RULES:
+    spelled = _as_spelled(name)
+    if spelled not in RULES:
         raise UnknownRuleError(f"unknown rule '{name}'{suggestion(name, list(RULES))}")
-    return RULES[name]
+    return RULES[spelled]
 
 
 def _named(word: str) -> list[str]:
-    if word in FAMILIES:
-        return [rule.name for rule in RULES.values() if rule.family == word]
-    if word not in RULES:
+    spelled = _as_spelled(word)
+    if spelled in FAMILIES:
+        return [rule.name for rule in RULES.values() if rule.family == spelled]
+    if spelled not in RULES:
         raise UnknownRuleError(f"unknown rule or family '{word}'{suggestion(word, [*RULES, *FAMILIES])}")
-    return [word]
+    return [spelled]
+
+
+def _as_spelled(name: str) -> str:
+    """Return a name as it is declared: names are a contract, and some of them have the British spelling."""
+    british = name.replace("ized", "ised").replace("ization", "isation")
+    return british if british in RULES or british in FAMILIES else name

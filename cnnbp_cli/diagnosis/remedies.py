@@ -10,7 +10,7 @@ from cnnbp_cli.core.graph import INPUT, Node
 from cnnbp_cli.core.layers.activation import Relu, Sigmoid, Softmax, Softplus, Tanh
 from cnnbp_cli.core.optim import Adagrad, RmsProp, Sgd
 from cnnbp_cli.core.schedules import LinearWarmup, OneCycle
-from cnnbp_cli.diagnosis.case import HELPS, Case
+from cnnbp_cli.diagnosis.evidence import CLEAR_GAIN, Evidence
 
 
 def as_remedy(overrides: Sequence[str]) -> str | None:
@@ -33,9 +33,9 @@ USUAL_RATES = {Sgd: 0.01, RmsProp: 0.001, Adagrad: 0.01}
 """To start with where the rate is no help: the optimizers' customary ones; 0.001 for the others."""
 
 
-def with_rate(case: Case, factor: float) -> tuple[str, ...]:
+def with_rate(evidence: Evidence, factor: float) -> tuple[str, ...]:
     """Return the overrides that multiply the learning rate; where it is 0, those for a usual one."""
-    train = case.config.train
+    train = evidence.config.train
     schedule = train.schedule.then if isinstance(train.schedule, LinearWarmup) else train.schedule
     then = ".then" if isinstance(train.schedule, LinearWarmup) else ""
     rate = train.optimizer.learning_rate
@@ -49,46 +49,46 @@ def with_rate(case: Case, factor: float) -> tuple[str, ...]:
     return tuple(overrides)
 
 
-SLOWER, FASTER = (0.1, 0.01, 1e-3, 1e-4), (10.0, 100.0, 1e3, 1e4)
+LOWER_RATES, HIGHER_RATES = (0.1, 0.01, 1e-3, 1e-4), (10.0, 100.0, 1e3, 1e4)
 """Factors to try, in this order: powers of ten find a rate that works, if there is one (Bengio 2012, section 3.3.1)."""
 
-HELD_BACK = 0.1
+LOW_SCHEDULE = 0.1
 """Mean rate over all planned steps divided by the optimizer's: below, it is the schedule that holds the steps back."""
 
 
-def slower(case: Case) -> list[tuple[str, ...]]:
+def lower_rates(evidence: Evidence) -> list[tuple[str, ...]]:
     """Return the overrides that lower the learning rate, by more and more."""
-    return [with_rate(case, factor) for factor in SLOWER] if rate_of(case) else []
+    return [with_rate(evidence, factor) for factor in LOWER_RATES] if rate_of(evidence) else []
 
 
-def faster(case: Case) -> list[tuple[str, ...]]:
+def higher_rates(evidence: Evidence) -> list[tuple[str, ...]]:
     """Return the overrides that raise the learning rate, by more and more; first those that free it of its schedule."""
-    record, base = case.record, case.config.train.optimizer.learning_rate
-    held_back = record.planned and record.planned_rates < HELD_BACK * base * record.planned
-    return [("train.schedule=constant",)] * bool(held_back) + [with_rate(case, factor) for factor in FASTER]
+    record, base = evidence.record, evidence.config.train.optimizer.learning_rate
+    held_back = record.planned and record.planned_rates < LOW_SCHEDULE * base * record.planned
+    return [("train.schedule=constant",)] * bool(held_back) + [with_rate(evidence, factor) for factor in HIGHER_RATES]
 
 
-def best_rate(case: Case, candidates: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+def best_rate(evidence: Evidence, candidates: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
     """Return those overrides with which a trial learned most, if it learned clearly more than without; else nothing."""
-    tried = [overrides for overrides in candidates if overrides in case.trials]
-    best = max(tried, key=lambda overrides: case.trials[overrides].skill, default=())
-    return best if best and case.trials[best].skill >= case.record.skill + HELPS else ()
+    tried = [overrides for overrides in candidates if overrides in evidence.trials]
+    best = max(tried, key=lambda overrides: evidence.trials[overrides].skill, default=())
+    return best if best and evidence.trials[best].skill >= evidence.record.skill + CLEAR_GAIN else ()
 
 
-def lower_rate(case: Case) -> tuple[str, ...]:
+def lower_rate(evidence: Evidence) -> tuple[str, ...]:
     """Return the overrides of a lower learning rate: the best that was tried, or a tenth of the present one."""
-    return best_rate(case, slower(case)) or with_rate(case, 0.1)
+    return best_rate(evidence, lower_rates(evidence)) or with_rate(evidence, 0.1)
 
 
-def rate_of(case: Case) -> float:
+def rate_of(evidence: Evidence) -> float:
     """Return the largest learning rate of the training; that of the config where none was recorded."""
-    return max(case.record.rates, default=case.config.train.optimizer.learning_rate)
+    return max(evidence.record.rates, default=evidence.config.train.optimizer.learning_rate)
 
 
 # ---------------------------------------------------------------------- layers
 
 
-def with_layers(case: Case, layers: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+def with_layers(evidence: Evidence, layers: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     """Return the overrides that put another layer, or another value of one, in the place of some.
 
     Parameters
@@ -99,62 +99,63 @@ def with_layers(case: Case, layers: Iterable[tuple[str, str]]) -> tuple[str, ...
     """
     overrides: list[str] = []
     for name, ending in layers:
-        if ending.startswith("=") and _is_named(case, name):
+        if ending.startswith("=") and _is_named(evidence, name):
             ending = f"={{type: {ending[1:]}, name: {name}}}"
         # By number: a bare name counts layers of its type, and replacing one renames those behind it.
-        key = name if not ending.startswith("=") else str(case.index(name))
+        key = name if not ending.startswith("=") else str(evidence.index(name))
         overrides.append(f"model.layers.{key}{ending}")
     return tuple(overrides)
 
 
-def _is_named(case: Case, name: str) -> bool:
+def _is_named(evidence: Evidence, name: str) -> bool:
     """Return whether a layer that is not right behind it reads it by name."""
-    names = [INPUT, *(spec.name for spec in case.config.model.layers)]
+    names = [INPUT, *(spec.name for spec in evidence.config.model.layers)]
     at = names.index(name)
-    return any(names.index(reader.name) != at + 1 or len(reader.inputs) > 1 for reader in case.readers[name])
+    return any(names.index(reader.name) != at + 1 or len(reader.inputs) > 1 for reader in evidence.readers[name])
 
 
-def activation_behind(case: Case, node: Node) -> Any:
+def activation_behind(evidence: Evidence, node: Node) -> Any:
     """Return the first activation that follows a layer, through whatever does not change signs; None if none does."""
     seen = node
-    for _ in case.graph.nodes:
-        readers = case.readers.get(seen.name, [])
+    for _ in evidence.graph.nodes:
+        readers = evidence.readers.get(seen.name, [])
         if not readers:
             return None
         seen = readers[0]
         if isinstance(seen.layer, Sigmoid | Tanh | Softmax | Softplus | Relu) or seen.layer.type in ("elu", "gelu"):
             return seen.layer
-        if seen in case.weighted:
+        if seen in evidence.weighted:
             return None
     return None
 
 
-def with_sound_init(case: Case, nodes: Sequence[Node]) -> tuple[str, ...]:
+def with_sound_init(evidence: Evidence, nodes: Sequence[Node]) -> tuple[str, ...]:
     """Return the overrides that let some layers start as suits the activation behind them."""
-    common = case.config.model.init
-    followers = [node for node in case.weighted if plain(getattr(node.layer, "init", None)) == plain(common)]
+    common = evidence.config.model.init
+    followers = [node for node in evidence.weighted if plain(getattr(node.layer, "init", None)) == plain(common)]
     if nodes and followers and all(node in followers for node in nodes):
-        return (f"model.init={_commonest([suitable_init(case, node) for node in followers])}",)
+        return (f"model.init={_commonest([suitable_init(evidence, node) for node in followers])}",)
     return with_layers(
-        case, [(node.name, f".init={suitable_init(case, node)}") for node in nodes if hasattr(node.layer, "init")]
+        evidence,
+        [(node.name, f".init={suitable_init(evidence, node)}") for node in nodes if hasattr(node.layer, "init")],
     )
 
 
-def suitable_init(case: Case, node: Node) -> str:
+def suitable_init(evidence: Evidence, node: Node) -> str:
     """Return the initialiser that keeps the signal's size through a layer and the activation behind it."""
-    return "glorot_normal" if isinstance(activation_behind(case, node), Sigmoid | Tanh | None) else "he_normal"
+    return "glorot_normal" if isinstance(activation_behind(evidence, node), Sigmoid | Tanh | None) else "he_normal"
 
 
-def sounder_init(case: Case) -> tuple[str, ...]:
+def sounder_init(evidence: Evidence) -> tuple[str, ...]:
     """Return the overrides that let every layer start as suits the activation behind it; nothing where all do."""
 
-    return with_sound_init(case, [node for node in case.weighted if not is_sound(case, node)])
+    return with_sound_init(evidence, [node for node in evidence.weighted if not is_sound(evidence, node)])
 
 
-def is_sound(case: Case, node: Node) -> bool:
+def is_sound(evidence: Evidence, node: Node) -> bool:
     """Return whether a layer's weights start at a size that suits its fan-in and the activation behind it."""
     kind = getattr(getattr(node.layer, "init", None), "type", "he_normal")
-    bends = suitable_init(case, node) == "he_normal" and node is not case.weighted[-1]
+    bends = suitable_init(evidence, node) == "he_normal" and node is not evidence.weighted[-1]
     return kind in (("he_normal", "he_uniform") if bends else SOUND)
 
 

@@ -38,7 +38,7 @@ def render(
     report : Diagnosis
     format : {"table", "json", "csv"}
     fail_on : {"error", "warning", "info"}
-        How grave a finding must be for the report not to be `ok`.
+        From which severity on a finding makes the report not `ok`.
     rules : int
         How many were asked.
     overrides, layers : sequence of str
@@ -62,8 +62,8 @@ def render(
 def _command(source: str, remedy: Sequence[str], overrides: Sequence[str], layers: Sequence[str]) -> list[str]:
     """Return the command that trains with a remedy, in the parts that stay on one line."""
     config = str(Path(source) / "config.yaml") if Path(source).is_dir() else source
-    mended = {override.partition("=")[0] for override in remedy}
-    kept = [override for override in overrides if override.partition("=")[0] not in mended]
+    fixed = {override.partition("=")[0] for override in remedy}
+    kept = [override for override in overrides if override.partition("=")[0] not in fixed]
     parts = [f"cnnbp train {shlex.quote(config)}"]
     parts += [f"--layers {shlex.quote(file)}" for file in layers]
     return parts + [f"--set {shlex.quote(override)}" for override in [*kept, *remedy]]
@@ -128,8 +128,8 @@ def _verdict(report: Diagnosis, rules: int) -> None:
     told = [count(n, kind) if kind != "info" else f"{n} for information" for kind, n in counts.items() if n]
     asked = count(rules, "rule")
     if told:
-        gravest = next(kind for kind in SEVERITIES if counts[kind])
-        line(f"{report.source}: {', '.join(told)}, by {asked}", STYLES[gravest])
+        worst = next(kind for kind in SEVERITIES if counts[kind])
+        line(f"{report.source}: {', '.join(told)}, by {asked}", STYLES[worst])
     else:
         line(f"{report.source}: ok, nothing found by {asked}", "green")
 

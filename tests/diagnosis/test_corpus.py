@@ -9,7 +9,7 @@ from diagnosis_campaign.campaign import Result, goals_met, report_on
 from diagnosis_campaign.corpus import HALVES, HEALTHY, HeaderError, faults, healthy, read_case
 
 from cnnbp_cli.diagnosis.registry import FAMILIES, RULES, UnknownRuleError, chosen_rules, rule_named
-from cnnbp_cli.diagnosis.rules import load_rules
+from cnnbp_cli.diagnosis.rules import CAUSES_FIRST, load_rules
 
 load_rules()
 CONTRACT = {
@@ -40,9 +40,13 @@ def test_a_rule_explains_itself(name):
     assert rule.advice.endswith(".")
 
 
-def test_no_two_rules_have_the_same_place_in_the_order():
-    orders = [rule.order for rule in RULES.values()]
-    assert len(set(orders)) == len(orders)
+def test_each_rule_has_one_place_among_causes_and_symptoms():
+    assert sorted(CAUSES_FIRST) == sorted(RULES)
+
+
+def test_american_spellings_of_names_are_understood():
+    assert rule_named("over-regularized").name == "over-regularised"
+    assert [rule.name for rule in chosen_rules(["generalization"])] == ["over-regularised", "overfitting"]
 
 
 def test_rules_are_chosen_by_name_and_by_family():

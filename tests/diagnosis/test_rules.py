@@ -8,18 +8,18 @@ import pytest
 
 from cnnbp_cli.build import build
 from cnnbp_cli.config.load import parse_config
-from cnnbp_cli.diagnosis.case import (
-    NOTHING,
-    BatchTest,
-    Case,
+from cnnbp_cli.diagnosis.engine import _judge
+from cnnbp_cli.diagnosis.evidence import Evidence
+from cnnbp_cli.diagnosis.facts import (
+    FAILED,
     DataFacts,
     Labels,
     LayerStart,
-    Record,
+    OverfitTest,
     Score,
     StartFacts,
+    TrainingRecord,
 )
-from cnnbp_cli.diagnosis.engine import _judge
 from cnnbp_cli.diagnosis.registry import RULES
 from cnnbp_cli.diagnosis.rules import load_rules
 from cnnbp_cli.train.events import LayersWatched, NonFinite
@@ -73,7 +73,7 @@ def watched(**layers):
     return tuple(LayersWatched(step=step, layers=usual) for step in (1, STEPS))
 
 
-def case(*overrides, data=None, start=None, **record):
+def evidence(*overrides, data=None, start=None, **record):
     """Return a case of a network that does not learn, and has nothing else to show."""
     model = build(parse_config(CONFIG, overrides))
     usual = {
@@ -90,12 +90,12 @@ def case(*overrides, data=None, start=None, **record):
         loss=1.4,
         layers={node.name: LayerStart(scale_in=1.0, scale=1.0) for node in model.graph.nodes},
     )
-    return Case(
+    return Evidence(
         config=model.config,
         graph=model.graph,
         data=replace(DATA, **data or {}),
         start=replace(facts, layers={**facts.layers, **start.pop("layers", {})}, **start) if start else facts,
-        record=Record(**usual | record),
+        record=TrainingRecord(**usual | record),
     )
 
 
@@ -108,8 +108,8 @@ def begin(**values):
     return LayerStart(**{"scale_in": 1.0, "scale": 1.0} | values)
 
 
-def batch(skill):
-    return BatchTest(images=16, steps=100, first=1.4, last=1.0, skill=skill)
+def overfit(skill):
+    return OverfitTest(images=16, steps=100, first=1.4, last=1.0, skill=skill)
 
 
 def labels(agreement, confident=1.0):
@@ -122,84 +122,93 @@ SWINGING = tuple(1.5 + 0.5 * (-1) ** step for step in range(STEPS))
 CALM = tuple(1.5 + 0.3 * (-1) ** step for step in range(STEPS))
 
 TABLE = {
-    "unnormalised-input": (case(data={"mean": 5.0, "deviation": 1.0}), case(data={"mean": 4.8, "deviation": 1.0})),
-    "normalised-twice": (case(data={"deviation": 0.04}), case(data={"deviation": 0.06})),
+    "unnormalised-input": (
+        evidence(data={"mean": 5.0, "deviation": 1.0}),
+        evidence(data={"mean": 4.8, "deviation": 1.0}),
+    ),
+    "normalised-twice": (evidence(data={"deviation": 0.04}), evidence(data={"deviation": 0.06})),
     "shuffled-labels": (
-        case(data={"labels": labels(0.09), "across": labels(0.05)}),
-        case(data={"labels": labels(0.5), "across": labels(0.5)}),
+        evidence(data={"labels": labels(0.09), "across": labels(0.05)}),
+        evidence(data={"labels": labels(0.5), "across": labels(0.5)}),
     ),
     "unbalanced-classes": (
-        case(data={"class_counts": (51, 10, 30, 30)}),
-        case(data={"class_counts": (50, 10, 30, 30)}),
+        evidence(data={"class_counts": (51, 10, 30, 30)}),
+        evidence(data={"class_counts": (50, 10, 30, 30)}),
     ),
     "destructive-augmentation": (
-        case("data.augment={shift: 3}"),
-        trial(case("data.augment={shift: 2}"), ["data.augment=null"], 0.05),
+        evidence("data.augment={shift: 3}"),
+        trial(evidence("data.augment={shift: 2}"), ["data.augment=null"], 0.05),
     ),
-    "data-leak": (case(data={"leaked": 0.02}), case(data={"leaked": 0.01})),
+    "data-leak": (evidence(data={"leaked": 0.02}), evidence(data={"leaked": 0.01})),
     "symmetric-init": (
-        case(start={"layers": {"conv2d_2": begin(twins=0.6)}}),
-        case(start={"layers": {"conv2d_2": begin(twins=0.4)}}),
+        evidence(start={"layers": {"conv2d_2": begin(twins=0.6)}}),
+        evidence(start={"layers": {"conv2d_2": begin(twins=0.4)}}),
     ),
     "badly-scaled-init": (
-        case(start={"layers": {"dense_1": begin(scale=7.0)}}),
-        case(start={"layers": {"dense_1": begin(scale=5.0)}}),
+        evidence(start={"layers": {"dense_1": begin(scale=7.0)}}),
+        evidence(start={"layers": {"dense_1": begin(scale=5.0)}}),
     ),
-    "bad-initial-loss": (case(start={"loss": 4.2}), case(start={"loss": 4.1})),
-    "cannot-overfit-batch": (replace(case(), batch=batch(0.4)), replace(case(), batch=batch(0.6))),
-    "redundant-softmax": (case("model.layers.4=softmax"), case()),
-    "loss-head-mismatch": (case("train.loss=mse"), case()),
-    "no-activation": (case("model.layers.2=identity", "model.layers.4=identity"), case("model.layers.2=identity")),
-    "batch-norm-small-batch": (case("train.batch_size=7"), case("train.batch_size=8")),
+    "bad-initial-loss": (evidence(start={"loss": 4.2}), evidence(start={"loss": 4.1})),
+    "cannot-overfit-batch": (replace(evidence(), overfit=overfit(0.4)), replace(evidence(), overfit=overfit(0.6))),
+    "redundant-softmax": (evidence("model.layers.4=softmax"), evidence()),
+    "loss-head-mismatch": (evidence("train.loss=mse"), evidence()),
+    "no-activation": (
+        evidence("model.layers.2=identity", "model.layers.4=identity"),
+        evidence("model.layers.2=identity"),
+    ),
+    "batch-norm-small-batch": (evidence("train.batch_size=7"), evidence("train.batch_size=8")),
     "batch-norm-train-eval-gap": (
-        case(batch_mode=replace(POOR, skill=0.16)),
-        case(batch_mode=replace(POOR, skill=0.14)),
+        evidence(batch_mode=replace(POOR, skill=0.16)),
+        evidence(batch_mode=replace(POOR, skill=0.14)),
     ),
-    "over-regularised": (case("train.optimizer.weight_decay=0.02"), case("train.optimizer.weight_decay=0.005")),
+    "over-regularised": (evidence("train.optimizer.weight_decay=0.02"), evidence("train.optimizer.weight_decay=0.005")),
     "overfitting": (
-        case(train=GOOD, held=replace(GOOD, skill=0.85)),
-        case(train=GOOD, held=replace(GOOD, skill=0.87)),
+        evidence(train=GOOD, held=replace(GOOD, skill=0.85)),
+        evidence(train=GOOD, held=replace(GOOD, skill=0.87)),
     ),
-    "loss-not-falling": (case(losses=(2.0,) * 50 + (1.95,) * 50), case(losses=(2.0,) * 50 + (1.85,) * 50)),
+    "loss-not-falling": (evidence(losses=(2.0,) * 50 + (1.95,) * 50), evidence(losses=(2.0,) * 50 + (1.85,) * 50)),
     "diverging-loss": (
-        case(losses=tuple(1.4 + 0.02 * step for step in range(STEPS))),
-        case(losses=tuple(1.4 + 0.01 * step for step in range(STEPS))),
+        evidence(losses=tuple(1.4 + 0.02 * step for step in range(STEPS))),
+        evidence(losses=tuple(1.4 + 0.01 * step for step in range(STEPS))),
     ),
-    "oscillating-loss": (case(losses=SWINGING), case(losses=CALM)),
-    "learning-rate-too-high": (trial(case(), SLOW, 0.2), trial(case(), SLOW, 0.05)),
-    "learning-rate-too-low": (trial(case(), FAST, 0.2), trial(case(planned_rates=20 * STEPS), FAST, 0.2)),
-    "absurd-epsilon": (case("train.optimizer.epsilon=0.1"), case("train.optimizer.epsilon=0.01")),
+    "oscillating-loss": (evidence(losses=SWINGING), evidence(losses=CALM)),
+    "learning-rate-too-high": (trial(evidence(), SLOW, 0.2), trial(evidence(), SLOW, 0.05)),
+    "learning-rate-too-low": (trial(evidence(), FAST, 0.2), trial(evidence(planned_rates=20 * STEPS), FAST, 0.2)),
+    "absurd-epsilon": (evidence("train.optimizer.epsilon=0.1"), evidence("train.optimizer.epsilon=0.01")),
     "vanishing-gradient": (
-        case(watched=watched(conv2d_1=layer(signal=1e-5), relu_1=layer(dead=0.0))),
-        case(watched=watched(conv2d_1=layer(signal=1e-3), relu_1=layer(dead=0.0))),
+        evidence(watched=watched(conv2d_1=layer(signal=1e-5), relu_1=layer(dead=0.0))),
+        evidence(watched=watched(conv2d_1=layer(signal=1e-3), relu_1=layer(dead=0.0))),
     ),
     "exploding-gradient": (
-        case(watched=watched(conv2d_1=layer(gradient=501.0))),
-        case(watched=watched(conv2d_1=layer(gradient=499.0))),
+        evidence(watched=watched(conv2d_1=layer(gradient=501.0))),
+        evidence(watched=watched(conv2d_1=layer(gradient=499.0))),
     ),
-    "non-finite": (case(bad=NAN, train=NOTHING, held=NOTHING), case()),
-    "dead-relu": (case(watched=watched(relu_1=layer(dead=0.51))), case(watched=watched(relu_1=layer(dead=0.5)))),
+    "non-finite": (evidence(bad=NAN, train=FAILED, held=FAILED), evidence()),
+    "dead-relu": (
+        evidence(watched=watched(relu_1=layer(dead=0.51))),
+        evidence(watched=watched(relu_1=layer(dead=0.5))),
+    ),
     "saturated-activation": (
-        case(watched=watched(tanh_1=layer(saturated=0.51))),
-        case(watched=watched(tanh_1=layer(saturated=0.5))),
+        evidence(watched=watched(tanh_1=layer(saturated=0.51))),
+        evidence(watched=watched(tanh_1=layer(saturated=0.5))),
     ),
     "frozen-layer": (
-        case(watched=watched(conv2d_1=layer(update=0.0))),
-        case(watched=watched(conv2d_1=layer(update=1e-9))),
+        evidence(watched=watched(conv2d_1=layer(update=0.0))),
+        evidence(watched=watched(conv2d_1=layer(update=1e-9))),
     ),
     "update-ratio": (
-        case(watched=watched(conv2d_1=layer(ratio=1.9e-4))),
-        case(watched=watched(conv2d_1=layer(ratio=2.1e-4))),
+        evidence(watched=watched(conv2d_1=layer(ratio=1.9e-4))),
+        evidence(watched=watched(conv2d_1=layer(ratio=2.1e-4))),
     ),
     "clipping-always-active": (
-        case("train.clip_norm=0.5"),
-        case("train.clip_norm=0.5", norms=(1.0,) * 50 + (1.0, 0.4) * 25),
+        evidence("train.clip_norm=0.5"),
+        evidence("train.clip_norm=0.5", norms=(1.0,) * 50 + (1.0, 0.4) * 25),
     ),
 }
 
 
 def told(name, one):
-    return [finding for finding in RULES[name].check(one) if finding.severity != "info"]
+    return [finding for finding in RULES[name].findings(one) if finding.severity != "info"]
 
 
 def test_the_table_has_every_rule():
@@ -243,15 +252,15 @@ def test_a_rule_speaks_beyond_its_threshold_and_only_there(name):
 def test_no_error_where_the_network_does_well(name):
     beyond, _ = TABLE[name]
     fine = replace(beyond, record=replace(beyond.record, train=GOOD, held=GOOD))
-    assert all(finding.severity != "error" for finding in RULES[name].check(fine))
+    assert all(finding.severity != "error" for finding in RULES[name].findings(fine))
 
 
 def test_a_sound_network_that_does_well_is_told_nothing():
-    assert _judge(case(train=GOOD, held=GOOD), list(RULES.values())) == ()
+    assert _judge(evidence(train=GOOD, held=GOOD), list(RULES.values())) == ()
 
 
 def test_the_gravest_finding_comes_first_and_causes_before_symptoms():
-    one = trial(case(losses=SWINGING, data={"leaked": 0.5}, start={"loss": 4.2}), SLOW, 0.9)
+    one = trial(evidence(losses=SWINGING, data={"leaked": 0.5}, start={"loss": 4.2}), SLOW, 0.9)
     assert [finding.rule for finding in _judge(one, list(RULES.values()))] == [
         "data-leak",
         "oscillating-loss",
@@ -263,19 +272,19 @@ def test_the_gravest_finding_comes_first_and_causes_before_symptoms():
 
 def test_a_remedy_with_a_lower_rate_counts_only_where_it_beats_the_rate_alone():
     both = ("model.init=he_normal", *SLOW)
-    assert trial(case(), both, 0.5).helps(both[:1])
-    assert not trial(trial(case(), both, 0.5), SLOW, 0.5).helps(both[:1])
-    assert case().helps(both[:1]) is None
+    assert trial(evidence(), both, 0.5).helps(both[:1])
+    assert not trial(trial(evidence(), both, 0.5), SLOW, 0.5).helps(both[:1])
+    assert evidence().helps(both[:1]) is None
 
 
 def test_a_loss_that_rises_down_its_gradient_or_falls_below_zero_has_the_wrong_sign():
-    assert "slope" in told("diverging-loss", case(start={"slope": -0.9}))[0].threshold
-    falling = case(losses=tuple(-0.1 * step for step in range(STEPS)))
+    assert "slope" in told("diverging-loss", evidence(start={"slope": -0.9}))[0].threshold
+    falling = evidence(losses=tuple(-0.1 * step for step in range(STEPS)))
     assert "sign" in told("diverging-loss", falling)[0].remedy
 
 
 def test_a_frozen_layer_says_why():
-    still = case(
+    still = evidence(
         "train.optimizer.learning_rate=0",
         rates=(0.0,) * STEPS,
         watched=watched(conv2d_1=layer(update=0.0), conv2d_2=layer(update=0.0), dense_1=layer(update=0.0)),
@@ -285,10 +294,10 @@ def test_a_frozen_layer_says_why():
 
 
 def test_a_class_whose_unit_is_never_on_is_told_even_where_the_rest_is_well():
-    one = case(
+    one = evidence(
         "model.layers=[flatten, {type: dense, units: 4}, relu]",
         train=GOOD,
         held=GOOD,
         watched=watched(relu_1=layer(dead=0.25)),
     )
-    assert [finding.severity for finding in RULES["dead-relu"].check(one)] == ["warning"]
+    assert [finding.severity for finding in RULES["dead-relu"].findings(one)] == ["warning"]

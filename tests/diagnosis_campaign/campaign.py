@@ -19,7 +19,7 @@ from diagnosis_campaign.corpus import FAULTS, HALVES, Case, faults, healthy
 import cnnbp_cli as cnnbp
 
 JOBS = 2
-GRAVE = ("error", "warning")
+COUNTED = ("error", "warning")
 """Severities that count as found, or as an alarm; information is neither."""
 
 RECALL, FIRST, CURED = 0.95, 0.8, 0.7
@@ -54,27 +54,27 @@ class Result:
     seconds: float
 
     @property
-    def grave(self) -> list[str]:
-        return [rule for rule, severity in self.findings if severity in GRAVE]
+    def counted(self) -> list[str]:
+        return [rule for rule, severity in self.findings if severity in COUNTED]
 
     @property
     def found(self) -> bool:
-        return self.expects in self.grave
+        return self.expects in self.counted
 
     @property
     def first(self) -> bool:
-        return self.grave[:1] == [self.expects]
+        return self.counted[:1] == [self.expects]
 
     @property
     def first_is_right(self) -> bool:
-        return bool(self.grave) and self.grave[0] in self.right
+        return bool(self.counted) and self.counted[0] in self.right
 
 
 def examine(case: Case, confirm: bool) -> Result:
     """Diagnose one case."""
     started = perf_counter()
     report = cnnbp.diagnose_model(*case.broken(), confirm=confirm and case.expects is not None)
-    told = [finding for finding in report.findings if finding.severity in GRAVE]
+    told = [finding for finding in report.findings if finding.severity in COUNTED]
     meant = [finding for finding in told if finding.rule == case.expects] or told[:1]
     return Result(
         name=case.name,
@@ -200,7 +200,7 @@ def _figures(title: str, results: Sequence[Result], confirm: bool) -> str:
     if sound:
         count = Counter(severity for r in sound for _, severity in r.findings)
         lines += [
-            f"  {kind + 's per sound config':41} {count[kind] / len(sound):6.3f} ({count[kind]})" for kind in GRAVE
+            f"  {kind + 's per sound config':41} {count[kind] / len(sound):6.3f} ({count[kind]})" for kind in COUNTED
         ]
     return "\n".join(lines)
 
@@ -214,8 +214,8 @@ def _table(results: Sequence[Result]) -> str:
         own = [r for r in results if r.expects == rule]
         errors = [r for r in results if (rule, "error") in r.findings]
         right = [r for r in errors if rule in r.right]
-        sound = [r for r in results if r.expects is None and rule in r.grave]
-        instead = Counter(r.grave[0] if r.grave else "nothing" for r in own if not r.first)
+        sound = [r for r in results if r.expects is None and rule in r.counted]
+        instead = Counter(r.counted[0] if r.counted else "nothing" for r in own if not r.first)
         recall = f"{_share(own, 'found'):7.0%}" if own else "      –"
         precision = f"{len(right) / len(errors):10.0%}" if errors else "         –"
         names = ", ".join(f"{name} {count}" for name, count in instead.most_common())

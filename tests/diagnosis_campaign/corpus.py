@@ -18,7 +18,7 @@ FAULTS, HEALTHY, SHIPPED = TESTS / "faults", TESTS / "healthy", TESTS.parent / "
 
 HALVES = ("tuning", "test")
 _NO_CASES = {"make_data.py"}
-_KEY = re.compile(r"(expects|also-right|mended-by|hazard|reaches): *(.+)")
+_KEY = re.compile(r"(expects|also-right|fixed-by|hazard|reaches): *(.+)")
 _RULE = re.compile(r"([a-z]+(?:-[a-z]+)*)(?: \((.+)\))?")
 _REACHES = re.compile(r"([0-9.]+) test (accuracy|loss) in (\d+) epochs?")
 
@@ -36,14 +36,14 @@ class Case:
     Attributes
     ----------
     path : Path
-        A config, or a Python file with the functions `broken` and `mended`.
+        A config, or a Python file with the functions `broken` and `fixed`.
     comment : str
         What a person sees.
     expects : str or None
         The rule that has to be found; None for a sound config.
     also_right : dict of str to str
         Rules that are as right as the first finding, each with the reason.
-    mended_by : tuple of str
+    fixed_by : tuple of str
         Overrides that take the fault away.
     hazard : str
         Why training looks well all the same; empty where the fault shows in the figures of a run.
@@ -55,7 +55,7 @@ class Case:
     comment: str
     expects: str | None = None
     also_right: dict[str, str] | None = None
-    mended_by: tuple[str, ...] = ()
+    fixed_by: tuple[str, ...] = ()
     hazard: str = ""
     reaches: tuple[float, str] | None = None
 
@@ -77,14 +77,14 @@ class Case:
         """Return the model and the data as they stand in the file."""
         return _module(self.path).broken() if self.path.suffix == ".py" else load(self.path)
 
-    def mended(self) -> Pair:
+    def fixed(self) -> Pair:
         """Return the model and the data without the fault."""
-        return _module(self.path).mended() if self.path.suffix == ".py" else load(self.path, self._overrides())
+        return _module(self.path).fixed() if self.path.suffix == ".py" else load(self.path, self._overrides())
 
     def _overrides(self) -> list[str]:
-        """Return `mended_by` with paths that begin at the file's folder, as paths in the file do."""
+        """Return `fixed_by` with paths that begin at the file's folder, as paths in the file do."""
         key = "data.path="
-        return [f"{key}{self.path.parent / o.removeprefix(key)}" if o.startswith(key) else o for o in self.mended_by]
+        return [f"{key}{self.path.parent / o.removeprefix(key)}" if o.startswith(key) else o for o in self.fixed_by]
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Pair:
@@ -134,11 +134,11 @@ def read_case(path: Path) -> Case:
     if not all(also.values()):
         raise HeaderError(f"{path.name}: also-right needs a reason: '# also-right: RULE (why)'")
     hazard = " ".join(keys.get("hazard", ()))
-    mended_by = tuple(override for text in keys.get("mended-by", ()) for override in _each(text))
-    if path.suffix == ".yaml" and not mended_by and not hazard:
-        raise HeaderError(f"{path.name}: neither '# mended-by: KEY=VALUE' nor '# hazard: why'")
+    fixed_by = tuple(override for text in keys.get("fixed-by", ()) for override in _each(text))
+    if path.suffix == ".yaml" and not fixed_by and not hazard:
+        raise HeaderError(f"{path.name}: neither '# fixed-by: KEY=VALUE' nor '# hazard: why'")
     expects, _ = _read_rule(path, keys["expects"][0])
-    return Case(path, comment, expects, also, mended_by, hazard)
+    return Case(path, comment, expects, also, fixed_by, hazard)
 
 
 def _each(override: str) -> list[str]:

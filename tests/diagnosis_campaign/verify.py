@@ -1,4 +1,4 @@
-"""Is every fault a fault, and every sound config sound? Train them to the end, and the mended twins as well."""
+"""Is every fault a fault, and every sound config sound? Train them to the end, and the fixed twins as well."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import cnnbp_cli as cnnbp
 from cnnbp_cli.train.events import NonFinite, RunFinished
 
 LOST_ACCURACY = 0.1
-"""A fault costs at least this much of the accuracy that the mended twin reaches…"""
+"""A fault costs at least this much of the accuracy that the fixed twin reaches…"""
 
 LOSS_FACTOR = 1.5
 """…or makes the test loss at least this many times as large."""
@@ -43,12 +43,12 @@ def train(pair: Pair) -> Outcome:
     return Outcome(loss, finished.test_accuracy)
 
 
-def damages(broken: Outcome, mended: Outcome) -> bool:
-    """Tell whether a run is far worse than its mended twin."""
-    known = broken.accuracy is not None and mended.accuracy is not None
-    if known and broken.accuracy <= mended.accuracy - LOST_ACCURACY:
+def damages(broken: Outcome, fixed: Outcome) -> bool:
+    """Tell whether a run is far worse than its fixed twin."""
+    known = broken.accuracy is not None and fixed.accuracy is not None
+    if known and broken.accuracy <= fixed.accuracy - LOST_ACCURACY:
         return True
-    return broken.loss >= LOSS_FACTOR * mended.loss
+    return broken.loss >= LOSS_FACTOR * fixed.loss
 
 
 def complaint(case: Case) -> tuple[str, str]:
@@ -62,6 +62,6 @@ def complaint(case: Case) -> tuple[str, str]:
         return str(broken), "" if good else f"does not reach {wanted} test {what}"
     if case.hazard:
         return str(broken), ""
-    mended = train(case.mended())
-    figures = f"broken: {broken}; mended: {mended}"
-    return figures, "" if damages(broken, mended) else "the fault does not break training"
+    fixed = train(case.fixed())
+    figures = f"broken: {broken}; fixed: {fixed}"
+    return figures, "" if damages(broken, fixed) else "the fault does not break training"

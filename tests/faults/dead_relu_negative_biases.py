@@ -10,11 +10,11 @@ from diagnosis_campaign.corpus import HEALTHY, Pair, load
 
 
 def broken() -> Pair:
-    model, data = mended()
+    model, data = fixed()
     biases = model.parameters()["dense_2.bias"]
     model.set_parameters({"dense_2.bias": np.full_like(biases, -40)})
     return model, data
 
 
-def mended() -> Pair:
+def fixed() -> Pair:
     return load(HEALTHY / "mlp-sgd.yaml")

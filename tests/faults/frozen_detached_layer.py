@@ -25,12 +25,12 @@ class Detached(Relu):
 
 
 def broken() -> Pair:
-    model, data = mended()
+    model, data = fixed()
     last = [node.name for node in model.graph.nodes if isinstance(node.layer, Relu)][-1]
     nodes = [replace(node, layer=Detached()) if node.name == last else node for node in model.graph.nodes]
     model.graph = Graph(model.config.model.input, nodes)
     return model, data
 
 
-def mended() -> Pair:
+def fixed() -> Pair:
     return load(HEALTHY / "conv-narrow.yaml")

@@ -10,10 +10,10 @@ from diagnosis_campaign.spoilt import Flipped
 
 
 def broken() -> Pair:
-    model, data = mended()
+    model, data = fixed()
     model.loss_function = Flipped(model.loss_function)
     return model, data
 
 
-def mended() -> Pair:
+def fixed() -> Pair:
     return load(HEALTHY / "resnet-adam.yaml", ())

@@ -4,36 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cnnbp_cli.diagnosis.case import HELPS, Case, Labels
+from cnnbp_cli.diagnosis.evidence import CLEAR_GAIN, Evidence
+from cnnbp_cli.diagnosis.facts import Labels
 from cnnbp_cli.diagnosis.findings import Finding
 from cnnbp_cli.diagnosis.registry import rule
 from cnnbp_cli.diagnosis.remedies import as_remedy
 
 STANDARD = ("data.normalize=standard",)
 
-LARGE, SMALL = 5.0, 0.05
+LARGE_SCALE, SMALL_SCALE = 5.0, 0.05
 """Root mean square of the input. Standardised pixels have 1, pixels from 0 to 1 between 0.1 and 0.7, raw bytes 50 to
 200, and what was divided by 255 twice less than 0.003: the limits are a factor of five or more from either side."""
 
 
 @rule(
-    "unnormalised-input",
-    family="data",
-    order=10,
     definition="The network gets pixels of a scale that its initial weights and its learning rate are not made for.",
-    formula=f"root mean square of the input above {LARGE:g}; initialisers assume about 1",
+    formula=f"root mean square of the input above {LARGE_SCALE:g}; initialisers assume about 1",
     source="LeCun et al. 1998, Efficient BackProp, section 4.3",
     advice="Standardise the pixels with the training split's mean and deviation: data.normalize: standard.",
 )
-def unnormalised_input(case: Case) -> Iterator[Finding]:
-    data = case.data
-    if data and data.scale > LARGE:
+def unnormalised_input(evidence: Evidence) -> Iterator[Finding]:
+    data = evidence.data
+    if data and data.scale > LARGE_SCALE:
         yield Finding(
-            rule="unnormalised-input",
-            severity=case.verdict(STANDARD),
+            severity=evidence.verdict(STANDARD),
             evidence=f"the input has a mean of {data.mean:.3g} and a deviation of {data.deviation:.3g}, a root mean "
             f"square of {data.scale:.3g}",
-            threshold=f"a root mean square above {LARGE:g}",
+            threshold=f"a root mean square above {LARGE_SCALE:g}",
             why="Activations and gradients of the first layer grow with the input, the loss's curvature with its "
             "square, and no learning rate suits that layer and the others at once.",
             remedy=as_remedy(STANDARD),
@@ -41,34 +38,29 @@ def unnormalised_input(case: Case) -> Iterator[Finding]:
 
 
 @rule(
-    "normalised-twice",
-    family="data",
-    order=11,
     definition="The pixels were scaled before they came here, and are scaled again.",
-    formula=f"root mean square of the input below {SMALL:g}; initialisers assume about 1",
+    formula=f"root mean square of the input below {SMALL_SCALE:g}; initialisers assume about 1",
     source="LeCun et al. 1998, Efficient BackProp, section 4.3; Humbatova et al. 2020, arXiv:1910.11015 (wrong "
     "preprocessing)",
     advice="Scale once: data.normalize: standard measures the deviation that the pixels have.",
 )
-def normalised_twice(case: Case) -> Iterator[Finding]:
-    data = case.data
+def normalised_twice(evidence: Evidence) -> Iterator[Finding]:
+    data = evidence.data
     if data is None:
         return
     mean, deviation, low, high = data.raw
-    if 0 < data.scale < SMALL:  # images that are all alike have no scale to mend
+    if 0 < data.scale < SMALL_SCALE:  # images that are all alike have no scale to mend
         yield Finding(
-            rule="normalised-twice",
-            severity=case.verdict(STANDARD),
+            severity=evidence.verdict(STANDARD),
             evidence=f"pixels from {low:.3g} to {high:.3g} in the source become {data.low:.3g} to {data.high:.3g}, a "
             f"root mean square of {data.scale:.2g}",
-            threshold=f"a root mean square below {SMALL:g}",
+            threshold=f"a root mean square below {SMALL_SCALE:g}",
             why="With inputs this small the biases are all that the first layer can use, and its weights get almost "
             "no gradient.",
             remedy=as_remedy(STANDARD),
         )
-    elif case.config.data.normalize == "standard" and low < 0 and abs(mean) < 0.05 and abs(deviation - 1) < 0.05:
+    elif evidence.config.data.normalize == "standard" and low < 0 and abs(mean) < 0.05 and abs(deviation - 1) < 0.05:
         yield Finding(
-            rule="normalised-twice",
             severity="info",
             evidence=f"the source's pixels have a mean of {mean:.2g} and a deviation of {deviation:.3g} already",
             threshold="a mean within 0.05 of 0 and a deviation within 0.05 of 1 before normalisation",
@@ -78,31 +70,29 @@ def normalised_twice(case: Case) -> Iterator[Finding]:
         )
 
 
-CHANCE = 0.1
+CHANCE_SKILL = 0.1
 """Skill of a vote of the nearest neighbours below which images and labels have nothing to do with each other. Of 500
 votes about 10 classes it is 0 ± 0.015 for shuffled labels, 0.25 on CIFAR-10 and 0.9 on digits."""
 
-CLEAR = 0.75
+CLEAR_AGREEMENT = 0.75
 """Share of right labels where the vote is clearest: 0.98 to 1 for digits, less by the share of wrong labels."""
 
-CONTRAST = 0.15
+AGREEMENT_GAP = 0.15
 """By how much it is lower in training than among held-out images, where that alone says that labels are wrong."""
 
 
-ENOUGH = 200
+MIN_QUERIES = 200
 """Images to ask about, for a difference of 0.15 between two shares to be four times its deviation."""
 
-TEXTURE = 0.1
+MIN_TEXTURE = 0.1
 """Correlation of pixels next to each other: 0.5 to 0.95 in pictures, 0 ± 0.01 in noise."""
 
 
 @rule(
-    "shuffled-labels",
-    family="data",
-    order=0,
     definition="Labels do not belong to their images: all of them, or some.",
     formula="ten nearest neighbours vote on each image's label, by pixel distance; their skill is below "
-    f"{CHANCE:g}, or where their vote is clearest less than {CLEAR:.0%} of the labels agree with it, or training and "
+    f"{CHANCE_SKILL:g}, or where their vote is clearest less than {CLEAR_AGREEMENT:.0%} of the labels agree with "
+    f"it, or training and "
     "held-out images each agree among themselves but not with each other",
     source="Cover and Hart 1967 (the nearest-neighbour rule errs at most twice as often as the best there is); "
     "Northcutt et al. 2021, arXiv:1911.00068 (confident learning); Zhang et al. 2017, arXiv:1611.03530 (networks fit "
@@ -110,22 +100,22 @@ TEXTURE = 0.1
     advice="Look at some images together with their labels, and at the code that wrote the files: one was sorted, "
     "shuffled or shifted without the other.",
 )
-def shuffled_labels(case: Case) -> Iterator[Finding]:
-    data = case.data
+def shuffled_labels(evidence: Evidence) -> Iterator[Finding]:
+    data = evidence.data
     if data is None or data.labels is None:
         return
     train, held, across = data.labels, data.held_labels, data.across
-    known = held is not None and held.agreement > 3 * CHANCE
-    learned = case.record.held is not None and case.record.held.skill >= 0.5
-    if train.agreement < CHANCE:
-        if learned or data.texture < TEXTURE:  # images without any picture in them say nothing about their labels
+    known = held is not None and held.agreement > 3 * CHANCE_SKILL
+    learned = evidence.record.held is not None and evidence.record.held.skill >= 0.5
+    if train.agreement < CHANCE_SKILL:
+        if learned or data.texture < MIN_TEXTURE:  # images without any picture in them say nothing about their labels
             return
         contrast = f"; among the held-out images it is {held.agreement:.0%}" if held and known else ""
         yield _wrong_labels(
             f"neighbours know {train.agreement:.0%} of what there is to know about a training image's label{contrast}",
-            f"less than {CHANCE:.0%}",
+            f"less than {CHANCE_SKILL:.0%}",
         )
-    elif min(train.count, held.count if held else train.count) < ENOUGH:
+    elif min(train.count, held.count if held else train.count) < MIN_QUERIES:
         return
     elif across and held and known and across.agreement < min(train.agreement, held.agreement) / 2:
         yield _wrong_labels(
@@ -137,22 +127,21 @@ def shuffled_labels(case: Case) -> Iterator[Finding]:
         wrong = 1 - train.confident
         finding = _wrong_labels(
             f"where the neighbours' vote is clearest, {wrong:.0%} of the training labels contradict it",
-            f"more than {1 - CLEAR:.0%}, or {CONTRAST:.0%} more than among the held-out images",
+            f"more than {1 - CLEAR_AGREEMENT:.0%}, or {AGREEMENT_GAP:.0%} more than among the held-out images",
         )
         yield finding
 
 
 def _stands_out(train: Labels, held: Labels | None) -> bool:
     if held is not None:
-        return train.confident < held.confident - CONTRAST
-    return train.confident < CLEAR and train.agreement > 3 * CHANCE
+        return train.confident < held.confident - AGREEMENT_GAP
+    return train.confident < CLEAR_AGREEMENT and train.agreement > 3 * CHANCE_SKILL
 
 
-def _wrong_labels(evidence: str, threshold: str) -> Finding:
+def _wrong_labels(seen: str, threshold: str) -> Finding:
     return Finding(
-        rule="shuffled-labels",
         severity="error",
-        evidence=evidence,
+        evidence=seen,
         threshold=threshold,
         why="What does not hang together with the images can only be learned by heart, which helps with no "
         "other image.",
@@ -161,31 +150,29 @@ def _wrong_labels(evidence: str, threshold: str) -> Finding:
     )
 
 
-RATIO = 5.0
+IMBALANCE = 5.0
 """Images of the largest class for one of the smallest. Losses of a recall begin between 5 and 10 (Buda et al.)."""
 
 
 @rule(
-    "unbalanced-classes",
-    family="data",
-    order=4,
     definition="Some classes have many times the training images of others.",
-    formula=f"images of the largest class divided by those of the smallest, above {RATIO:g}; an error where the recall "
+    formula=f"images of the largest class divided by those of the smallest, above {IMBALANCE:g}; an error where the "
+    f"recall "
     "of the rarer half of the classes is less than half of that of the others",
     source="Buda, Maki and Mazurowski 2018, arXiv:1710.05381",
     advice="Collect or repeat images of the rare classes, or leave some of the common ones out; judge by recall per "
     "class, not by accuracy.",
 )
-def unbalanced_classes(case: Case) -> Iterator[Finding]:
-    data = case.data
+def unbalanced_classes(evidence: Evidence) -> Iterator[Finding]:
+    data = evidence.data
     if data is None or len(data.class_counts) < 2:
         return
     counts = data.class_counts
     most, fewest = max(counts), min(counts)
-    if most <= RATIO * fewest:
+    if most <= IMBALANCE * fewest:
         return
     rare = counts.index(fewest)
-    score = case.record.held or case.record.train
+    score = evidence.record.held or evidence.record.train
     limit = (most * max(1, fewest)) ** 0.5  # the geometric middle parts the rare from the common
     recalls = list(zip(counts, score.recalls, strict=False)) if score else []
     of_rare = [recall for count, recall in recalls if recall is not None and count < limit]
@@ -193,10 +180,9 @@ def unbalanced_classes(case: Case) -> Iterator[Finding]:
     suffers = bool(of_rare and of_common) and _mean(of_rare) < _mean(of_common) / 2
     told = f"; recall {_mean(of_rare):.0%} for the rare, {_mean(of_common):.0%} for the common" if suffers else ""
     yield Finding(
-        rule="unbalanced-classes",
         severity="error" if suffers or not fewest else "warning",
         evidence=f"class {counts.index(most)} has {most:,} training images, class {rare} has {fewest:,}{told}",
-        threshold=f"a ratio above {RATIO:g}",
+        threshold=f"a ratio above {IMBALANCE:g}",
         why="Always naming the common classes is nearly right and soon learned, so the rare ones get little gradient, "
         "and accuracy hides it.",
         remedy=f"Bring the classes closer together: more images of class {rare}, or fewer of class "
@@ -208,73 +194,66 @@ def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
-PLAIN = ("data.augment=null",)
+NO_AUGMENTATION = ("data.augment=null",)
 
-STRONG_SHIFT, STRONG_TURN, STRONG_SCALE = 0.25, 60.0, 0.5
+STRONG_SHIFT, STRONG_ROTATION, STRONG_SCALE = 0.25, 60.0, 0.5
 """Of the image's side, in degrees, and as a fraction. Shifts of a tenth, 15 degrees and a fifth are usual for digits
 (Simard et al. 2003); a quarter, 60 degrees and a half leave the picture or make another sign of it."""
 
 
 @rule(
-    "destructive-augmentation",
-    family="data",
-    order=6,
     definition="The augmentation makes images that no longer show what their label says.",
     formula="a training without augmentation that is otherwise the same has at least "
-    f"{HELPS:g} more skill on images that are not augmented; or a shift, turn or scale beyond "
+    f"{CLEAR_GAIN:g} more skill on images that are not augmented; or a shift, turn or scale beyond "
     f"{STRONG_SHIFT:.0%} of the "
-    f"side, {STRONG_TURN:g} degrees or {STRONG_SCALE:g}",
+    f"side, {STRONG_ROTATION:g} degrees or {STRONG_SCALE:g}",
     source="Shorten and Khoshgoftaar 2019, A survey on image data augmentation (safety of a transform); Simard et al. "
     "2003 for usual strengths",
     advice="Distort no further than images of the same class differ anyway: a few pixels, some degrees.",
 )
-def destructive_augmentation(case: Case) -> Iterator[Finding]:
-    augment = case.config.data.augment
+def destructive_augmentation(evidence: Evidence) -> Iterator[Finding]:
+    augment = evidence.config.data.augment
     if augment is None:
         return
-    side = min(case.config.model.input[1:])
-    strong = augment.shift > STRONG_SHIFT * side or augment.rotate > STRONG_TURN or augment.scale > STRONG_SCALE
-    helps = case.helps(PLAIN)
-    if not strong and (case.well or not helps):
+    side = min(evidence.config.model.input[1:])
+    strong = augment.shift > STRONG_SHIFT * side or augment.rotate > STRONG_ROTATION or augment.scale > STRONG_SCALE
+    helps = evidence.helps(NO_AUGMENTATION)
+    if not strong and (evidence.well or not helps):
         return
-    trial = case.trials.get(PLAIN)
-    told = f"; without it the skill is {trial.skill:.0%} instead of {case.record.skill:.0%}" if trial else ""
+    trial = evidence.trials.get(NO_AUGMENTATION)
+    told = f"; without it the skill is {trial.skill:.0%} instead of {evidence.record.skill:.0%}" if trial else ""
     yield Finding(
-        rule="destructive-augmentation",
-        severity=case.verdict(PLAIN),
+        severity=evidence.verdict(NO_AUGMENTATION),
         evidence=f"shifts of up to {augment.shift} of {side} pixels, turns of up to {augment.rotate:g} degrees, scales "
         f"of up to ±{augment.scale:.0%}{told}",
-        threshold=f"more than {HELPS:g} of skill lost, or beyond {STRONG_SHIFT:.0%} of the side, {STRONG_TURN:g} "
+        threshold=f"more than {CLEAR_GAIN:g} of skill lost, or beyond {STRONG_SHIFT:.0%} of the side, "
+        f"{STRONG_ROTATION:g} "
         f"degrees or {STRONG_SCALE:.0%}",
         why="An image that has left the picture, or looks like another class, teaches something wrong.",
-        remedy=as_remedy(PLAIN),
+        remedy=as_remedy(NO_AUGMENTATION),
     )
 
 
-LEAK = 0.01
+LEAK_SHARE = 0.01
 """Share of held-out images: published sets have up to 1 % of exact repetitions by accident (Barz and Denzler)."""
 
 
 @rule(
-    "data-leak",
-    family="data",
-    order=2,
     definition="Images that the network is tested on are among those that it is trained on.",
-    formula=f"share of held-out images that equal a training image in every pixel, above {LEAK:.0%} and "
+    formula=f"share of held-out images that equal a training image in every pixel, above {LEAK_SHARE:.0%} and "
     "above twice the "
     "share of repetitions among the training images",
     source="Barz and Denzler 2020, arXiv:1902.00423; Kapoor and Narayanan 2023, Leakage and the reproducibility crisis",
     advice="Split the data anew so that no image is on both sides, and measure again.",
 )
-def data_leak(case: Case) -> Iterator[Finding]:
-    data = case.data
-    if data and data.leaked > max(LEAK, 2 * data.repeated):
+def data_leak(evidence: Evidence) -> Iterator[Finding]:
+    data = evidence.data
+    if data and data.leaked > max(LEAK_SHARE, 2 * data.repeated):
         yield Finding(
-            rule="data-leak",
             severity="error",
             evidence=f"{data.leaked:.0%} of the {data.held_count:,} held-out images are among the training images, to "
             "the last pixel",
-            threshold=f"more than {LEAK:.0%}",
+            threshold=f"more than {LEAK_SHARE:.0%}",
             why="What was learned by heart counts as understood, so the test promises more than new images will keep.",
             remedy="Split the data anew, with every image on one side only.",
         )

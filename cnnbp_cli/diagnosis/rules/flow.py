@@ -9,16 +9,16 @@ from statistics import median
 from cnnbp_cli.core.graph import Node
 from cnnbp_cli.core.layers.activation import Gelu, Relu, Sigmoid, Silu, Softmax, Tanh
 from cnnbp_cli.core.layers.merge import Add, Multiply
-from cnnbp_cli.diagnosis.case import FEW_STEPS, Case
+from cnnbp_cli.diagnosis.evidence import FEW_STEPS, Evidence
 from cnnbp_cli.diagnosis.findings import Finding, Severity
 from cnnbp_cli.diagnosis.registry import rule
 from cnnbp_cli.diagnosis.remedies import (
     as_remedy,
     best_rate,
-    faster,
+    higher_rates,
     lower_rate,
+    lower_rates,
     number,
-    slower,
     sounder_init,
     suitable_init,
     with_layers,
@@ -28,43 +28,40 @@ from cnnbp_cli.train.events import LayersWatched
 
 # ---------------------------------------------------------------------- gradients across the depth
 
-FADED, SWOLLEN = 0.01, 50.0
+VANISHING_RATIO, EXPLODING_RATIO = 0.01, 50.0
 """Gradient at a layer divided by that at the last one. Sound networks of up to twenty layers start between 0.07 and
 14; a sigmoid passes on a quarter at most, so five of them in a row fade it to a thousandth."""
 
-STEEP = 100.0
+EXPLODING_GRADIENT = 100.0
 """Gradient of a layer's parameters divided by their norm: a step of learning rate 0.01 replaces them."""
 
 
 @rule(
-    "vanishing-gradient",
-    family="flow",
-    order=15,
     definition="The gradient fades on its way back, so that the first layers get next to none.",
     formula="L2 norm of an image's loss gradient at the output of a layer with weights, divided by that "
     "at the last such "
-    f"layer, in the first step below {FADED:g}",
+    f"layer, in the first step below {VANISHING_RATIO:g}",
     source="Hochreiter 1991; Bengio, Simard and Frasconi 1994; Glorot and Bengio 2010, section 4",
     advice="ReLU instead of sigmoid or tanh, initial weights that suit the activation, normalisation, shortcuts.",
 )
-def vanishing_gradient(case: Case) -> Iterator[Finding]:
-    if not case.record.watched:
+def vanishing_gradient(evidence: Evidence) -> Iterator[Finding]:
+    if not evidence.record.watched:
         return
-    watched = case.record.watched[0]
-    flow = _flow(case, watched)
-    if flow is None or flow[0] >= FADED or _silent(watched):
+    watched = evidence.record.watched[0]
+    flow = _flow(evidence, watched)
+    if flow is None or flow[0] >= VANISHING_RATIO or _silent(watched):
         return
     ratio, layer = flow
-    remedy = _livelier(case)
-    last = case.weighted[-1].name
+    remedy = _more_gradient(evidence)
+    last = evidence.weighted[-1].name
     yield Finding(
-        rule="vanishing-gradient",
-        severity=case.verdict(remedy),
+        severity=evidence.verdict(remedy),
         layer=layer,
         step=watched.step,
-        evidence=f"the gradient at {layer} is {ratio:.1e} of that at {last}, {len(case.weighted)} layers with weights "
-        f"in all: {_per_layer(case, ratio):.2g} for each",
-        threshold=f"below {FADED:g}",
+        evidence=f"the gradient at {layer} is {ratio:.1e} of that at {last}, {len(evidence.weighted)} layers with "
+        f"weights "
+        f"in all: {_per_layer(evidence, ratio):.2g} for each",
+        threshold=f"below {VANISHING_RATIO:g}",
         why="What gets a hundredth of the gradient learns a hundred times as slowly, and the layers behind it build "
         "on what it was drawn as.",
         remedy=as_remedy(remedy) or "Put a batch_norm behind every layer with weights, or shortcuts around them.",
@@ -72,47 +69,44 @@ def vanishing_gradient(case: Case) -> Iterator[Finding]:
 
 
 @rule(
-    "exploding-gradient",
-    family="flow",
-    order=16,
     definition="The gradient grows on its way back, or is out of proportion to the weights.",
     formula="L2 norm of an image's loss gradient at the output of a layer with weights, divided by that "
     "at the last such "
-    f"layer, above {SWOLLEN:g}; or the gradient of a layer's parameters above {STEEP:g} times their norm; in the "
+    f"layer, above {EXPLODING_RATIO:g}; or the gradient of a layer's parameters above {EXPLODING_GRADIENT:g} times "
+    f"their norm; in the "
     "first step",
     source="Bengio, Simard and Frasconi 1994; Pascanu, Mikolov and Bengio 2013, arXiv:1211.5063; Zhang, Dauphin and Ma "
     "2019, arXiv:1901.09321 (residual networks)",
     advice="Initial weights that suit the activation, normalisation, branches that start at zero; clipping limits the "
     "harm.",
 )
-def exploding_gradient(case: Case) -> Iterator[Finding]:
-    if not case.record.watched:
+def exploding_gradient(evidence: Evidence) -> Iterator[Finding]:
+    if not evidence.record.watched:
         return
-    watched = case.record.watched[0]
-    flow = _flow(case, watched, largest=True)
+    watched = evidence.record.watched[0]
+    flow = _flow(evidence, watched, largest=True)
     steep = [
         (statistics.gradient / statistics.weight, node.name)
-        for node, statistics in case.statistics(watched)
+        for node, statistics in evidence.statistics(watched)
         if statistics.gradient and statistics.weight and isfinite(statistics.gradient)
     ]
     slope, steepest = max(steep, default=(0.0, ""))
-    remedy = _calmer(case)
-    if flow and flow[0] > SWOLLEN:
+    remedy = _less_gradient(evidence)
+    if flow and flow[0] > EXPLODING_RATIO:
         layer = flow[1]
-        evidence = f"the gradient at {layer} is {flow[0]:.1e} times that at {case.weighted[-1].name}"
-        threshold = f"above {SWOLLEN:g} times"
-    elif slope > STEEP:
+        seen = f"the gradient at {layer} is {flow[0]:.1e} times that at {evidence.weighted[-1].name}"
+        threshold = f"above {EXPLODING_RATIO:g} times"
+    elif slope > EXPLODING_GRADIENT:
         layer = steepest
-        evidence = f"the gradient of {layer} is {slope:.2g} times the norm of its weights"
-        threshold = f"above {STEEP:g} times"
+        seen = f"the gradient of {layer} is {slope:.2g} times the norm of its weights"
+        threshold = f"above {EXPLODING_GRADIENT:g} times"
     else:
         return
     yield Finding(
-        rule="exploding-gradient",
-        severity=case.verdict(remedy),
+        severity=evidence.verdict(remedy),
         layer=layer,
         step=watched.step,
-        evidence=evidence,
+        evidence=seen,
         threshold=threshold,
         why="A step that suits the other layers throws this one's weights far away, and one that suits "
         "it moves nothing "
@@ -121,13 +115,13 @@ def exploding_gradient(case: Case) -> Iterator[Finding]:
     )
 
 
-def _flow(case: Case, watched: LayersWatched, *, largest: bool = False) -> tuple[float, str] | None:
+def _flow(evidence: Evidence, watched: LayersWatched, *, largest: bool = False) -> tuple[float, str] | None:
     """Return the gradient at the layer that has the least (or the most) of it, relative to the last, and its name."""
     norms: dict[str, float] = {}
-    for node, statistics in case.statistics(watched):
+    for node, statistics in evidence.statistics(watched):
         if statistics.signal is not None and isfinite(statistics.signal):
-            norms[node.name] = statistics.signal * sqrt(prod(case.graph.shapes[node.name]))
-    last = norms.pop(case.weighted[-1].name, 0.0) if case.weighted else 0.0
+            norms[node.name] = statistics.signal * sqrt(prod(evidence.graph.shapes[node.name]))
+    last = norms.pop(evidence.weighted[-1].name, 0.0) if evidence.weighted else 0.0
     inner = {name: norm / last for name, norm in norms.items() if norm > 0} if last > 0 else {}
     if not inner:
         return None
@@ -135,44 +129,41 @@ def _flow(case: Case, watched: LayersWatched, *, largest: bool = False) -> tuple
     return inner[name], name
 
 
-def _per_layer(case: Case, ratio: float) -> float:
-    return ratio ** (1 / max(1, len(case.weighted) - 1))
+def _per_layer(evidence: Evidence, ratio: float) -> float:
+    return ratio ** (1 / max(1, len(evidence.weighted) - 1))
 
 
 def _silent(watched: LayersWatched) -> bool:
     """Return whether whole layers of ReLUs are off, which stops a gradient as well."""
-    return any(statistics.dead is not None and statistics.dead > GONE for statistics in watched.layers.values())
+    return any(statistics.dead is not None and statistics.dead > ALL_DEAD for statistics in watched.layers.values())
 
 
-def _livelier(case: Case) -> tuple[str, ...]:
+def _more_gradient(evidence: Evidence) -> tuple[str, ...]:
     """Return the overrides that let more of the gradient through."""
-    gates = {name for node in case.graph.nodes if isinstance(node.layer, Multiply) for name in node.inputs}
+    gates = {name for node in evidence.graph.nodes if isinstance(node.layer, Multiply) for name in node.inputs}
     flat = [
         node.name
-        for node in case.graph.nodes
-        if isinstance(node.layer, Sigmoid | Softmax) and node.name not in gates and node.name != case.graph.output
+        for node in evidence.graph.nodes
+        if isinstance(node.layer, Sigmoid | Softmax) and node.name not in gates and node.name != evidence.graph.output
     ]
     if flat:
-        return (*with_layers(case, [(name, "=relu") for name in flat]), "model.init=he_normal")
-    return sounder_init(case)
+        return (*with_layers(evidence, [(name, "=relu") for name in flat]), "model.init=he_normal")
+    return sounder_init(evidence)
 
 
-def _calmer(case: Case) -> tuple[str, ...]:
+def _less_gradient(evidence: Evidence) -> tuple[str, ...]:
     """Return the overrides that let less of the gradient through."""
-    if sounder := sounder_init(case):
+    if sounder := sounder_init(evidence):
         return sounder
-    sums = [node for node in case.graph.nodes if isinstance(node.layer, Add)]
-    ends = [name for node in sums for name in node.inputs if case.nodes.get(name) in case.weighted]
-    branches = [name for name in ends if hasattr(case.nodes[name].layer, "init")]
+    sums = [node for node in evidence.graph.nodes if isinstance(node.layer, Add)]
+    ends = [name for node in sums for name in node.inputs if evidence.nodes.get(name) in evidence.weighted]
+    branches = [name for name in ends if hasattr(evidence.nodes[name].layer, "init")]
     if branches:
-        return with_layers(case, [(name, ".init=zeros") for name in dict.fromkeys(branches)])
+        return with_layers(evidence, [(name, ".init=zeros") for name in dict.fromkeys(branches)])
     return ("train.clip_norm=1",)
 
 
 @rule(
-    "non-finite",
-    family="flow",
-    order=33,
     definition="A value became infinite, or no number at all.",
     formula="NaN or infinity in parameters, outputs, loss or gradients; the layer is the first in the order of "
     "computation",
@@ -180,19 +171,18 @@ def _calmer(case: Case) -> tuple[str, ...]:
     advice="Lower the learning rate, warm up or clip; look for a division by 0 or a logarithm of 0 in layers of your "
     "own; scale the data.",
 )
-def non_finite(case: Case) -> Iterator[Finding]:
-    bad = case.record.bad
+def non_finite(evidence: Evidence) -> Iterator[Finding]:
+    bad = evidence.record.bad
     if bad is None:
         return
-    finite = [loss for loss in case.record.losses if isfinite(loss)]
+    finite = [loss for loss in evidence.record.losses if isfinite(loss)]
     told = (
         f"; the loss was {finite[0]:.3g} in the first step and {finite[-1]:.3g} in the last good one" if finite else ""
     )
-    remedy = lower_rate(case) if finite else sounder_init(case)
+    remedy = lower_rate(evidence) if finite else sounder_init(evidence)
     yield Finding(
-        rule="non-finite",
         severity="error",
-        layer=bad.layer if bad.layer in case.nodes else None,
+        layer=bad.layer if bad.layer in evidence.nodes else None,
         step=bad.step,
         evidence=f"the {bad.where} of {bad.layer} went bad in step {bad.step}{told}"
         if bad.layer != "loss"
@@ -208,45 +198,45 @@ def non_finite(case: Case) -> Iterator[Finding]:
 FEW_UNITS = 3
 """Units below which a share of them means nothing."""
 
-DEAD, GONE = 0.5, 0.99
+DEAD_SHARE, ALL_DEAD = 0.5, 0.99
 """Share of the units of a layer. Sound ReLU layers have up to 0.3 within a window (Lu et al. 2019)."""
 
 
 @rule(
-    "dead-relu",
-    family="flow",
-    order=37,
     definition="Units are off for every image, so they get no gradient and stay off.",
     formula="share of a layer's units whose output was not above 0 for any image since the watched step before, median "
-    f"of the second half above {DEAD:.0%}; above 0 where the units are the network's answers",
+    f"of the second half above {DEAD_SHARE:.0%}; above 0 where the units are the network's answers",
     source="Lu et al. 2019, Dying ReLU and initialization, arXiv:1903.06733; Maas, Hannun and Ng 2013",
     advice="Lower the learning rate, start from he_normal, or use leaky_relu, which lets some gradient through.",
 )
-def dead_relu(case: Case) -> Iterator[Finding]:
+def dead_relu(evidence: Evidence) -> Iterator[Finding]:
     dead = {
         node.name: share
-        for node in case.graph.nodes
+        for node in evidence.graph.nodes
         if isinstance(node.layer, Relu | Gelu | Silu)
-        and case.graph.shapes[node.name][0] >= FEW_UNITS
-        and (share := case.record.late_median(node.name, "dead")) is not None
-        and share > (0 if node.name == case.graph.output else DEAD)
+        and evidence.graph.shapes[node.name][0] >= FEW_UNITS
+        and (share := evidence.record.late_median(node.name, "dead")) is not None
+        and share > (0 if node.name == evidence.graph.output else DEAD_SHARE)
     }
     if not dead:
         return
     layer, share = max(dead.items(), key=lambda item: item[1])
     layer = next(name for name, own in dead.items() if own >= min(share, 0.9))
-    first = next((step for step, own in case.record.series(layer, "dead") if own >= min(dead[layer], DEAD)), None)
-    from_the_start = case.start is not None and (found := case.start.layers.get(layer)) and found.dead > DEAD
-    remedy = _awake(case, layer, from_the_start=bool(from_the_start))
+    first = next(
+        (step for step, own in evidence.record.series(layer, "dead") if own >= min(dead[layer], DEAD_SHARE)), None
+    )
+    from_the_start = (
+        evidence.start is not None and (found := evidence.start.layers.get(layer)) and found.dead > DEAD_SHARE
+    )
+    remedy = _revive_units(evidence, layer, from_the_start=bool(from_the_start))
     more = f", and of {len(dead) - 1} more layers" if len(dead) > 2 else ", and of one more layer" * (len(dead) > 1)
     yield Finding(
-        rule="dead-relu",
-        severity=_harm(case, remedy, shows=layer == case.graph.output),
+        severity=_severity(evidence, remedy, shows=layer == evidence.graph.output),
         layer=layer,
         step=first,
-        evidence=f"{dead[layer]:.0%} of the {case.graph.shapes[layer][0]} units of {layer}{more} are off "
+        evidence=f"{dead[layer]:.0%} of the {evidence.graph.shapes[layer][0]} units of {layer}{more} are off "
         "for every image" + (" from the start" if from_the_start else ""),
-        threshold=f"more than {0 if layer == case.graph.output else DEAD:.0%}",
+        threshold=f"more than {0 if layer == evidence.graph.output else DEAD_SHARE:.0%}",
         why="A ReLU that is off for every image gets no gradient, and nothing switches it on again.",
         remedy=as_remedy(remedy)
         or "Look at the biases before it, and at where they come from; leaky_relu instead of relu lets "
@@ -254,60 +244,56 @@ def dead_relu(case: Case) -> Iterator[Finding]:
     )
 
 
-def _harm(case: Case, remedy: Sequence[str], *, shows: bool = False) -> Severity:
+def _severity(evidence: Evidence, remedy: Sequence[str], *, shows: bool = False) -> Severity:
     """Return how grave it is that units no longer answer: nothing to act on where the others do the work."""
-    if case.well:
+    if evidence.well:
         return "warning" if shows else "info"
-    return case.verdict(remedy)
+    return evidence.verdict(remedy)
 
 
-def _awake(case: Case, layer: str, *, from_the_start: bool) -> tuple[str, ...]:
+def _revive_units(evidence: Evidence, layer: str, *, from_the_start: bool) -> tuple[str, ...]:
     """Return the overrides that keep a layer's units from dying."""
-    if layer == case.graph.output:
-        return with_layers(case, [(layer, "=identity")])
+    if layer == evidence.graph.output:
+        return with_layers(evidence, [(layer, "=identity")])
     if from_the_start:
-        return sounder_init(case) or with_layers(case, [(layer, "=leaky_relu")])
-    return lower_rate(case)
+        return sounder_init(evidence) or with_layers(evidence, [(layer, "=leaky_relu")])
+    return lower_rate(evidence)
 
 
-SATURATED = 0.5
+SATURATED_SHARE = 0.5
 """Share of a layer's outputs. At a sound start it is below 0.05; sound networks reach 0.3 late in training."""
 
 
 @rule(
-    "saturated-activation",
-    family="flow",
-    order=38,
     definition="Sigmoids or tanhs are at the ends of their range, where they are flat.",
     formula="share of a hidden layer's output within 1 % of the range's width of its ends, median of the second half "
-    f"above {SATURATED:.0%}",
+    f"above {SATURATED_SHARE:.0%}",
     source="Glorot and Bengio 2010, section 3; LeCun et al. 1998, Efficient BackProp, section 4.4",
     advice="Smaller initial weights (glorot_normal), normalised inputs, a lower learning rate, or relu.",
 )
-def saturated_activation(case: Case) -> Iterator[Finding]:
+def saturated_activation(evidence: Evidence) -> Iterator[Finding]:
     shares = {
         node.name: share
-        for node in case.graph.nodes
+        for node in evidence.graph.nodes
         if isinstance(node.layer, Sigmoid | Tanh)
-        and node.name != case.graph.output
-        and (share := case.record.late_median(node.name, "saturated")) is not None
-        and share > SATURATED
+        and node.name != evidence.graph.output
+        and (share := evidence.record.late_median(node.name, "saturated")) is not None
+        and share > SATURATED_SHARE
     }
     if not shares:
         return
     layer, share = next(iter(shares.items()))
-    first = next((step for step, own in case.record.series(layer, "saturated") if own > SATURATED), None)
-    before = case.start.layers[layer].saturated if case.start and layer in case.start.layers else 0.0
-    remedy = (sounder_init(case) if before > SATURATED / 2 else ()) or lower_rate(case)
+    first = next((step for step, own in evidence.record.series(layer, "saturated") if own > SATURATED_SHARE), None)
+    before = evidence.start.layers[layer].saturated if evidence.start and layer in evidence.start.layers else 0.0
+    remedy = (sounder_init(evidence) if before > SATURATED_SHARE / 2 else ()) or lower_rate(evidence)
     more = f", and in {len(shares) - 1} more" if len(shares) > 1 else ""
     yield Finding(
-        rule="saturated-activation",
-        severity=_harm(case, remedy),
+        severity=_severity(evidence, remedy),
         layer=layer,
         step=first,
         evidence=f"{share:.0%} of the output of {layer} is at the ends of its range{more}; {before:.0%} was before the "
         "first step",
-        threshold=f"more than {SATURATED:.0%}",
+        threshold=f"more than {SATURATED_SHARE:.0%}",
         why="The slope there is next to 0, so hardly any gradient gets past.",
         remedy=as_remedy(remedy),
     )
@@ -317,47 +303,48 @@ def saturated_activation(case: Case) -> Iterator[Finding]:
 
 
 @rule(
-    "frozen-layer",
-    family="flow",
-    order=18,
     definition="The parameters of a layer never change.",
     formula="L2 norm of the change that a step makes to a layer's parameters: 0 in every watched step",
     source="Schoop, Huang and Hartmann 2021, UMLAUT (CHI) and common practice; by definition",
     advice="See whether anything that reaches the output reads the layer, whether a gradient comes back to it "
     "(cnnbp gradcheck), and whether the learning rate is above 0.",
 )
-def frozen_layer(case: Case) -> Iterator[Finding]:
-    watched = case.record.watched
+def frozen_layer(evidence: Evidence) -> Iterator[Finding]:
+    watched = evidence.record.watched
     if len(watched) < 2:
         return
     frozen = [
         node
-        for node in case.weighted
+        for node in evidence.weighted
         if all((own := step.layers.get(node.name)) is not None and own.update == 0 for step in watched)
-        and not _behind_dead(case, node)
+        and not _behind_dead(evidence, node)
     ]
     if not frozen:
         return
-    reached = _reaching(case)
+    reached = _reaching(evidence)
     stray = [node for node in frozen if node.name not in reached]
     first = (stray or frozen)[0]
-    everything = len(frozen) == len(case.weighted)
-    still = everything and not any(case.record.rates)
+    everything = len(frozen) == len(evidence.weighted)
+    still = everything and not any(evidence.record.rates)
     if still:
-        reason, remedy = "the learning rate is 0", as_remedy(best_rate(case, faster(case)) or faster(case)[0])
+        reason, remedy = (
+            "the learning rate is 0",
+            as_remedy(best_rate(evidence, higher_rates(evidence)) or higher_rates(evidence)[0]),
+        )
     elif stray:
         reason = "nothing that leads to the output reads it"
         remedy = f"Name {first.name}, or what follows it, among the inputs of a layer on the way to the output."
     else:
-        zeros = [node for node in case.weighted if getattr(getattr(node.layer, "init", None), "type", "") == "zeros"]
+        zeros = [
+            node for node in evidence.weighted if getattr(getattr(node.layer, "init", None), "type", "") == "zeros"
+        ]
         reason = "no gradient comes back to it"
         remedy = as_remedy(
-            with_layers(case, [(node.name, f".init={suitable_init(case, node)}") for node in zeros])
+            with_layers(evidence, [(node.name, f".init={suitable_init(evidence, node)}") for node in zeros])
         ) or ("Prove the layers behind it with `cnnbp gradcheck`: one of them passes nothing on.")
     more = f", and of {len(frozen) - 1} more," if len(frozen) > 1 else ""
     yield Finding(
-        rule="frozen-layer",
-        severity="error" if everything or not case.well else "warning",
+        severity="error" if everything or not evidence.well else "warning",
         layer=first.name,
         step=watched[0].step,
         evidence=f"in {len(watched)} steps looked at, {first.name}'s parameters{more} did not change at all: {reason}",
@@ -367,84 +354,79 @@ def frozen_layer(case: Case) -> Iterator[Finding]:
     )
 
 
-def _behind_dead(case: Case, node: Node) -> bool:
+def _behind_dead(evidence: Evidence, node: Node) -> bool:
     """Return whether ReLUs that are all off lie between a layer and the output, and explain that nothing comes back."""
     off = {
         name
-        for name, statistics in (case.record.watched[0].layers.items() if case.record.watched else ())
-        if statistics.dead is not None and statistics.dead > GONE
+        for name, statistics in (evidence.record.watched[0].layers.items() if evidence.record.watched else ())
+        if statistics.dead is not None and statistics.dead > ALL_DEAD
     }
-    return bool(off) and node.name not in _reaching(case, without=off)
+    return bool(off) and node.name not in _reaching(evidence, without=off)
 
 
-def _reaching(case: Case, without: set[str] | None = None) -> set[str]:
+def _reaching(evidence: Evidence, without: set[str] | None = None) -> set[str]:
     """Return the layers whose output reaches the network's, on ways that avoid some layers."""
     found: set[str] = set()
-    waiting = [case.graph.output]
+    waiting = [evidence.graph.output]
     while waiting:
         name = waiting.pop()
         if name in found or name in (without or ()):
             continue
         found.add(name)
-        waiting += case.nodes[name].inputs if name in case.nodes else ()
+        waiting += evidence.nodes[name].inputs if name in evidence.nodes else ()
     return found
 
 
-STAYS = 0.02
+FROZEN_CHANGE = 0.02
 """By which share of itself a layer's weights could change in all planned steps, if each went the same way."""
 
-JUMPS = 0.3
+LARGE_UPDATE = 0.3
 """By which share of itself a step changes a layer's weights."""
 
 
 @rule(
-    "update-ratio",
-    family="flow",
-    order=42,
     definition="Steps are out of proportion to the weights of a layer.",
     formula="L2 norm of a step's change divided by that of the parameters before it, median of the second half: above "
-    f"{JUMPS:g}, or so small that all planned steps together could change them by less than {STAYS:.0%}",
+    f"{LARGE_UPDATE:g}, or so small that all planned steps together could change them by less than {FROZEN_CHANGE:.0%}",
     source="Karpathy, CS231n notes, Neural networks part 3 (about 1e-3); You, Gitman and Ginsburg 2017, "
     "arXiv:1708.03888 (trust ratio)",
     advice="Initial weights of a size that suits the layer; then another learning rate.",
 )
-def update_ratio(case: Case) -> Iterator[Finding]:
-    record = case.record
+def update_ratio(evidence: Evidence) -> Iterator[Finding]:
+    record = evidence.record
     if len(record.watched) < 2:
         return
     ratios = {
         node.name: ratio
-        for node in case.weighted
+        for node in evidence.weighted
         if (ratio := record.late_median(node.name, "ratio")) is not None and ratio > 0
     }
     steps = max(record.planned, record.steps)
     growth = record.planned_rates / sum(record.rates) * record.steps if sum(record.rates) > 0 else steps
-    still = {name: ratio for name, ratio in ratios.items() if ratio * growth < STAYS}
-    jumping = {name: ratio for name, ratio in ratios.items() if ratio > JUMPS}
-    if still and not case.well:
+    still = {name: ratio for name, ratio in ratios.items() if ratio * growth < FROZEN_CHANGE}
+    jumping = {name: ratio for name, ratio in ratios.items() if ratio > LARGE_UPDATE}
+    if still and not evidence.well:
         layer = min(still, key=lambda name: still[name])
-        remedy = _proportionate(case, list(still))
+        remedy = _proportionate(evidence, list(still))
         some = len(still) < len(ratios)
         yield Finding(
-            rule="update-ratio",
-            severity=case.verdict(remedy) if some or remedy not in faster(case) else "warning",
+            severity=evidence.verdict(remedy) if some or remedy not in higher_rates(evidence) else "warning",
             layer=layer,
             evidence=f"a step changes the weights of {layer} by {still[layer]:.1e} of themselves"
             + _others(still)
             + f": at most {still[layer] * growth:.1e} in all {steps:,} planned steps",
-            threshold=f"less than {STAYS:.0%} in all steps",
+            threshold=f"less than {FROZEN_CHANGE:.0%} in all steps",
             why="The layer stays what it was drawn as, however long the training.",
             remedy=as_remedy(remedy),
         )
-    elif jumping and not case.well:
+    elif jumping and not evidence.well:
         layer = max(jumping, key=lambda name: jumping[name])
-        remedy = lower_rate(case)
+        remedy = lower_rate(evidence)
         yield Finding(
-            rule="update-ratio",
-            severity="warning" if case.learns or best_rate(case, slower(case)) else "error",
+            severity="warning" if evidence.learns or best_rate(evidence, lower_rates(evidence)) else "error",
             layer=layer,
             evidence=f"a step changes the weights of {layer} by {jumping[layer]:.0%} of themselves{_others(jumping)}",
-            threshold=f"more than {JUMPS:.0%}",
+            threshold=f"more than {LARGE_UPDATE:.0%}",
             why="What earlier steps have learned is overwritten by every new one.",
             remedy=as_remedy(remedy),
         )
@@ -454,63 +436,60 @@ def _others(layers: dict[str, float]) -> str:
     return f", and those of {len(layers) - 1} more hardly otherwise" if len(layers) > 1 else ""
 
 
-HEAVY = 5.0
+LARGE_WEIGHTS = 5.0
 """Weights in units of what the layer's fan-in asks for."""
 
 
-def _proportionate(case: Case, layers: Sequence[str]) -> tuple[str, ...]:
+def _proportionate(evidence: Evidence, layers: Sequence[str]) -> tuple[str, ...]:
     """Return the overrides that make weights smaller where they are too large, else steps longer."""
-    heavy = [case.nodes[name] for name in layers if _heaviness(case, case.nodes[name]) > HEAVY]
+    heavy = [evidence.nodes[name] for name in layers if _heaviness(evidence, evidence.nodes[name]) > LARGE_WEIGHTS]
     if heavy:
-        return with_sound_init(case, heavy)
-    return best_rate(case, faster(case)) or faster(case)[0]
+        return with_sound_init(evidence, heavy)
+    return best_rate(evidence, higher_rates(evidence)) or higher_rates(evidence)[0]
 
 
-def _heaviness(case: Case, node: Node) -> float:
+def _heaviness(evidence: Evidence, node: Node) -> float:
     """Return the norm of a layer's weights divided by what He's initialisation would give them."""
-    statistics = case.record.watched[0].layers.get(node.name)
-    shapes = node.layer.param_shapes(case.graph.in_shape(node)) if hasattr(node.layer, "param_shapes") else {}
+    statistics = evidence.record.watched[0].layers.get(node.name)
+    shapes = node.layer.param_shapes(evidence.graph.in_shape(node)) if hasattr(node.layer, "param_shapes") else {}
     shape = max(shapes.values(), key=len, default=())
     if statistics is None or statistics.weight is None or len(shape) < 2:
         return 1.0
     return statistics.weight / sqrt(2 * prod(shape) / max(1, prod(shape[1:])))
 
 
-ALWAYS = 0.95
+CLIPPED_SHARE = 0.95
 """Share of the steps."""
 
-TIGHT = 10.0
+TIGHT_CLIPPING = 10.0
 """The gradient's norm divided by the limit: what is left of it is a tenth."""
 
 
 @rule(
-    "clipping-always-active",
-    family="flow",
-    order=25,
     definition="The gradient is clipped in every step, so its size means nothing and steps are shorter than intended.",
-    formula=f"the whole gradient's norm above clip_norm in more than {ALWAYS:.0%} of the steps of the second half; an "
+    formula=f"the whole gradient's norm above clip_norm in more than {CLIPPED_SHARE:.0%} of the steps of the second "
+    f"half; an "
     "error where a training without clipping has clearly more skill",
     source="Pascanu, Mikolov and Bengio 2013, arXiv:1211.5063, section 3.2 (a limit of half to ten times the average "
     "norm)",
     advice="Set clip_norm to some times the median norm, which `cnnbp gradnorms` shows, or leave it out.",
 )
-def clipping_always_active(case: Case) -> Iterator[Finding]:
-    limit, record = case.config.train.clip_norm, case.record
+def clipping_always_active(evidence: Evidence) -> Iterator[Finding]:
+    limit, record = evidence.config.train.clip_norm, evidence.record
     norms = [norm for norm in record.norms[len(record.norms) // 2 :] if isfinite(norm)]
     if not limit or len(norms) < FEW_STEPS // 2:
         return
     share, typical = sum(norm > limit for norm in norms) / len(norms), median(norms)
-    if share <= ALWAYS:
+    if share <= CLIPPED_SHARE:
         return
     remedy = ("train.clip_norm=null",)
-    helped = case.helps(remedy)
-    severity = case.verdict(remedy) if typical > TIGHT * limit or helped else "warning"
+    helped = evidence.helps(remedy)
+    severity = evidence.verdict(remedy) if typical > TIGHT_CLIPPING * limit or helped else "warning"
     yield Finding(
-        rule="clipping-always-active",
-        severity="info" if case.well and typical <= TIGHT * limit else severity,
+        severity="info" if evidence.well and typical <= TIGHT_CLIPPING * limit else severity,
         evidence=f"{share:.0%} of the steps are clipped to {limit:g}; the gradient's norm is {number(typical)}, so "
         f"{limit / typical:.2g} of it is left",
-        threshold=f"more than {ALWAYS:.0%} of the steps",
+        threshold=f"more than {CLIPPED_SHARE:.0%} of the steps",
         why="Every step has the same length then, whatever the slope: the learning rate is not what it says.",
         remedy=as_remedy(remedy),
     )

@@ -7,89 +7,87 @@ from math import prod
 
 from cnnbp_cli.core.layers.dropout import Dropout
 from cnnbp_cli.core.optim import AdamW
-from cnnbp_cli.diagnosis.case import HELPS, Case
+from cnnbp_cli.diagnosis.evidence import CLEAR_GAIN, Evidence
 from cnnbp_cli.diagnosis.findings import Finding
 from cnnbp_cli.diagnosis.registry import rule
 from cnnbp_cli.diagnosis.remedies import as_remedy, with_layers
 
-DECAY, RATE, SMOOTHING = 0.01, 0.7, 0.5
+STRONG_DECAY, STRONG_DROPOUT, STRONG_SMOOTHING = 0.01, 0.7, 0.5
 """L2 decay, dropout rate, label smoothing. In use are 1e-5 to 1e-3, up to 0.5, and 0.1 (Goodfellow et al. 2016,
 section 7; Srivastava et al. 2014; Szegedy et al. 2016)."""
 
-SHRINK = 0.2
+DECAY_SHARE = 0.2
 """Share of a weight that decoupled decay takes away over the probe, where nothing pushes back."""
 
 
 @rule(
-    "over-regularised",
-    family="generalisation",
-    order=30,
     definition="Weight decay, dropout or label smoothing are so strong that little can be learned.",
-    formula=f"weight decay above {DECAY:g} (decoupled: that takes more than {SHRINK:.0%} of a weight "
+    formula=f"weight decay above {STRONG_DECAY:g} (decoupled: that takes more than {DECAY_SHARE:.0%} of a weight "
     "during the probe), "
-    f"dropout above {RATE:g}, or label smoothing above {SMOOTHING:g}; an error where a training with usual strengths "
-    f"has {HELPS:g} more skill",
+    f"dropout above {STRONG_DROPOUT:g}, or label smoothing above {STRONG_SMOOTHING:g}; an error where a training "
+    f"with usual strengths "
+    f"has {CLEAR_GAIN:g} more skill",
     source="Goodfellow, Bengio and Courville 2016, Deep Learning, sections 7.1, 7.5 and 7.12",
     advice="Begin without regularisation, until the training images are learned; then add what the held-out images "
     "ask for.",
 )
-def over_regularised(case: Case) -> Iterator[Finding]:
-    parts, overrides = _strong(case)
+def over_regularised(evidence: Evidence) -> Iterator[Finding]:
+    parts, overrides = _strong(evidence)
     if not parts:
         return
-    trial = case.trials.get(overrides)
-    told = f"; with usual strengths the skill is {trial.skill:.0%} instead of {case.record.skill:.0%}" if trial else ""
+    trial = evidence.trials.get(overrides)
+    told = (
+        f"; with usual strengths the skill is {trial.skill:.0%} instead of {evidence.record.skill:.0%}" if trial else ""
+    )
     yield Finding(
-        rule="over-regularised",
-        severity=case.verdict(overrides),
+        severity=evidence.verdict(overrides),
         evidence=f"{', '.join(parts)}{told}",
-        threshold=f"weight decay {DECAY:g}, dropout {RATE:g}, label smoothing {SMOOTHING:g}",
+        threshold=f"weight decay {STRONG_DECAY:g}, dropout {STRONG_DROPOUT:g}, label smoothing {STRONG_SMOOTHING:g}",
         why="What pulls weights to zero, drops nearly all units or blurs nearly all labels outweighs what the images "
         "say.",
         remedy=as_remedy(overrides),
     )
 
 
-def _strong(case: Case) -> tuple[list[str], tuple[str, ...]]:
+def _strong(evidence: Evidence) -> tuple[list[str], tuple[str, ...]]:
     """Return what is strong, in words, and the overrides that make it usual."""
-    train = case.config.train
+    train = evidence.config.train
     decay = train.optimizer.weight_decay
     parts: list[str] = []
     overrides: list[str] = []
     if isinstance(train.optimizer, AdamW):
-        strong = decay * sum(case.record.rates) > SHRINK and decay > 0.1
+        strong = decay * sum(evidence.record.rates) > DECAY_SHARE and decay > 0.1
     else:
-        strong = decay > DECAY
+        strong = decay > STRONG_DECAY
     if strong:
         parts.append(f"weight decay {decay:g}")
         overrides.append("train.optimizer.weight_decay=0.0001")
-    dropped = [node for node in case.graph.nodes if isinstance(node.layer, Dropout) and node.layer.rate > RATE]
+    dropped = [
+        node for node in evidence.graph.nodes if isinstance(node.layer, Dropout) and node.layer.rate > STRONG_DROPOUT
+    ]
     if dropped:
         rates = sorted({node.layer.rate for node in dropped if isinstance(node.layer, Dropout)})
         parts.append(f"dropout {rates[-1]:g} in {', '.join(node.name for node in dropped[:3])}")
-        overrides += with_layers(case, [(node.name, ".rate=0.2") for node in dropped])
-    if train.label_smoothing > SMOOTHING:
+        overrides += with_layers(evidence, [(node.name, ".rate=0.2") for node in dropped])
+    if train.label_smoothing > STRONG_SMOOTHING:
         parts.append(f"label smoothing {train.label_smoothing:g}")
         overrides.append("train.label_smoothing=0.1")
     return parts, tuple(overrides)
 
 
-LARGE_GAP, GAP = 0.2, 0.1
+ERROR_GAP, GAP = 0.2, 0.1
 """Skill on training images less that on held-out ones. Sound networks on a few thousand digits have 0 to 0.06."""
 
 
 @rule(
-    "overfitting",
-    family="generalisation",
-    order=31,
     definition="The network knows the training images and not others of their kind.",
-    formula=f"skill on training images less that on held-out images, above {GAP:g} (an error above {LARGE_GAP:g}), "
+    formula=f"skill on training images less that on held-out images, above {GAP:g} (an error above {ERROR_GAP:g}), "
     "where the training images are learned",
     source="Goodfellow, Bengio and Courville 2016, Deep Learning, section 5.2; Zhang et al. 2017, arXiv:1611.03530",
     advice="More images, augmentation, dropout or weight decay, fewer epochs, a smaller network.",
 )
-def overfitting(case: Case) -> Iterator[Finding]:
-    train, held, data = case.record.train, case.record.held, case.data
+def overfitting(evidence: Evidence) -> Iterator[Finding]:
+    train, held, data = evidence.record.train, evidence.record.held, evidence.data
     if train is None or held is None or train.skill < 0.6 or train.skill - held.skill <= GAP:
         return
     figures = (
@@ -101,27 +99,26 @@ def overfitting(case: Case) -> Iterator[Finding]:
     if data and data.count:
         values = sum(
             prod(shape)
-            for node, layer in case.graph.layers()
-            for shape in layer.param_shapes(case.graph.in_shape(node)).values()
+            for node, layer in evidence.graph.layers()
+            for shape in layer.param_shapes(evidence.graph.in_shape(node)).values()
         )
         per_image = f"; {values / data.count:,.0f} parameters for each of {data.count:,} training images"
     yield Finding(
-        rule="overfitting",
-        severity="error" if train.skill - held.skill > LARGE_GAP else "warning",
-        step=case.record.steps,
+        severity="error" if train.skill - held.skill > ERROR_GAP else "warning",
+        step=evidence.record.steps,
         evidence=f"{figures}{per_image}",
         threshold=f"a difference of skill above {GAP:g}",
         why="It has learned the images by heart instead of what they have in common.",
-        remedy=_more_images(case),
+        remedy=_more_images(evidence),
     )
 
 
-def _more_images(case: Case) -> str:
-    limit = case.config.data.limit
+def _more_images(evidence: Evidence) -> str:
+    limit = evidence.config.data.limit
     if limit and limit.train:
         return "--set data.limit.train=null"
-    if case.config.data.source == "synthetic":
+    if evidence.config.data.source == "synthetic":
         return "--set data.train=4000"
-    if case.config.data.augment is None:
+    if evidence.config.data.augment is None:
         return '--set "data.augment={shift: 2, rotate: 10, scale: 0.1}"'
     return "Add dropout before the last layer, more weight decay, or more images; or stop early."

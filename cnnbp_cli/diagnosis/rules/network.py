@@ -11,7 +11,8 @@ from cnnbp_cli.core.layers.merge import Add, Concat, Multiply
 from cnnbp_cli.core.layers.norm import BatchNorm, GroupNorm, LayerNorm
 from cnnbp_cli.core.layers.pool import AvgPool2d, GlobalAvgPool2d, GlobalMaxPool2d, MaxPool2d
 from cnnbp_cli.core.layers.reshape import Flatten, Identity
-from cnnbp_cli.diagnosis.case import Case, Score
+from cnnbp_cli.diagnosis.evidence import Evidence
+from cnnbp_cli.diagnosis.facts import Score
 from cnnbp_cli.diagnosis.findings import Finding, Severity
 from cnnbp_cli.diagnosis.registry import rule
 from cnnbp_cli.diagnosis.remedies import as_remedy, with_layers
@@ -31,25 +32,21 @@ RANGES: dict[type, tuple[float, float]] = {
 
 
 @rule(
-    "redundant-softmax",
-    family="network",
-    order=20,
     definition="A softmax layer stands where the head, or the next layer, would rather have its input.",
     formula="the output is a softmax before a softmax head, or a sigmoid before a sigmoid head; or a softmax lies "
     "between layers with weights",
     source="Humbatova et al. 2020, arXiv:1910.11015 (redundant softmax); Islam et al. 2019, arXiv:1906.01388",
     advice="End with plain units: the head applies softmax or sigmoid itself, together with the loss.",
 )
-def redundant_softmax(case: Case) -> Iterator[Finding]:
-    output = case.nodes[case.graph.output]
-    head = case.config.model.head
+def redundant_softmax(evidence: Evidence) -> Iterator[Finding]:
+    output = evidence.nodes[evidence.graph.output]
+    head = evidence.config.model.head
     doubled = (isinstance(output.layer, Softmax) and head == "softmax") or (
         isinstance(output.layer, Sigmoid) and head == "sigmoid"
     )
     if doubled:
-        remedy = with_layers(case, [(output.name, "=identity")])
+        remedy = with_layers(evidence, [(output.name, "=identity")])
         yield Finding(
-            rule="redundant-softmax",
             severity="error",
             layer=output.name,
             evidence=f"the output of {output.name} lies between 0 and 1, and the {head} head takes it for logits",
@@ -58,28 +55,25 @@ def redundant_softmax(case: Case) -> Iterator[Finding]:
             "small.",
             remedy=as_remedy(remedy),
         )
-    for node in case.graph.nodes:
+    for node in evidence.graph.nodes:
         if isinstance(node.layer, Softmax) and node is not output:
-            remedy = with_layers(case, [(node.name, "=relu")])
+            remedy = with_layers(evidence, [(node.name, "=relu")])
             yield Finding(
-                rule="redundant-softmax",
-                severity=case.verdict(remedy),
+                severity=evidence.verdict(remedy),
                 layer=node.name,
-                evidence=f"{node.name} is a softmax over {case.graph.shapes[node.name][0]} values inside the network",
+                evidence=f"{node.name} is a softmax over {evidence.graph.shapes[node.name][0]} values inside the "
+                f"network",
                 threshold="no softmax between layers with weights, unless it weighs something",
                 why="Its outputs share a sum of 1, so they shrink with the width and pass on little gradient.",
                 remedy=as_remedy(remedy),
             )
 
 
-OUTSIDE = 0.02
+RANGE_SLACK = 0.02
 """Of the targets' range: how far it may reach beyond what the output can be."""
 
 
 @rule(
-    "loss-head-mismatch",
-    family="network",
-    order=21,
     definition="The loss, the head or the last activation do not fit what is to be learned.",
     formula="classes learned by squared error, without a head, or with an independent sigmoid each; an activation "
     "between the last weights and the head; targets outside the range of the output",
@@ -88,15 +82,15 @@ OUTSIDE = 0.02
     advice="Classes: head softmax with cross_entropy. Yes or no: head sigmoid with binary_cross_entropy. Numbers: head "
     "none with mse, and an output that can take all of them.",
 )
-def loss_head_mismatch(case: Case) -> Iterator[Finding]:
-    yield from _wrong_loss(case)
-    yield from _wrong_output(case)
+def loss_head_mismatch(evidence: Evidence) -> Iterator[Finding]:
+    yield from _wrong_loss(evidence)
+    yield from _wrong_output(evidence)
 
 
 def _mismatch(
-    case: Case,
+    evidence: Evidence,
     overrides: tuple[str, ...],
-    evidence: str,
+    seen: str,
     threshold: str,
     why: str,
     *,
@@ -105,31 +99,30 @@ def _mismatch(
     remedy: str | None = None,
 ) -> Finding:
     return Finding(
-        rule="loss-head-mismatch",
-        severity=severity or case.verdict(overrides),
+        severity=severity or evidence.verdict(overrides),
         layer=layer,
-        evidence=evidence,
+        evidence=seen,
         threshold=threshold,
         why=why,
         remedy=remedy or as_remedy(overrides),
     )
 
 
-def _wrong_loss(case: Case) -> Iterator[Finding]:
+def _wrong_loss(evidence: Evidence) -> Iterator[Finding]:
     """Classes that are learned as if they were something else."""
-    classes = case.data.classes if case.data else None
-    head, loss = case.config.model.head, case.config.train.loss
-    outputs = case.graph.shapes[case.graph.output][0]
+    classes = evidence.data.classes if evidence.data else None
+    head, loss = evidence.config.model.head, evidence.config.train.loss
+    outputs = evidence.graph.shapes[evidence.graph.output][0]
     if not classes:
         return
     if head == "none":
         overrides: tuple[str, ...] = ("model.head=softmax", "train.loss=cross_entropy")
         if outputs == 1:
-            last = case.weighted[-1].name
-            field = "filters" if hasattr(case.nodes[last].layer, "filters") else "units"
-            overrides = (*overrides, *with_layers(case, [(last, f".{field}={classes}")]))
+            last = evidence.weighted[-1].name
+            field = "filters" if hasattr(evidence.nodes[last].layer, "filters") else "units"
+            overrides = (*overrides, *with_layers(evidence, [(last, f".{field}={classes}")]))
         yield _mismatch(
-            case,
+            evidence,
             overrides,
             f"{classes} classes are learned without a head, by squared error"
             + (" of the class's number" if outputs == 1 else ""),
@@ -140,7 +133,7 @@ def _wrong_loss(case: Case) -> Iterator[Finding]:
     elif loss == "mse":
         fitting = "cross_entropy" if head == "softmax" else "binary_cross_entropy"
         yield _mismatch(
-            case,
+            evidence,
             (f"train.loss={fitting}",),
             f"a {head} head with squared error",
             f"{head} goes with {fitting}",
@@ -148,9 +141,9 @@ def _wrong_loss(case: Case) -> Iterator[Finding]:
         )
     elif head == "sigmoid" and outputs > 2 and outputs >= classes:
         overrides = ("model.head=softmax", "train.loss=cross_entropy")
-        severity = case.verdict(overrides)
+        severity = evidence.verdict(overrides)
         yield _mismatch(
-            case,
+            evidence,
             overrides,
             f"{outputs} independent yes-or-no outputs for {classes} classes that exclude each other",
             "classes that exclude each other share one softmax",
@@ -159,18 +152,18 @@ def _wrong_loss(case: Case) -> Iterator[Finding]:
         )
 
 
-def _wrong_output(case: Case) -> Iterator[Finding]:
+def _wrong_output(evidence: Evidence) -> Iterator[Finding]:
     """A last activation that keeps the output from where it has to go."""
-    output = case.nodes[case.graph.output]
-    head, data = case.config.model.head, case.data
+    output = evidence.nodes[evidence.graph.output]
+    head, data = evidence.config.model.head, evidence.data
     low, high = RANGES.get(type(output.layer), (-float("inf"), float("inf")))
     known = isinstance(output.layer, ACTIVATIONS)
     if head != "none":
         doubled = isinstance(output.layer, Softmax if head == "softmax" else Sigmoid)
         if known and not doubled:
-            overrides = with_layers(case, [(output.name, "=identity")])
+            overrides = with_layers(evidence, [(output.name, "=identity")])
             yield _mismatch(
-                case,
+                evidence,
                 overrides,
                 f"{output.name} stands between the last weights and the {head} head",
                 "no activation right before a head",
@@ -181,12 +174,12 @@ def _wrong_output(case: Case) -> Iterator[Finding]:
         return
     if data is None or data.target_low is None or data.target_high is None or not known:
         return
-    slack = OUTSIDE * (data.target_high - data.target_low)
+    slack = RANGE_SLACK * (data.target_high - data.target_low)
     if data.target_low < low - slack or data.target_high > high + slack:
-        as_image = case.graph.shapes[output.name] == case.graph.shapes[INPUT] and (low, high) == (0.0, 1.0)
-        overrides = ("data.normalize=unit",) if as_image else with_layers(case, [(output.name, "=identity")])
+        as_image = evidence.graph.shapes[output.name] == evidence.graph.shapes[INPUT] and (low, high) == (0.0, 1.0)
+        overrides = ("data.normalize=unit",) if as_image else with_layers(evidence, [(output.name, "=identity")])
         yield _mismatch(
-            case,
+            evidence,
             overrides,
             f"targets go from {data.target_low:.3g} to {data.target_high:.3g}, the output of {output.name} from "
             f"{low:g} to {high:g}",
@@ -197,30 +190,26 @@ def _wrong_output(case: Case) -> Iterator[Finding]:
 
 
 @rule(
-    "no-activation",
-    family="network",
-    order=22,
     definition="Nothing between the layers with weights bends the signal, so that several are worth one.",
     formula="no activation anywhere between two layers with weights",
     source="Goodfellow, Bengio and Courville 2016, Deep Learning, section 6.1 (linear layers compose to "
     "a linear layer)",
     advice="Put a relu behind every layer with weights but the last.",
 )
-def no_activation(case: Case) -> Iterator[Finding]:
-    if len(case.weighted) < 2:
+def no_activation(evidence: Evidence) -> Iterator[Finding]:
+    if len(evidence.weighted) < 2:
         return
-    pairs = [(node, after) for node in case.weighted for after in _next_weighted(case, node)]
-    bent = any(isinstance(node.layer, (*ACTIVATIONS, Multiply, LayerNorm, GroupNorm)) for node in case.graph.nodes)
-    if bent or not pairs or any(not _is_known(node) for node in case.graph.nodes if node not in case.weighted):
+    pairs = [(node, after) for node in evidence.weighted for after in _next_weighted(evidence, node)]
+    bent = any(isinstance(node.layer, (*ACTIVATIONS, Multiply, LayerNorm, GroupNorm)) for node in evidence.graph.nodes)
+    if bent or not pairs or any(not _is_known(node) for node in evidence.graph.nodes if node not in evidence.weighted):
         return
-    pooled = [node.name for node in case.graph.nodes if isinstance(node.layer, MaxPool2d | GlobalMaxPool2d)]
+    pooled = [node.name for node in evidence.graph.nodes if isinstance(node.layer, MaxPool2d | GlobalMaxPool2d)]
     told = f"; only the maximum of {pooled[0]} bends it" if pooled else ", so the network is linear"
-    first = case.weighted[0]
+    first = evidence.weighted[0]
     yield Finding(
-        rule="no-activation",
-        severity="warning" if pooled and case.well else "error",
+        severity="warning" if pooled and evidence.well else "error",
         layer=first.name,
-        evidence=f"{len(case.weighted)} layers with weights and no activation between them{told}",
+        evidence=f"{len(evidence.weighted)} layers with weights and no activation between them{told}",
         threshold="an activation between layers with weights",
         why="A chain of linear layers can do no more than a single one, whatever it costs.",
         remedy=f"Put `- relu` behind {', '.join(node.name for node, _ in pairs[:4])}{', …' * (len(pairs) > 4)}.",
@@ -232,16 +221,16 @@ def _is_known(node: Node) -> bool:
     return isinstance(node.layer, (*ACTIVATIONS, *LINEAR, MaxPool2d, GlobalMaxPool2d, Multiply, LayerNorm, GroupNorm))
 
 
-def _next_weighted(case: Case, node: Node) -> list[Node]:
+def _next_weighted(evidence: Evidence, node: Node) -> list[Node]:
     """Return the layers with weights that a layer's output reaches through linear layers alone."""
     found: list[Node] = []
     open_nodes, seen = [node], {node.name}
     while open_nodes:
-        for reader in case.readers[open_nodes.pop().name]:
+        for reader in evidence.readers[open_nodes.pop().name]:
             if reader.name in seen:
                 continue
             seen.add(reader.name)
-            if reader in case.weighted:
+            if reader in evidence.weighted:
                 found.append(reader)
             elif isinstance(reader.layer, (*LINEAR, MaxPool2d, GlobalMaxPool2d)):
                 open_nodes.append(reader)
@@ -255,26 +244,22 @@ TINY_BATCH = 4
 
 
 @rule(
-    "batch-norm-small-batch",
-    family="network",
-    order=23,
     definition="Batch norm measures its mean and variance on too few images.",
     formula=f"fewer than {SMALL_BATCH} images in a batch, or in the last batch of each epoch fewer than 2",
     source="Wu and He 2018, Group normalization, arXiv:1803.08494, figure 1; Ioffe 2017, arXiv:1702.03275",
     advice="Use larger batches, or layer_norm or group_norm, which look at one image at a time.",
 )
-def batch_norm_small_batch(case: Case) -> Iterator[Finding]:
-    norms = [node for node in case.graph.nodes if isinstance(node.layer, BatchNorm)]
+def batch_norm_small_batch(evidence: Evidence) -> Iterator[Finding]:
+    norms = [node for node in evidence.graph.nodes if isinstance(node.layer, BatchNorm)]
     if not norms:
         return
-    count = case.data.count if case.data else 0
-    size = min(case.config.train.batch_size, count or 10**9)
+    count = evidence.data.count if evidence.data else 0
+    size = min(evidence.config.train.batch_size, count or 10**9)
     rest = count % size if count else 0
     if size < SMALL_BATCH:
         overrides = ("train.batch_size=32",)
         yield Finding(
-            rule="batch-norm-small-batch",
-            severity="error" if size <= TINY_BATCH and not case.well else case.verdict(overrides),
+            severity="error" if size <= TINY_BATCH and not evidence.well else evidence.verdict(overrides),
             layer=norms[0].name,
             evidence=f"batches of {size} {'image' if size == 1 else 'images'} with batch norm in {len(norms)} "
             f"{'place' if len(norms) == 1 else 'places'}",
@@ -282,9 +267,8 @@ def batch_norm_small_batch(case: Case) -> Iterator[Finding]:
             why="The batch's mean and variance are noise then, and differ from the running ones that evaluation uses.",
             remedy=as_remedy(overrides),
         )
-    elif rest == 1 and any(len(case.graph.shapes[node.name]) == 1 for node in norms):
+    elif rest == 1 and any(len(evidence.graph.shapes[node.name]) == 1 for node in norms):
         yield Finding(
-            rule="batch-norm-small-batch",
             severity="warning",
             layer=norms[0].name,
             evidence=f"the last of each epoch's batches has one image ({count:,} images in batches of {size})",
@@ -297,44 +281,42 @@ def batch_norm_small_batch(case: Case) -> Iterator[Finding]:
 GAP = 0.15
 """Skill: several times what 500 images leave uncertain."""
 
-STALE, FORGETS = 0.5, 0.5
+STALE_SHARE, FORGETFUL_MOMENTUM = 0.5, 0.5
 """Share of the initial statistics that is left after all planned steps; momentum below which two batches are all that
 the running statistics know."""
 
 
 @rule(
-    "batch-norm-train-eval-gap",
-    family="network",
-    order=24,
     definition="The network is good with the batch's own statistics and bad with the running ones.",
     formula="skill on the same training images with the batch's statistics less that in evaluation mode, above "
-    f"{GAP:g}; or momentum to the power of all planned steps above {STALE:g}",
+    f"{GAP:g}; or momentum to the power of all planned steps above {STALE_SHARE:g}",
     source="Ioffe and Szegedy 2015, arXiv:1502.03167, algorithm 2; Wu and Johnson 2021, Rethinking 'batch' in "
     "BatchNorm, arXiv:2105.07576, section 3",
     advice="momentum is the share of the old that stays: 0.9 follows in 20 steps. Other frameworks call 1 less that "
     "number momentum.",
 )
-def batch_norm_train_eval_gap(case: Case) -> Iterator[Finding]:
-    batch, running = case.record.batch_mode, case.record.train
-    norms = [node for node in case.graph.nodes if isinstance(node.layer, BatchNorm)]
+def batch_norm_train_eval_gap(evidence: Evidence) -> Iterator[Finding]:
+    batch, running = evidence.record.batch_mode, evidence.record.train
+    norms = [node for node in evidence.graph.nodes if isinstance(node.layer, BatchNorm)]
     if batch is None or running is None or not norms:
         return
     gap = batch.skill - running.skill
-    stale = [node for node in norms if _momentum(node) ** max(1, case.record.planned) > STALE]
+    stale = [node for node in norms if _momentum(node) ** max(1, evidence.record.planned) > STALE_SHARE]
     if gap <= GAP and not stale:
         return
-    unusual = [node for node in norms if _lags(node, case.record.steps) or _momentum(node) < FORGETS]
-    overrides = with_layers(case, [(node.name, ".momentum=0.9") for node in unusual or stale])
+    unusual = [node for node in norms if _lags(node, evidence.record.steps) or _momentum(node) < FORGETFUL_MOMENTUM]
+    overrides = with_layers(evidence, [(node.name, ".momentum=0.9") for node in unusual or stale])
     odd = f"; momentum is {_momentum(unusual[0]):g}" if unusual else ""
-    kept = f"; {_momentum(stale[0]) ** case.record.planned:.0%} of what they started as will be left" if stale else ""
+    kept = (
+        f"; {_momentum(stale[0]) ** evidence.record.planned:.0%} of what they started as will be left" if stale else ""
+    )
     yield Finding(
-        rule="batch-norm-train-eval-gap",
         severity="error" if gap > GAP and batch.skill >= GAP else "warning",
         layer=(unusual or norms)[0].name,
-        step=case.record.steps,
+        step=evidence.record.steps,
         evidence=f"on the same training images: {_told(batch)} with the batch's statistics, {_told(running)} with the "
         f"running ones{odd}{kept}",
-        threshold=f"a skill lower by more than {GAP:g}, or more than {STALE:.0%} left of the start",
+        threshold=f"a skill lower by more than {GAP:g}, or more than {STALE_SHARE:.0%} left of the start",
         why="Evaluation, tests and predictions use the running statistics, so what was learned is lost to them.",
         remedy=as_remedy(overrides)
         or "Use larger batches and a lower learning rate, so that running statistics can follow.",

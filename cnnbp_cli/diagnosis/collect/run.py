@@ -11,10 +11,11 @@ from cnnbp_cli.build import build
 from cnnbp_cli.config.load import load_config
 from cnnbp_cli.data.dataset import Dataset, check_labels
 from cnnbp_cli.data.errors import DataError
-from cnnbp_cli.diagnosis.case import FEW_STEPS, NOTHING, Case, DataFacts, Record, Score
-from cnnbp_cli.diagnosis.evidence.data import data_facts
-from cnnbp_cli.diagnosis.evidence.start import start_facts
-from cnnbp_cli.diagnosis.evidence.training import batch_mode, planned_rates, planned_steps, score
+from cnnbp_cli.diagnosis.collect.data import data_facts
+from cnnbp_cli.diagnosis.collect.start import start_facts
+from cnnbp_cli.diagnosis.collect.training import batch_mode, planned_rates, planned_steps, score
+from cnnbp_cli.diagnosis.evidence import FEW_STEPS, Evidence
+from cnnbp_cli.diagnosis.facts import FAILED, DataFacts, Score, TrainingRecord
 from cnnbp_cli.loading import load_checkpoint, load_data
 from cnnbp_cli.model import Model
 from cnnbp_cli.train.checkpoint import CheckpointError
@@ -22,12 +23,12 @@ from cnnbp_cli.train.events import EpochDone, LayersWatched, NonFinite, RunFinis
 from cnnbp_cli.train.run_directory import RunDirectory, RunError
 
 
-def case_of_run(run: Path) -> tuple[Case, tuple[str, ...]]:
+def evidence_of_run(run: Path) -> tuple[Evidence, tuple[str, ...]]:
     """Read a run, without training anything.
 
     Returns
     -------
-    case : Case
+    evidence : Evidence
     notes : tuple of str
         What could not be looked at.
 
@@ -54,7 +55,7 @@ def case_of_run(run: Path) -> tuple[Case, tuple[str, ...]]:
         notes.append(f"the run has made {len(steps)} steps: too few to tell where the loss goes")
     elif not finished and bad is None:
         notes.append(f"the run has not finished: it is judged by its {len(steps):,} steps so far")
-    record = Record(
+    record = TrainingRecord(
         losses=tuple(step.loss for step in steps),
         norms=tuple(step.grad_norm for step in steps),
         rates=tuple(step.learning_rate for step in steps),
@@ -63,14 +64,14 @@ def case_of_run(run: Path) -> tuple[Case, tuple[str, ...]]:
         watched=tuple(event for event in events if isinstance(event, LayersWatched)),
         epochs=tuple(event for event in events if isinstance(event, EpochDone)),
         bad=bad,
-        train=NOTHING if bad else _on_training_images(steps, facts, data, trained),
-        held=NOTHING if bad else _on_held_out_images(facts, data, trained),
+        train=FAILED if bad else _on_training_images(steps, facts, data, trained),
+        held=FAILED if bad else _on_held_out_images(facts, data, trained),
         batch_mode=batch_mode(trained, data, facts) if trained and data and facts else None,
     )
     if not record.watched:
         notes.append("the run recorded nothing about its layers: rules about them are silent")
     start = start_facts(model, data) if data else None
-    return Case(config=config, graph=model.graph, data=facts, start=start, record=record, is_run=True), tuple(notes)
+    return Evidence(config=config, graph=model.graph, data=facts, start=start, record=record, is_run=True), tuple(notes)
 
 
 def _data(model: Model, notes: list[str]) -> Dataset | None:

@@ -10,7 +10,7 @@ from cnnbp_cli.core.graph import INPUT, Node
 from cnnbp_cli.core.types import Array, Layer, Merge
 from cnnbp_cli.data.batches import make_batch, order
 from cnnbp_cli.data.dataset import Dataset
-from cnnbp_cli.diagnosis.case import LayerStart, StartFacts
+from cnnbp_cli.diagnosis.facts import LayerStart, StartFacts
 from cnnbp_cli.gradient_check.point import Point
 from cnnbp_cli.model import Model
 from cnnbp_cli.train.statistics import RECTIFIERS, SATURATING

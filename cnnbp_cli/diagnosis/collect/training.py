@@ -1,4 +1,4 @@
-"""Short trainings: the probe, the same with something changed, and one batch learned by heart."""
+"""Short trainings: the probe, the same with something changed, and overfitting one batch."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from cnnbp_cli.data.batches import make_batch, order
 from cnnbp_cli.data.dataset import Dataset, load_dataset
 from cnnbp_cli.data.normalization import Normalization
 from cnnbp_cli.data.split import Split
-from cnnbp_cli.diagnosis.case import NOTHING, BatchTest, DataFacts, Record, Score
-from cnnbp_cli.diagnosis.evidence.data import spread
+from cnnbp_cli.diagnosis.collect.data import spread
+from cnnbp_cli.diagnosis.facts import FAILED, DataFacts, OverfitTest, Score, TrainingRecord
 from cnnbp_cli.model import Model
 from cnnbp_cli.train.evaluate import predicted_classes
 from cnnbp_cli.train.events import EpochDone, LayersWatched, NonFinite, StepDone
@@ -35,24 +35,24 @@ from cnnbp_cli.train.trainer import quiet
 BUDGET = 200e9
 """Multiply-accumulates of a probe: some seconds on one core, for networks whose steps are not tiny."""
 
-FEWEST, MOST = 60, 250
+MIN_STEPS, MAX_STEPS = 60, 250
 """Steps of a probe: sound networks learn most of what they will within 250, and tell that they do within 60."""
 
-WATCHED = 25
+WATCHED_STEPS = 25
 """Steps of a probe whose layers are watched."""
 
-SCORED = 500
+SCORED_IMAGES = 500
 """Images that a score is measured on; an accuracy over as many is known to two points."""
 
-CHUNK = 250
+IMAGES_PER_PASS = 250
 """Images in one pass."""
 
-BATCH, BATCH_STEPS, BATCH_RATE = 16, 100, 0.003
-"""The images to learn by heart, the steps for it, and Adam's learning rate: whatever the config's own steps are, these
+OVERFIT_IMAGES, OVERFIT_STEPS, OVERFIT_RATE = 16, 100, 0.003
+"""The images to overfit, the steps for it, and Adam's learning rate: whatever the config's own steps are, these
 are sound for layers of usual widths."""
 
 
-class Vary:
+class VariantFactory:
     """Makes variants of a model that differ from it by overrides alone.
 
     Parameters
@@ -122,7 +122,7 @@ def probe_steps(model: Model, data: Dataset) -> int:
     """Return how many steps a probe of a model takes."""
     train = model.config.train
     affordable = int(BUDGET / max(1, 3 * model.macs * min(train.batch_size, len(data.train))))
-    return min(planned_steps(model, data), max(FEWEST, min(MOST, affordable)))
+    return min(planned_steps(model, data), max(MIN_STEPS, min(MAX_STEPS, affordable)))
 
 
 def planned_steps(model: Model, data: Dataset) -> int:
@@ -131,7 +131,7 @@ def planned_steps(model: Model, data: Dataset) -> int:
     return min(ceil(len(data.train) / train.batch_size) * train.epochs, train.max_steps or 10**18)
 
 
-def train(model: Model, data: Dataset, steps: int, facts: DataFacts, *, watch: bool = True) -> Record:
+def train(model: Model, data: Dataset, steps: int, facts: DataFacts, *, watch: bool = True) -> TrainingRecord:
     """Train a model for some steps, in place, and see how good it becomes."""
     planned = planned_steps(model, data)
     asked = model.config.train
@@ -153,7 +153,7 @@ def train(model: Model, data: Dataset, steps: int, facts: DataFacts, *, watch: b
     watched: list[LayersWatched] = []
     epochs: list[EpochDone] = []
     bad: NonFinite | None = None
-    for event in fit(model, shown, watch_every=max(1, steps // WATCHED) if watch else 0):
+    for event in fit(model, shown, watch_every=max(1, steps // WATCHED_STEPS) if watch else 0):
         if isinstance(event, StepDone):
             losses.append(event.loss)
             norms.append(event.grad_norm)
@@ -165,7 +165,7 @@ def train(model: Model, data: Dataset, steps: int, facts: DataFacts, *, watch: b
         elif isinstance(event, NonFinite):
             bad = event
     held = data.test or data.validation
-    return Record(
+    return TrainingRecord(
         losses=tuple(losses),
         norms=tuple(norms),
         rates=tuple(rates),
@@ -174,8 +174,8 @@ def train(model: Model, data: Dataset, steps: int, facts: DataFacts, *, watch: b
         watched=tuple(watched),
         epochs=tuple(epochs),
         bad=bad,
-        train=NOTHING if bad else score(model, data.train, data.normalization, facts),
-        held=None if held is None else NOTHING if bad else score(model, held, data.normalization, facts),
+        train=FAILED if bad else score(model, data.train, data.normalization, facts),
+        held=None if held is None else FAILED if bad else score(model, held, data.normalization, facts),
         batch_mode=batch_mode(model, data, facts) if not bad else None,
     )
 
@@ -208,13 +208,13 @@ def score(
     training : bool
         Let batch norm use the statistics of these images.
     """
-    chosen = spread(len(split), SCORED)
+    chosen = spread(len(split), SCORED_IMAGES)
     ctx = Context(training=training, arrays=Workspace())
     loss = model.loss_function
     total = count = 0.0
     right: list[Array] = []
-    for start in range(0, len(chosen), CHUNK):
-        x, labels = make_batch(split, chosen[start : start + CHUNK], normalization, model.dtype)
+    for start in range(0, len(chosen), IMAGES_PER_PASS):
+        x, labels = make_batch(split, chosen[start : start + IMAGES_PER_PASS], normalization, model.dtype)
         z = model.logits(x, ctx)
         total += float(loss.forward(z, model.targets_in(labels, x))[0])
         count += loss.count(z)
@@ -251,31 +251,31 @@ def without_dropout(model: Model) -> Model:
     return still
 
 
-# ---------------------------------------------------------------------- one batch by heart
+# ---------------------------------------------------------------------- overfitting one batch
 
 
-def learn_by_heart(model: Model, data: Dataset, facts: DataFacts) -> BatchTest:
+def overfit_batch(model: Model, data: Dataset, facts: DataFacts) -> OverfitTest:
     """Try to learn one batch, with Adam, without augmentation, dropout and weight decay."""
     still = without_dropout(model)
     asked = still.config.train
-    chosen = _mixed(data.train, model, BATCH)
+    chosen = _mixed(data.train, model, OVERFIT_IMAGES)
     few = Dataset(data.train.take(chosen), None, None, data.normalization, data.classes, data.name)
     still.config = replace(
         still.config,
         data=replace(still.config.data, augment=None),
         train=replace(
             asked,
-            optimizer=Adam(learning_rate=BATCH_RATE),
+            optimizer=Adam(learning_rate=OVERFIT_RATE),
             clip_norm=None,
             schedule=Constant(),
             early_stopping=None,
             batch_size=len(chosen),
-            epochs=BATCH_STEPS,
+            epochs=OVERFIT_STEPS,
             max_steps=None,
         ),
     )
-    record = train(still, few, BATCH_STEPS, facts, watch=False)
-    return BatchTest(
+    record = train(still, few, OVERFIT_STEPS, facts, watch=False)
+    return OverfitTest(
         images=len(chosen),
         steps=record.steps,
         first=record.first_loss,

@@ -11,7 +11,7 @@ from cnnbp_cli.core.losses import one_hot
 from cnnbp_cli.core.types import Array
 from cnnbp_cli.data.dataset import Dataset
 from cnnbp_cli.data.split import Split
-from cnnbp_cli.diagnosis.case import DataFacts, Labels
+from cnnbp_cli.diagnosis.facts import DataFacts, Labels
 from cnnbp_cli.model import Model
 from cnnbp_cli.train.trainer import quiet
 
@@ -24,10 +24,10 @@ LIBRARY, QUERIES, NEIGHBOURS = 2000, 500, 10
 PIXELS = 1024
 """Images are averaged down to about so many pixels before they are compared: neighbours need no detail."""
 
-FEWEST = 200
+MIN_IMAGES = 200
 """Images that are needed: among fewer, ten neighbours are too large a share of a class to be near."""
 
-CLEAREST = 0.2
+CLEAR_VOTES = 0.2
 """The share of the images whose neighbours agree most, among which wrong labels stand out."""
 
 
@@ -173,7 +173,7 @@ def _labels(
     library: Array, labels: Array, points: Array, own: Array, classes: int, selves: Array | None
 ) -> Labels | None:
     """Let the nearest images of the library vote on each point; `selves` are the points' own places in it."""
-    if len(library) < FEWEST:
+    if len(library) < MIN_IMAGES:
         return None
     centre = library.mean(0)
     library, points = library - centre, points - centre
@@ -186,7 +186,7 @@ def _labels(
         votes[np.arange(len(points)), labels[nearest[:, k]]] += 1
     called = votes.argmax(1)
     ordered = np.sort(votes, 1)
-    clearest = np.argsort(ordered[:, -2] - ordered[:, -1], kind="stable")[: max(1, int(CLEAREST * len(points)))]
+    clearest = np.argsort(ordered[:, -2] - ordered[:, -1], kind="stable")[: max(1, int(CLEAR_VOTES * len(points)))]
     right = called == own
     recalls = [float(right[own == k].mean()) for k in range(classes) if (own == k).any()]
     chance = 1 / len(recalls)
