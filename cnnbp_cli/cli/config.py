@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cnnbp_cli.cli.options import ConfigFile, OverrideFiles, Overrides, OwnLayers, examples
+from cnnbp_cli.cli.options import ConfigFile, CustomLayers, OverrideFiles, Overrides, examples
 
 
 class Notation(StrEnum):
@@ -31,7 +31,7 @@ def config(
     config: ConfigFile,
     overrides: Overrides = None,
     override_files: OverrideFiles = None,
-    layers: OwnLayers = None,
+    layers: CustomLayers = None,
     format: Annotated[Notation, typer.Option("--format", help="How to write the config.")] = Notation.YAML,
 ) -> None:
     """Print the complete config: every default written out, every override in its place."""

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cnnbp_cli.cli.boundary import Group
-from cnnbp_cli.cli.options import ConfigFile, Format, OutputFormat, OverrideFiles, Overrides, OwnLayers, examples
+from cnnbp_cli.cli.options import ConfigFile, CustomLayers, Format, OutputFormat, OverrideFiles, Overrides, examples
 
 
 class DataSet(StrEnum):
@@ -54,7 +54,7 @@ def info(
     config: ConfigFile,
     overrides: Overrides = None,
     override_files: OverrideFiles = None,
-    layers: OwnLayers = None,
+    layers: CustomLayers = None,
     format: OutputFormat = Format.TABLE,
 ) -> None:
     """Show the splits of a config's data: images, classes, pixel statistics and memory."""

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cnnbp_cli.cli.options import Format, OutputFormat, Overrides, OwnLayers, examples
+from cnnbp_cli.cli.options import CustomLayers, Format, OutputFormat, Overrides, examples
 
 
 class FailOn(StrEnum):
@@ -57,7 +57,7 @@ def diagnose(
     ] = FailOn.ERROR,
     explain: Annotated[str | None, typer.Option(metavar="RULE", help="Explain a rule and exit.")] = None,
     list_rules: Annotated[bool, typer.Option("--list-rules", help="List all rules and exit.")] = False,
-    layers: OwnLayers = None,
+    layers: CustomLayers = None,
     format: OutputFormat = Format.TABLE,
 ) -> None:
     """Find what is wrong with a network, its data or its training, and name the override that fixes it.

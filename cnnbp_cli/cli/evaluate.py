@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cnnbp_cli.cli import complete
-from cnnbp_cli.cli.options import Format, OutputFormat, OwnLayers, Trained, WeightFile, examples
+from cnnbp_cli.cli.options import CustomLayers, Format, OutputFormat, Trained, WeightFile, examples
 
 
 class Part(StrEnum):
@@ -42,7 +42,7 @@ def evaluate(
         float | None, typer.Option(min=0.0, max=1.0, help="Leave with code 1 where the accuracy is below this share.")
     ] = None,
     weights: WeightFile = None,
-    layers: OwnLayers = None,
+    layers: CustomLayers = None,
     format: OutputFormat = Format.TABLE,
 ) -> None:
     """Measure loss, accuracy, and which classes a trained model confuses."""

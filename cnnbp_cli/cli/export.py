@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cnnbp_cli.cli.options import Overrides, OwnLayers, WeightFile, examples
+from cnnbp_cli.cli.options import CustomLayers, Overrides, WeightFile, examples
 
 
 class Form(StrEnum):
@@ -47,7 +47,7 @@ def export(
     ] = None,
     overrides: Overrides = None,
     weights: WeightFile = None,
-    layers: OwnLayers = None,
+    layers: CustomLayers = None,
 ) -> None:
     """Write a network, its weights or its curves for other tools."""
     if to is Form.TENSORBOARD and (overrides or weights):

@@ -1,4 +1,4 @@
-"""`cnnbp gradcheck`: prove that the gradients are right."""
+"""`cnnbp gradcheck`: prove that the gradients are correct."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Annotated
 import typer
 
 from cnnbp_cli.cli import complete
-from cnnbp_cli.cli.options import Format, OutputFormat, OverrideFiles, Overrides, OwnLayers, examples
+from cnnbp_cli.cli.options import CustomLayers, Format, OutputFormat, OverrideFiles, Overrides, examples
 
 
 class Method(StrEnum):
-    """How derivatives are found numerically."""
+    """How numerical derivatives are found."""
 
     COMPLEX = "complex"
     CENTRAL = "central"
 
 
 class Precision(StrEnum):
-    """What central differences are computed in."""
+    """The precision of central differences."""
 
     FLOAT64 = "float64"
     FLOAT32 = "float32"
@@ -36,8 +36,8 @@ def add_to(app: typer.Typer) -> None:
     )(gradcheck)
 
 
-def how_many(text: str) -> int | str:
-    """Read a number, or the word for all."""
+def parse_count(text: str) -> int | str:
+    """Read a number or `all`."""
     if text == "all" or (text.isascii() and text.isdigit()):
         return text if text == "all" else int(text)
     raise typer.BadParameter(f"expected a number or all, got {text!r}")
@@ -56,12 +56,12 @@ def gradcheck(
     override_files: OverrideFiles = None,
     method: Annotated[
         Method,
-        typer.Option(help="Complex steps, exact to machine precision, or central differences, as in textbooks."),
+        typer.Option(help="Complex steps (exact to machine precision) or central differences (as in textbooks)."),
     ] = Method.COMPLEX,
-    batch: Annotated[int, typer.Option(min=1, help="Images: the first of the first training batch.")] = 4,
+    batch: Annotated[int, typer.Option(min=1, help="Number of images, from the first training batch.")] = 4,
     directions: Annotated[int, typer.Option(min=0, help="Random directions in each parameter tensor.")] = 3,
     elements: Annotated[
-        str, typer.Option(metavar="N|all", help="Single elements of each tensor, drawn at random.")
+        str, typer.Option(metavar="N|all", help="Single elements of each tensor, chosen at random.")
     ] = "5",
     tolerance: Annotated[
         float | None,
@@ -73,38 +73,38 @@ def gradcheck(
     ] = None,
     step: Annotated[
         float | None,
-        typer.Option(show_default="1e-5, in float32 1e-2", help="With --method central: the length of the step."),
+        typer.Option(show_default="1e-5, or 1e-2 in float32", help="Step length for --method central."),
     ] = None,
     dtype: Annotated[
-        Precision, typer.Option(help="With --method central: the precision. float32 shows why it is not enough.")
+        Precision, typer.Option(help="Precision for --method central. float32 shows why it is not enough.")
     ] = Precision.FLOAT64,
     layer: Annotated[
-        str | None, typer.Option(metavar="NAME", autocompletion=complete.layers, help="Check this layer only.")
+        str | None, typer.Option(metavar="NAME", autocompletion=complete.layers, help="Check only this layer.")
     ] = None,
     parameter: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
             autocompletion=complete.parameters,
-            help="Check this tensor only, as in conv1.weight, or the input.",
+            help="Check only this tensor, such as conv1.weight or input.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Draws the directions and the elements.")] = 0,
-    layers: OwnLayers = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed for the directions and elements.")] = 0,
+    layers: CustomLayers = None,
     format: OutputFormat = Format.TABLE,
 ) -> None:
-    """Compare every gradient with the derivative of the loss, and say what kind of wrong a wrong one is.
+    """Compare every gradient with a numerical derivative of the loss, and explain each mismatch.
 
-    Dropout draws once and for all; what behaves differently in evaluation mode is checked in that mode, too.
+    Dropout keeps one mask. A network that behaves differently in evaluation mode is checked in both modes.
     """
-    count = how_many(elements)
+    count = parse_count(elements)
     if directions == count == 0:
         raise typer.BadParameter("nothing to check: give --directions or --elements")
     if method is Method.COMPLEX and step is not None:
-        raise typer.BadParameter("goes with --method central", param_hint="--step")
+        raise typer.BadParameter("only applies to --method central", param_hint="--step")
     if method is Method.COMPLEX and dtype is Precision.FLOAT32:
         raise typer.BadParameter(
-            "goes with --method central: complex steps are always in double precision", param_hint="--dtype"
+            "only applies to --method central: complex steps always use double precision", param_hint="--dtype"
         )
     from cnnbp_cli.analysis.batch import first_batch
     from cnnbp_cli.cli.boundary import VERDICT

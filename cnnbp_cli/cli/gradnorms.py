@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cnnbp_cli.cli import complete
-from cnnbp_cli.cli.options import Format, OutputFormat, OverrideFiles, Overrides, OwnLayers, examples
+from cnnbp_cli.cli.options import CustomLayers, Format, OutputFormat, OverrideFiles, Overrides, examples
 
 
 class Quantity(StrEnum):
@@ -55,7 +55,7 @@ def gradnorms(
     ] = None,
     every: Annotated[int, typer.Option(min=1, metavar="K", help="Show every K-th step.")] = 1,
     of: Annotated[Quantity, typer.Option(help="What to show of every layer.")] = Quantity.GRADIENT,
-    layers: OwnLayers = None,
+    layers: CustomLayers = None,
     format: OutputFormat = Format.TABLE,
 ) -> None:
     """Show the gradient's norm in every layer, or another statistic, step by step."""

@@ -80,7 +80,7 @@ def run_layer_files(ctx: typer.Context, files: list[Path] | None) -> list[Path]:
     return files or []
 
 
-OwnLayers = Annotated[
+CustomLayers = Annotated[
     list[Path] | None,
     typer.Option(
         "--layers",

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cnnbp_cli.cli.options import Format, OutputFormat, OwnLayers, Trained, WeightFile, examples
+from cnnbp_cli.cli.options import CustomLayers, Format, OutputFormat, Trained, WeightFile, examples
 
 
 def add_to(app: typer.Typer) -> None:
@@ -38,7 +38,7 @@ def predict(
         ),
     ] = None,
     weights: WeightFile = None,
-    layers: OwnLayers = None,
+    layers: CustomLayers = None,
     format: OutputFormat = Format.TABLE,
 ) -> None:
     """Show the class and the probabilities of images."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cnnbp_cli.cli.options import ConfigFile, Format, OutputFormat, OverrideFiles, Overrides, OwnLayers, examples
+from cnnbp_cli.cli.options import ConfigFile, CustomLayers, Format, OutputFormat, OverrideFiles, Overrides, examples
 
 
 def add_to(app: typer.Typer) -> None:
@@ -24,7 +24,7 @@ def profile(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Share each batch among so many processes; the first is measured.")
     ] = None,
-    layers: OwnLayers = None,
+    layers: CustomLayers = None,
     format: OutputFormat = Format.TABLE,
 ) -> None:
     """Measure each layer's time forward and backward, beside the machine's peak."""

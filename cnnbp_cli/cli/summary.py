@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cnnbp_cli.cli.options import ConfigFile, Format, OutputFormat, OverrideFiles, Overrides, OwnLayers, examples
+from cnnbp_cli.cli.options import ConfigFile, CustomLayers, Format, OutputFormat, OverrideFiles, Overrides, examples
 
 
 def add_to(app: typer.Typer) -> None:
@@ -17,7 +17,7 @@ def summary(
     config: ConfigFile,
     overrides: Overrides = None,
     override_files: OverrideFiles = None,
-    layers: OwnLayers = None,
+    layers: CustomLayers = None,
     format: OutputFormat = Format.TABLE,
 ) -> None:
     """Show each layer's shape, kernel, parameters, operations, receptive field and memory."""

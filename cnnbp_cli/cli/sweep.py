@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cnnbp_cli.cli.options import ConfigFile, Format, OutputFormat, OwnLayers, examples
+from cnnbp_cli.cli.options import ConfigFile, CustomLayers, Format, OutputFormat, examples
 
 
 class By(StrEnum):
@@ -74,7 +74,7 @@ def sweep(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the sweep in --out, if it has begun.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show results only, no progress.")] = False,
-    layers: OwnLayers = None,
+    layers: CustomLayers = None,
     format: OutputFormat = Format.TABLE,
 ) -> None:
     """Train a config with many values, one run for each, and rank the runs."""

@@ -9,11 +9,11 @@ import typer
 
 from cnnbp_cli.cli.options import (
     ConfigFile,
+    CustomLayers,
     Format,
     OutputFormat,
     OverrideFiles,
     Overrides,
-    OwnLayers,
     WeightFile,
     examples,
 )
@@ -55,7 +55,7 @@ def train(
     ] = None,
     weights: WeightFile = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show results only, no progress.")] = False,
-    layers: OwnLayers = None,
+    layers: CustomLayers = None,
     format: OutputFormat = Format.TABLE,
 ) -> None:
     """Train a network, save it as a run, and test it."""

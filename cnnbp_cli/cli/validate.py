@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cnnbp_cli.cli import complete
-from cnnbp_cli.cli.options import Format, OutputFormat, OverrideFiles, Overrides, OwnLayers, examples
+from cnnbp_cli.cli.options import CustomLayers, Format, OutputFormat, OverrideFiles, Overrides, examples
 
 
 def add_to(app: typer.Typer) -> None:
@@ -21,7 +21,7 @@ def validate(
     ],
     overrides: Overrides = None,
     override_files: OverrideFiles = None,
-    layers: OwnLayers = None,
+    layers: CustomLayers = None,
     format: OutputFormat = Format.TABLE,
 ) -> None:
     """Check configs, their layers' shapes included, and say where each problem is."""

@@ -1,7 +1,7 @@
-"""Layers from a user's own file: the words they add to the config, and a guard that says what is wrong with them.
+"""Custom layers from a user's file: the types they add to the config, and a guard that reports their mistakes.
 
 A config alone never runs code; only a file that the user names is executed. Its layers are called through a
-guard, because the mistakes of a layer under construction are the user's to mend: an exception, an output of a
+guard, because the mistakes of a layer under construction are the user's to fix: an exception, an output of the
 wrong shape, a complex number that lost its imaginary part become one message with the file and the line.
 """
 
@@ -23,17 +23,17 @@ from cnnbp_cli.core.types import Array, Context, FieldErrors, Layer, Shape, Shap
 from cnnbp_cli.errors import UserError
 
 GUARDED = ("out_shape", "param_shapes", "init_params", "next_state", "branches", "macs", "kernel", "__post_init__")
-"""Methods of which only the exceptions are looked at."""
+"""Methods whose results are not checked, only their exceptions reported."""
 
 
-class OwnLayerError(UserError):
-    """A user's file that is not usable, or a layer in it that does not do what a layer has to."""
+class CustomLayerError(UserError):
+    """A user's file that is not usable, or a layer in it that breaks the rules of a layer."""
 
 
-class Kept(NamedTuple):
-    """A user's residuals, and what the guard remembers about the forward pass."""
+class GuardedResiduals(NamedTuple):
+    """A user's residuals, with the input shapes of the forward pass."""
 
-    residuals: Any
+    own: Any
     shapes: list[Shape]
 
 
@@ -54,7 +54,7 @@ def load_layers(path: str | Path) -> list[type[Operation]]:
 
     Raises
     ------
-    OwnLayerError
+    CustomLayerError
         When the file cannot be read or run, or registers no layer. The message has the file and the line.
     """
     path = Path(path)
@@ -64,17 +64,17 @@ def load_layers(path: str | Path) -> list[type[Operation]]:
             del LAYERS[word]
     before = set(LAYERS)
     if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe or a device may never end
-        raise OwnLayerError(f"{path}: not a regular file; expected a Python file")
+        raise CustomLayerError(f"{path}: not a regular file; expected a Python file")
     try:
         code = compile(path.read_bytes(), str(path), "exec")
     except OSError as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
-        raise OwnLayerError(f"{path}: {reason}") from None
+        raise CustomLayerError(f"{path}: {reason}") from None
     except SyntaxError as error:
         shown = f"\n  {error.lineno} | {error.text.strip()}" if error.text and error.text.strip() else ""
-        raise OwnLayerError(f"{path}:{error.lineno or 1}: {error.msg}{shown}") from None
+        raise CustomLayerError(f"{path}:{error.lineno or 1}: {error.msg}{shown}") from None
     except ValueError as error:
-        raise OwnLayerError(f"{path}: {error}; expected a Python file") from None
+        raise CustomLayerError(f"{path}: {error}; expected a Python file") from None
     module = ModuleType(name)
     module.__file__ = str(path)
     sys.modules[name] = module  # dataclasses look up their annotations there
@@ -83,17 +83,17 @@ def load_layers(path: str | Path) -> list[type[Operation]]:
     except (Exception, SystemExit) as error:
         for word in set(LAYERS) - before:
             del LAYERS[word]
-        raise OwnLayerError(f"{path}:{_line(error.__traceback__, str(path))}: {_what(error)}") from None
+        raise CustomLayerError(f"{path}:{_line(error.__traceback__, str(path))}: {_error_text(error)}") from None
     found = [LAYERS[word] for word in LAYERS if word not in before]
     if not found:
-        raise OwnLayerError(f"{path}: registers no layer; put @cnnbp_cli.register above a layer's class")
+        raise CustomLayerError(f"{path}: registers no layer; put @cnnbp_cli.register above a layer's class")
     for operation in found:
         _guard(operation, path)
     return found
 
 
-def _what(error: BaseException) -> str:
-    """Return an exception as people read it; complaints of `register` speak for themselves."""
+def _error_text(error: BaseException) -> str:
+    """Return the text of an exception, with its type unless it comes from `register`."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -121,9 +121,9 @@ def _guard(operation: type[Any], path: Path) -> None:
     }
     for name in GUARDED:
         if name in vars(operation):
-            wrapped[name] = guard.plain(name, getattr(operation, name))
+            wrapped[name] = guard.exceptions_only(name, getattr(operation, name))
     for name in {"next_state", "branches"} & {name for base in operation.__mro__ for name in vars(base)}:
-        wrapped[name] = guard.unkept(wrapped.get(name, getattr(operation, name)))
+        wrapped[name] = guard.with_own_residuals(wrapped.get(name, getattr(operation, name)))
     for name, method in wrapped.items():
         setattr(operation, name, method)
 
@@ -134,7 +134,7 @@ class _Guard:
     def __init__(self, name: str, file: str) -> None:
         self._name, self._file = name, file
 
-    def plain(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    def exceptions_only(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(method)
         def guarded(layer: Any, *args: Any) -> Any:
             return self._call(name, method, "", layer, *args)
@@ -142,18 +142,20 @@ class _Guard:
         return guarded
 
     @staticmethod
-    def unkept(method: Callable[..., Any]) -> Callable[..., Any]:
+    def with_own_residuals(method: Callable[..., Any]) -> Callable[..., Any]:
         """Give a method that takes residuals as the last argument its own."""
 
         @wraps(method)
         def guarded(layer: Any, *args: Any) -> Any:
-            return method(layer, *args[:-1], args[-1].residuals)
+            return method(layer, *args[:-1], args[-1].own)
 
         return guarded
 
     def layer_forward(self, method: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(method)
-        def guarded(layer: Layer[Any], params: dict[str, Array], x: Array, ctx: Context) -> tuple[Array, Kept]:
+        def guarded(
+            layer: Layer[Any], params: dict[str, Array], x: Array, ctx: Context
+        ) -> tuple[Array, GuardedResiduals]:
             result = self._call("forward", method, ctx.node, layer, params, _read_only(x), ctx)
             expected = (*layer.out_shape(x.shape[:-1]), x.shape[-1])
             return self._checked(method, ctx, result, expected, np.result_type(x, *params.values()), [x.shape])
@@ -162,7 +164,7 @@ class _Guard:
 
     def merge_forward(self, method: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(method)
-        def guarded(layer: Any, xs: Sequence[Array], ctx: Context) -> tuple[Array, Kept]:
+        def guarded(layer: Any, xs: Sequence[Array], ctx: Context) -> tuple[Array, GuardedResiduals]:
             result = self._call("forward", method, ctx.node, layer, [_read_only(x) for x in xs], ctx)
             expected = (*layer.out_shape([x.shape[:-1] for x in xs]), xs[0].shape[-1])
             return self._checked(method, ctx, result, expected, np.result_type(*xs), [x.shape for x in xs])
@@ -171,13 +173,13 @@ class _Guard:
 
     def layer_backward(self, method: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(method)
-        def guarded(layer: Any, params: dict[str, Array], kept: Kept, dy: Array, ctx: Context) -> Any:
-            result = self._call("backward", method, ctx.node, layer, params, kept.residuals, _read_only(dy), ctx)
+        def guarded(layer: Any, params: dict[str, Array], residuals: GuardedResiduals, dy: Array, ctx: Context) -> Any:
+            result = self._call("backward", method, ctx.node, layer, params, residuals.own, _read_only(dy), ctx)
             if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], dict):
-                raise self._wrong(method, ctx, f"returned {_kind(result)}, expected dx and a dict of gradients")
+                raise self._wrong(method, ctx, f"returned {_type_text(result)}, expected dx and a dict of gradients")
             dx, grads = result
             if dx is not None or ctx.wants_dx:
-                self._check(method, ctx, "dx", dx, kept.shapes[0], dy.dtype)
+                self._check(method, ctx, "dx", dx, residuals.shapes[0], dy.dtype)
             wanted = [key for key in params if key not in layer.state]
             if set(grads) != set(wanted):
                 got, expected = (", ".join(keys) or "none" for keys in (grads, wanted))
@@ -190,14 +192,14 @@ class _Guard:
 
     def merge_backward(self, method: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(method)
-        def guarded(layer: Any, kept: Kept, dy: Array, ctx: Context) -> Any:
-            result = self._call("backward", method, ctx.node, layer, kept.residuals, _read_only(dy), ctx)
-            if not isinstance(result, tuple) or len(result) != len(kept.shapes):
-                count = len(kept.shapes)
+        def guarded(layer: Any, residuals: GuardedResiduals, dy: Array, ctx: Context) -> Any:
+            result = self._call("backward", method, ctx.node, layer, residuals.own, _read_only(dy), ctx)
+            if not isinstance(result, tuple) or len(result) != len(residuals.shapes):
+                count = len(residuals.shapes)
                 raise self._wrong(
-                    method, ctx, f"returned {_kind(result)}, expected {count} gradients, one to each input"
+                    method, ctx, f"returned {_type_text(result)}, expected {count} gradients, one to each input"
                 )
-            for k, (dx, shape) in enumerate(zip(result, kept.shapes, strict=True)):
+            for k, (dx, shape) in enumerate(zip(result, residuals.shapes, strict=True)):
                 self._check(method, ctx, f"dx of input {k}", dx, shape, dy.dtype)
             return result
 
@@ -211,20 +213,22 @@ class _Guard:
         shape: Shape,
         dtype: np.dtype[Any],
         in_shapes: list[Shape],
-    ) -> tuple[Array, Kept]:
+    ) -> tuple[Array, GuardedResiduals]:
         if not isinstance(result, tuple) or len(result) != 2:
-            raise self._wrong(method, ctx, f"returned {_kind(result)}, expected the output and what backward needs")
+            raise self._wrong(
+                method, ctx, f"returned {_type_text(result)}, expected the output and what backward needs"
+            )
         y, residuals = result
         if isinstance(y, np.ndarray) and dtype.kind == "c" != y.dtype.kind:
             raise self._lost_imaginary_part(method, ctx)
         self._check(method, ctx, "an output", y, shape, dtype)
-        return y, Kept(residuals, in_shapes)
+        return y, GuardedResiduals(residuals, in_shapes)
 
     def _check(
         self, method: Callable[..., Any], ctx: Context, what: str, array: Any, shape: Shape, dtype: np.dtype[Any]
     ) -> None:
         if not isinstance(array, np.ndarray):
-            raise self._wrong(method, ctx, f"returned {_kind(array)} for {what}, expected an array")
+            raise self._wrong(method, ctx, f"returned {_type_text(array)} for {what}, expected an array")
         if array.shape != shape:
             axes = f", the batch of {shape[-1]} last" if what.startswith(("dx", "an output")) else ""
             sizes = f"{show_shape(array.shape) or 'a single number'}, expected {show_shape(shape)}"
@@ -245,8 +249,8 @@ class _Guard:
             line = _line(error.__traceback__, self._file)
             where = f" in layer {node}" if node else ""
             hint = "; inputs must not be changed in place" if "read-only" in str(error) else ""
-            raise OwnLayerError(
-                f"{self._file}:{line}: {self._name}.{name} failed{where}: {_what(error)}{hint}"
+            raise CustomLayerError(
+                f"{self._file}:{line}: {self._name}.{name} failed{where}: {_error_text(error)}{hint}"
             ) from error
 
     def _wrong(
@@ -254,7 +258,7 @@ class _Guard:
     ) -> Exception:
         code = method.__code__
         line = _line(error.__traceback__, self._file) if error else code.co_firstlineno
-        return OwnLayerError(f"{self._file}:{line}: {self._name}.{code.co_name} of layer {ctx.node} {complaint}")
+        return CustomLayerError(f"{self._file}:{line}: {self._name}.{code.co_name} of layer {ctx.node} {complaint}")
 
     def _lost_imaginary_part(
         self, method: Callable[..., Any], ctx: Context, error: Exception | None = None
@@ -269,7 +273,7 @@ class _Guard:
         )
 
 
-def _kind(value: Any) -> str:
+def _type_text(value: Any) -> str:
     if isinstance(value, tuple):
         return f"a tuple of {len(value)}"
     return "nothing" if value is None else f"a value of type {type(value).__name__}"

@@ -1,16 +1,16 @@
-"""The derivative of the loss by central differences, as textbooks find it, and why it disagrees where it does.
+"""The derivative of the loss by central differences, and the reason where it disagrees with backward.
 
-With a step h along a direction v of length one, `(L(w + h·v) - L(w - h·v)) / 2h` is the derivative but for three
+With a step h along a direction v of length one, `(L(w + h·v) - L(w - h·v)) / 2h` is the derivative up to three
 errors, which a comparison has to tell from a wrong gradient:
 
-- rounding: both losses are rounded, which leaves ρ / h. How far rounding moves this loss, ρ, is measured: all
-  parameters and pixels are moved by one unit in the last place or none, several times.
-- truncation: h²/6 · L‴. Where it shows, Richardson's extrapolation `(4·D(h/2) - D(h)) / 3` takes it away, and
-  where that is not enough, as the step is longer than the loss is smooth, a shorter step.
-- kinks: between w - h·v and w + h·v a ReLU switched, or another pixel won a pool. The layers report what they decided
-  (`Layer.branches`). Closer to w, before the first kink, the gradient has to be right all the same; where there
-  is no such place, w lies on the kink. A layer that reports nothing gives its kink away by its two slopes:
-  they stay apart however small the step, with the gradient between them.
+- rounding: both losses are rounded, which leaves ρ / h. ρ is measured: all parameters and pixels are moved
+  by one unit in the last place or none, several times, and the largest change of the loss counts.
+- truncation: h²/6 · L‴. Where it shows, Richardson's extrapolation `(4·D(h/2) - D(h)) / 3` removes it, and
+  where that is not enough because the loss bends within the step, a shorter step does.
+- kinks: between w - h·v and w + h·v a ReLU switched, or another pixel became the maximum of a window. Layers
+  report their decisions (`Layer.branches`). Closer to w, before the first kink, the gradient still has to be right;
+  where there is no such place, w lies on the kink. A layer that reports nothing is recognized by its two one-sided
+  slopes: they stay apart however small the step, with the gradient between them.
 
 The error is `|analytic - numeric| / max(|analytic|, |numeric|)`.
 
@@ -29,16 +29,18 @@ import numpy as np
 from cnnbp_cli.core.graph import INPUT
 from cnnbp_cli.core.rng import generator
 from cnnbp_cli.core.types import Array
-from cnnbp_cli.gradient_check.point import Comparison, Index, Point, Status, along
+from cnnbp_cli.gradient_check.reference_pass import Comparison, Index, ReferencePass, Status, along
 
 STEPS = {"float64": 1e-5, "float32": 1e-2}
 """About the cube root of a type's relative rounding error, where rounding and truncation balance."""
 
 ROUNDING_DRAWS = 8
-SAFETY = 4.0  # times the largest move that was met in those draws
-SHORTER = 8.0
-RETREATS = 6  # steps shorter by `SHORTER` each, in search of one before the first kink that is not too long
-CONVERGED = 4.0  # a difference that is larger by this than what extrapolation changed is not truncation
+ROUNDING_MARGIN = 4.0  # times the largest move that was met in those draws
+STEP_DIVISOR = 8.0
+MAX_SHORTER_STEPS = (
+    6  # steps shorter by `STEP_DIVISOR` each, in search of one before the first kink that is not too long
+)
+CONVERGENCE_MARGIN = 4.0  # a difference that is larger by this than what extrapolation changed is not truncation
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class CentralDifferences:
 
     Parameters
     ----------
-    point : Point
+    reference : ReferencePass
         In float64 or float32; its type is that of the computation.
     step : float
         h, the length of the step in the parameter's own units.
@@ -73,24 +75,24 @@ class CentralDifferences:
         Draws the roundings.
     """
 
-    def __init__(self, point: Point, step: float, tolerance: float, seed: int) -> None:
-        self.point = point
+    def __init__(self, reference: ReferencePass, step: float, tolerance: float, seed: int) -> None:
+        self.reference = reference
         self._step = step
         self._tolerance = tolerance
-        self._branches = point.branches()
+        self._branches = reference.branches()
         self.rounding = self._measure_rounding(seed)
 
     def compare(self, name: str, direction: Array, index: Index | None) -> Comparison:
         """Compare the two derivatives of the loss along a direction in one tensor."""
         unit = direction / np.linalg.norm(direction)
-        analytic = along(self.point.gradients[name], unit)
+        analytic = along(self.reference.gradients[name], unit)
         status, numeric = self._judge(name, unit, analytic)
-        return Comparison(analytic, numeric, _error(analytic, numeric), status, index, self.point.mode)
+        return Comparison(analytic, numeric, _error(analytic, numeric), status, index, self.reference.mode)
 
     def _judge(self, name: str, unit: Array, analytic: float) -> tuple[Status, float]:
         """Return the verdict at the chosen step, or else at the first shorter one that allows one."""
         step, crossed, first = self._step, False, 0.0
-        for attempt in range(RETREATS + 1):
+        for attempt in range(MAX_SHORTER_STEPS + 1):
             slopes = self._slopes(name, unit, step)
             status, numeric = self._verdict(name, unit, analytic, step, slopes)
             first = first if attempt else numeric
@@ -99,7 +101,7 @@ class CentralDifferences:
             if status:
                 return "kink", first
             crossed = crossed or slopes.switched
-            step /= SHORTER
+            step /= STEP_DIVISOR
         return "kink", first
 
     def _verdict(
@@ -122,63 +124,64 @@ class CentralDifferences:
             return "ok", refined
         if abs(analytic - refined) <= 3 * floor:
             return "noise", refined
-        if self._is_between(name, unit, analytic, step, slopes):
+        if self._is_silent_kink(name, unit, analytic, step, slopes):
             return "kink", numeric
-        converged = abs(analytic - refined) > CONVERGED * abs(refined - half)
+        converged = abs(analytic - refined) > CONVERGENCE_MARGIN * abs(refined - half)
         return ("wrong" if converged else None), numeric
 
-    def _is_between(self, name: str, unit: Array, analytic: float, step: float, slopes: _Slopes) -> bool:
+    def _is_silent_kink(self, name: str, unit: Array, analytic: float, step: float, slopes: _Slopes) -> bool:
         """Tell whether the gradient lies between two slopes that stay apart, or is right closer to the point."""
         slack = 2 * self.rounding / step + self._tolerance * abs(analytic)
         if not min(slopes.left, slopes.right) - slack <= analytic <= max(slopes.left, slopes.right) + slack:
             return False
-        closer = self._slopes(name, unit, step / SHORTER)
-        floor = SHORTER * self.rounding / step
+        closer = self._slopes(name, unit, step / STEP_DIVISOR)
+        floor = STEP_DIVISOR * self.rounding / step
         stays = closer.gap > slopes.gap / 2 + 2 * floor
         holds = abs(analytic - closer.central) <= self._tolerance * abs(analytic) + floor
         return stays or holds
 
     def _slopes(self, name: str, unit: Array, step: float) -> _Slopes:
         (up, up_switched), (down, down_switched) = (self._loss_at(name, sign * step * unit) for sign in (1, -1))
-        here = self.point.loss_value
+        here = self.reference.loss_value
         return _Slopes((here - down) / step, (up - here) / step, up_switched or down_switched)
 
     def _loss_at(self, name: str, step: Array) -> tuple[float, bool]:
         """Return the mean loss after a step, and whether a branch switched on the way."""
-        point = self.point
-        start, y, residuals = point.start(name, step.astype(point.values[INPUT].dtype))
+        reference = self.reference
+        start, y, residuals = reference.start(name, step.astype(reference.values[INPUT].dtype))
         changed = {start: y}
         switched = start != INPUT and self._switched(start, residuals)
-        for node in point.graph.nodes:
+        for node in reference.graph.nodes:
             if node.name != start and any(before in changed for before in node.inputs):
-                xs = [changed.get(before, point.values[before]) for before in node.inputs]
-                changed[node.name], residuals = point.compute(node, point.params.get(node.name, {}), xs)
+                xs = [changed.get(before, reference.values[before]) for before in node.inputs]
+                changed[node.name], residuals = reference.compute(node, reference.params.get(node.name, {}), xs)
                 switched = switched or self._switched(node.name, residuals)
         return self._loss(changed), switched
 
     def _switched(self, node: str, residuals: object) -> bool:
         if node not in self._branches:
             return False
-        taken = self.point.nodes[node].layer.branches(residuals)
+        taken = self.reference.nodes[node].layer.branches(residuals)
         return not np.array_equal(taken, self._branches[node])  # type: ignore[arg-type]
 
     def _loss(self, changed: Mapping[str, Array]) -> float:
-        return float(self.point.mean_loss(changed))
+        return float(self.reference.mean_loss(changed))
 
     def _measure_rounding(self, seed: int) -> float:
         """Return how far rounding moves the loss: by its own last place at least, and by that of a probability."""
-        point = self.point
-        eps = float(np.finfo(point.values[INPUT].dtype).eps)
-        largest = eps * max(1.0, abs(point.loss_value))
+        reference = self.reference
+        eps = float(np.finfo(reference.values[INPUT].dtype).eps)
+        largest = eps * max(1.0, abs(reference.loss_value))
         for draw in range(ROUNDING_DRAWS):
             rng = generator(seed, "gradcheck", "rounding", draw)
-            x = _rounded(point.values[INPUT], rng)
+            x = _rounded(reference.values[INPUT], rng)
             params = {
-                node: {key: _rounded(value, rng) for key, value in own.items()} for node, own in point.params.items()
+                node: {key: _rounded(value, rng) for key, value in own.items()}
+                for node, own in reference.params.items()
             }
-            z = point.graph.apply(params, x, point.ctx)
-            largest = max(largest, abs(self._loss({point.graph.output: z}) - point.loss_value))
-        return SAFETY * largest
+            z = reference.graph.apply(params, x, reference.ctx)
+            largest = max(largest, abs(self._loss({reference.graph.output: z}) - reference.loss_value))
+        return ROUNDING_MARGIN * largest
 
 
 def _rounded(values: Array, rng: np.random.Generator) -> Array:

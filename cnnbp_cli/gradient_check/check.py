@@ -1,7 +1,7 @@
-"""Prove the gradients: compare every one with a derivative of the loss that is found numerically.
+"""Prove the gradients: compare each one with a numerical derivative of the loss.
 
-A wrong gradient anywhere in a tensor shows along a random direction; single elements then tell where. Two
-methods find derivatives: complex steps, exact to machine precision, and central differences, as textbooks do.
+An error anywhere in a tensor shows along a random direction; single elements then show where it is. There are two
+methods: complex steps, exact to machine precision, and central differences, as in textbooks.
 """
 
 from __future__ import annotations
@@ -19,8 +19,16 @@ from cnnbp_cli.core.types import Array
 from cnnbp_cli.gradient_check import complex_step
 from cnnbp_cli.gradient_check.central import STEPS, CentralDifferences
 from cnnbp_cli.gradient_check.complex_step import ComplexStep
-from cnnbp_cli.gradient_check.explain import Suspects, explain
-from cnnbp_cli.gradient_check.point import Comparison, Method, Point, Status, public_index
+from cnnbp_cli.gradient_check.explain import WrongElements, explain
+from cnnbp_cli.gradient_check.reference_pass import (
+    Comparison,
+    Method,
+    ReferencePass,
+    Status,
+    bisect,
+    public_index,
+    unit,
+)
 from cnnbp_cli.memory import require_batch
 from cnnbp_cli.model import Model, ModelInputError
 from cnnbp_cli.parallel.blas import blas_threads
@@ -51,13 +59,13 @@ class ParameterCheck:
     analytic, numeric : float
         The two derivatives where the error is largest.
     mode : {"training", "evaluation"}
-        The mode in which it is.
+        The mode of the worst comparison.
     kinks, noise : int
-        Comparisons that say nothing: on a kink of the loss, or below its rounding.
+        Inconclusive comparisons: at a kink of the loss, or below its rounding.
     coverage : float
-        Percent of the comparisons that say something.
+        Percentage of the comparisons that are conclusive.
     explanation : str or None
-        Of a wrong gradient: what kind of wrong, and where to look.
+        For a wrong gradient: what is wrong with it, and where to look.
     """
 
     name: str
@@ -86,18 +94,18 @@ class GradcheckReport:
         Whether no gradient is wrong.
     method : {"complex", "central"}
     max_relative_error : float
-        The largest of the comparisons that say something.
+        The largest of the conclusive comparisons.
     tolerance : float
     step : float
         The length of the step.
     dtype : {"float64", "float32"}
-        What was computed in.
+        The precision of the computation.
     kinks, noise : int
         Over all tensors.
     coverage : float
-        Percent of all comparisons that say something.
+        Percentage of all comparisons that are conclusive.
     modes : list of str
-        The modes in which all was checked: evaluation too where a layer behaves differently in it.
+        The modes checked: evaluation too where it gives other numbers than training.
     parameters : list of ParameterCheck
     """
 
@@ -152,7 +160,7 @@ def gradcheck(
     step : float, optional
         The step of central differences: by default 1e-5, or 1e-2 in float32.
     dtype : {"float64", "float32"}
-        What central differences are computed in; complex steps are always double.
+        The precision of central differences; complex steps are always double.
     seed : int
         Draws the directions and the elements.
     layer, parameter : str, optional
@@ -161,54 +169,54 @@ def gradcheck(
     Raises
     ------
     ModelInputError
-        When there is no such layer or parameter, or no image, when labels do not fit, or options do not go together.
+        When there is no such layer or parameter, or no image, when labels do not fit, or options contradict each other.
     """
-    _refuse_what_does_not_fit(method, step, dtype)
+    _check_options(method, step, dtype)
     require_batch(model.config, model.graph, len(images), 16, "give fewer images, as with a smaller --batch")
     x, target = model.batch_in(images, labels)
     if tolerance is None:
         tolerance = TOLERANCES[method, dtype]
     if step is None:
         step = complex_step.STEP if method == "complex" else STEPS[dtype]
-    has_modes = any(layer.type == "dropout" or layer.state for _, layer in model.graph.layers())
-    modes = ["training", "evaluation"] if has_modes else ["training"]
     # The products are small: several threads would wait for each other longer than they compute.
     with blas_threads(1):
-        points = [Point(model, x, target, mode, dtype) for mode in modes]
-        names = _chosen([*points[0].gradients], layer, parameter)
+        references = [ReferencePass(model, x, target, mode, dtype) for mode in ("training", "evaluation")]
+        if references[1].equals(references[0]):
+            references.pop()
+        names = _chosen([*references[0].gradients], layer, parameter)
         methods: list[Method] = [
-            ComplexStep(point, tolerance) if method == "complex" else CentralDifferences(point, step, tolerance, seed)
-            for point in points
+            ComplexStep(reference, tolerance)
+            if method == "complex"
+            else CentralDifferences(reference, step, tolerance, seed)
+            for reference in references
         ]
         found = {name: _compare(name, methods, directions, elements, seed) for name in names}
         explanations = _explanations(model, x, target, found, seed)
-    checks = [_summed_up(name, points[0], found[name], explanations.get(name)) for name in names]
-    everything = [comparison for some in found.values() for comparison in some]
+    checks = [_summary(name, references[0], found[name], explanations.get(name)) for name in names]
+    everything = [comparison for comparisons in found.values() for comparison in comparisons]
     return GradcheckReport(
         ok=all(check.status != "wrong" for check in checks),
         method=method,
-        max_relative_error=max((one.error for one in everything if one.counts), default=0.0),
+        max_relative_error=max((one.error for one in everything if one.is_conclusive), default=0.0),
         tolerance=tolerance,
         step=step,
         dtype=dtype,
         kinks=sum(check.kinks for check in checks),
         noise=sum(check.noise for check in checks),
         coverage=_coverage(everything),
-        modes=modes,
+        modes=[reference.mode for reference in references],
         parameters=checks,
     )
 
 
-def _refuse_what_does_not_fit(method: str, step: float | None, dtype: str) -> None:
+def _check_options(method: str, step: float | None, dtype: str) -> None:
     for name, value, known in (("method", method, ("complex", "central")), ("dtype", dtype, ("float64", "float32"))):
         if value not in known:
             raise ModelInputError(f"unknown {name} {value!r}, expected one of: {', '.join(known)}")
     if method == "complex" and step is not None:
-        raise ModelInputError("complex steps have no length to choose; a step goes with the method central")
+        raise ModelInputError("complex steps need no step length: a step only applies to the method central")
     if method == "complex" and dtype != "float64":
-        raise ModelInputError(
-            "complex steps are always computed in double precision; float32 goes with the method central"
-        )
+        raise ModelInputError("complex steps always use double precision: float32 only applies to the method central")
     if step is not None and not 0 < step < float("inf"):
         raise ModelInputError(f"expected a step above 0, got {step:g}")
 
@@ -221,7 +229,7 @@ def _chosen(names: list[str], layer: str | None, parameter: str | None) -> list[
         chosen = [name for name in chosen if name.rpartition(".")[0] == layer or name == layer == INPUT]
         if not chosen:
             layers = dict.fromkeys(name.rpartition(".")[0] or name for name in names)
-            raise ModelInputError(f"there is no parameter in a layer {layer!r}; expected one of: {', '.join(layers)}")
+            raise ModelInputError(f"there is no layer {layer!r} with parameters; expected one of: {', '.join(layers)}")
     return chosen
 
 
@@ -229,15 +237,15 @@ def _compare(
     name: str, methods: Sequence[Method], directions: int, elements: int | Literal["all"], seed: int
 ) -> list[Comparison]:
     """Return all comparisons in one tensor: directions and elements in each mode, and a wrong element if any is."""
-    shape = methods[0].point.gradients[name].shape
+    shape = methods[0].reference.gradients[name].shape
     found = [
         method.compare(name, direction, index)
         for method in methods
         for direction, index in _probes(name, shape, directions, elements, seed)
     ]
-    worst = max(found, key=lambda one: one.badness)
+    worst = max(found, key=lambda one: one.severity)
     if worst.status == "wrong" and worst.index is None:
-        found.append(_locate(name, next(one for one in methods if one.point.mode == worst.mode), seed))
+        found.append(_locate(name, next(one for one in methods if one.reference.mode == worst.mode), seed))
     return found
 
 
@@ -251,29 +259,20 @@ def _probes(
         yield rng.normal(size=shape), None
     count = size if elements == "all" else min(elements, size)
     for flat in range(size) if elements == "all" else rng.choice(size, count, replace=False):
-        direction = np.zeros(shape)
         index = tuple(int(i) for i in np.unravel_index(flat, shape))
-        direction[index] = 1.0
-        yield direction, index
+        yield unit(shape, index), index
 
 
 def _locate(name: str, method: Method, seed: int) -> Comparison:
-    """Find an element that is wrong, by halving: go on with the half along which the derivatives differ more."""
-    shape = method.point.gradients[name].shape
-    weights = generator(seed, "gradcheck", name, "locate").normal(size=shape)
-    suspects = np.arange(weights.size)
+    """Compare at an element that is wrong."""
+    weights = generator(seed, "gradcheck", name, "locate").normal(size=method.reference.gradients[name].shape)
 
-    def along(chosen: Array) -> Comparison:
-        direction = np.zeros(shape)
-        direction.flat[chosen] = weights.flat[chosen]
-        return method.compare(name, direction, tuple(int(i) for i in np.unravel_index(chosen[0], shape)))
+    def severity(direction: Array) -> tuple[bool, float]:
+        comparison = method.compare(name, direction, None)
+        return comparison.status == "wrong", _difference(comparison)
 
-    while len(suspects) > 1:
-        halves = [(half, along(half)) for half in np.array_split(suspects, 2)]
-        suspects, _ = max(halves, key=lambda tried: (tried[1].status == "wrong", _difference(tried[1])))
-    direction = np.zeros(shape)
-    direction.flat[suspects] = 1.0
-    return method.compare(name, direction, tuple(int(i) for i in np.unravel_index(suspects[0], shape)))
+    index = bisect(weights, severity)
+    return method.compare(name, unit(weights.shape, index), index)
 
 
 def _difference(comparison: Comparison) -> float:
@@ -287,21 +286,21 @@ def _explanations(
     """Return what is wrong with each gradient that is, in the first mode in which it is."""
     texts: dict[str, str] = {}
     for mode in ("training", "evaluation"):
-        suspects: Suspects = {}
-        for name, some in found.items():
-            wrong = [one for one in some if one.status == "wrong" and one.mode == mode]
+        suspects: WrongElements = {}
+        for name, comparisons in found.items():
+            wrong = [one for one in comparisons if one.status == "wrong" and one.mode == mode]
             if wrong and name not in texts:
                 suspects[name] = [one.index for one in wrong if one.index is not None]
         if suspects:
-            point = Point(model, x, target, mode)
-            texts |= explain(point, suspects, seed=seed)
+            reference = ReferencePass(model, x, target, mode)
+            texts |= explain(reference, suspects, seed=seed)
     return texts
 
 
-def _summed_up(name: str, point: Point, found: list[Comparison], explanation: str | None) -> ParameterCheck:
-    shape = point.gradients[name].shape
-    worst = max(found, key=lambda one: one.badness)
-    worst_single = max((one for one in found if one.index is not None), key=lambda one: one.badness, default=None)
+def _summary(name: str, reference: ReferencePass, found: list[Comparison], explanation: str | None) -> ParameterCheck:
+    shape = reference.gradients[name].shape
+    worst = max(found, key=lambda one: one.severity)
+    worst_single = max((one for one in found if one.index is not None), key=lambda one: one.severity, default=None)
     public = (shape[-1], *shape[:-1]) if name == INPUT else shape
     statuses = Counter(one.status for one in found)
     return ParameterCheck(
@@ -323,4 +322,4 @@ def _summed_up(name: str, point: Point, found: list[Comparison], explanation: st
 
 
 def _coverage(found: Sequence[Comparison]) -> float:
-    return round(100 * sum(one.counts for one in found) / len(found), 2) if found else 0.0
+    return round(100 * sum(one.is_conclusive for one in found) / len(found), 2) if found else 0.0

@@ -23,57 +23,62 @@ import numpy as np
 from cnnbp_cli.core.graph import Node
 from cnnbp_cli.core.rng import generator
 from cnnbp_cli.core.types import Array
-from cnnbp_cli.gradient_check.point import Comparison, Index, Point, Status, along
+from cnnbp_cli.gradient_check.reference_pass import Comparison, Index, ReferencePass, Status, along
 
 STEP = 1e-30
 NOISE = 1024 * np.finfo(np.float64).eps
 """Times the largest gradient, change and gain that meet in one layer: differences below are rounding. Derivatives
-are differences themselves, such as 1 - y of a sigmoid or 1 - x̂² of a normalisation, and little may be left of them."""
+are differences themselves, such as 1 - y of a sigmoid or 1 - x̂² of a normalization, and little may be left of them."""
 UNDERFLOW = np.finfo(np.float64).tiny / STEP
 """Times `STEP`, derivatives below this lose their digits."""
 
 
 class ComplexStep:
-    """Compares with complex steps from a point in float64."""
+    """Compares with complex steps around a reference pass in float64."""
 
-    def __init__(self, point: Point, tolerance: float) -> None:
-        self.point = point
+    def __init__(self, reference: ReferencePass, tolerance: float) -> None:
+        self.reference = reference
         self._tolerance = tolerance
-        self._flow_norms = {name: float(np.linalg.norm(flow)) for name, flow in point.flows.items()}
+        self._gradient_norms = {name: float(np.linalg.norm(flow)) for name, flow in reference.output_gradients.items()}
         self._gains: dict[str, float] = {}
 
     def compare(self, name: str, direction: Array, index: Index | None) -> Comparison:
         """Compare the two derivatives of the loss along a direction in one tensor."""
-        point = self.point
-        start, y, _ = point.start(name, 1j * STEP * direction)
+        reference = self.reference
+        start, y, _ = reference.start(name, 1j * STEP * direction)
         # The real part stays as it was, to the bit: complex products round otherwise than real ones.
-        changed = point.graph.rerun(point.params, point.values, {start: point.values[start] + 1j * y.imag}, point.ctx)
-        analytic = along(point.gradients[name], direction)
-        numeric = float(np.imag(point.mean_loss(changed))) / STEP
-        scale = float(np.abs(point.flows[start] * (changed[start].imag / STEP)).sum())
+        changed = reference.graph.rerun(
+            reference.params, reference.values, {start: reference.values[start] + 1j * y.imag}, reference.ctx
+        )
+        analytic = along(reference.gradients[name], direction)
+        numeric = float(np.imag(reference.mean_loss(changed))) / STEP
+        scale = float(np.abs(reference.output_gradients[start] * (changed[start].imag / STEP)).sum())
         difference = abs(analytic - numeric)
         error = difference / max(scale, abs(analytic), abs(numeric)) if difference else 0.0
         error = error if np.isfinite(difference) else float("inf")
         status: Status = "ok"
         if not error <= self._tolerance:
-            noise = NOISE * self._largest_meeting(start, changed) + UNDERFLOW
+            noise = NOISE * self._largest_term(start, changed) + UNDERFLOW
             status = "noise" if difference <= noise else "wrong"
-        return Comparison(analytic, numeric, error, status, index, point.mode)
+        return Comparison(analytic, numeric, error, status, index, reference.mode)
 
-    def _largest_meeting(self, start: str, changed: Mapping[str, Array]) -> float:
+    def _largest_term(self, start: str, changed: Mapping[str, Array]) -> float:
         """Return the largest product of a layer's change at the input, its gradient at the output and its gain.
 
         The terms that a layer adds up are of this size. Its rounding is relative to them, and not to their sum,
-        which may be far smaller: a normalisation takes away most of a change that all its values share.
+        which may be far smaller: a normalization takes away most of a change that all its values share.
         """
-        point = self.point
+        reference = self.reference
         changes = {name: float(np.linalg.norm(y.imag / STEP)) for name, y in changed.items()}
-        meetings = [changes[start] * self._flow_norms[start], changes.get(point.graph.output, 0.0) / point.count]
-        for node in point.graph.nodes:
+        terms = [
+            changes[start] * self._gradient_norms[start],
+            changes.get(reference.graph.output, 0.0) / reference.count,
+        ]
+        for node in reference.graph.nodes:
             if node.name in changes and node.name != start:
                 change = max(changes.get(name, 0.0) for name in node.inputs)
-                meetings.append(change * self._flow_norms[node.name] * max(1.0, self._gain(node)))
-        return max(meetings)
+                terms.append(change * self._gradient_norms[node.name] * max(1.0, self._gain(node)))
+        return max(terms)
 
     def _gain(self, node: Node) -> float:
         """Return how large the terms are that a layer adds up, for a random change at its inputs of length 1.
@@ -83,12 +88,12 @@ class ComplexStep:
         """
         if node.name not in self._gains:
             rng = generator(0, "gain", node.name)
-            inputs = [self.point.values[name] for name in node.inputs]
+            inputs = [self.reference.values[name] for name in node.inputs]
             changes = [rng.normal(size=x.shape) for x in inputs]
 
             def moved(factor: float) -> Array:
                 xs = [x + 1j * STEP * factor * change for x, change in zip(inputs, changes, strict=True)]
-                y, _ = self.point.compute(node, self.point.params.get(node.name, {}), xs)
+                y, _ = self.reference.compute(node, self.reference.params.get(node.name, {}), xs)
                 return y.imag / (STEP * factor)
 
             whole = moved(1.0)

@@ -1,7 +1,7 @@
-"""What kind of wrong a gradient is, as far as its numbers tell: a factor, a sign, a transposed weight, a missing row.
+"""The known mistakes in backward passes, recognized by their numbers: a factor, a sign, a transpose, a missing row.
 
-Each rule is a hypothesis about how the analytic gradient came out of the true one, and is tested on all elements
-that were compared. The first that explains every one of them is what a person would be told by a good teacher.
+Each pattern is a hypothesis about how the analytic gradient came out of the true one, tested on all elements that
+were compared. The first that explains every one of them is reported.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ TINY = np.finfo(np.float64).tiny
 
 
 @dataclass(frozen=True, slots=True)
-class Number:
-    """A number that a gradient is often too large or too small by."""
+class KnownFactor:
+    """A factor by which gradients are often too large or too small."""
 
     value: int
     symbol: str
@@ -31,7 +31,7 @@ class Number:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class Mismatch:
     """An analytic gradient, and the numeric one at some of its elements.
 
     Attributes
@@ -43,7 +43,7 @@ class Evidence:
         The numeric gradient, and by how much the analytic one may differ from it.
     axes : tuple of str
         What each axis of the tensor counts.
-    numbers : sequence of Number
+    numbers : sequence of KnownFactor
     values : Array or None
         The parameter's own values.
     parts : mapping of str to Array (compared, parts)
@@ -57,7 +57,7 @@ class Evidence:
     numeric: Array
     tolerance: Array
     axes: tuple[str, ...]
-    numbers: Sequence[Number]
+    numbers: Sequence[KnownFactor]
     values: Array | None
     parts: Mapping[str, Array]
     agrees_outside: Callable[[Array], bool]
@@ -81,8 +81,8 @@ class Evidence:
         slack = self.tolerance * np.maximum(1, larger)
         return bool(np.all(np.abs(self.a - predicted) <= slack))
 
-    def inside(self, mask: Array) -> Evidence:
-        """The part of the evidence that lies in a mask of the whole tensor."""
+    def inside(self, mask: Array) -> Mismatch:
+        """The part of the mismatch that lies in a mask of the whole tensor."""
         chosen = mask[tuple(self.indices.T)]
         return replace(
             self,
@@ -93,9 +93,9 @@ class Evidence:
         )
 
 
-def describe(evidence: Evidence) -> str:
-    """Say what kind of wrong a gradient is, in one line."""
-    for rule in (
+def describe(mismatch: Mismatch) -> str:
+    """Return the first pattern that explains a mismatch, in one line."""
+    for pattern in (
         not_finite,
         unseen,
         zero,
@@ -109,31 +109,31 @@ def describe(evidence: Evidence) -> str:
         constants,
         factors,
     ):
-        if text := rule(evidence):
+        if text := pattern(mismatch):
             return text
-    count = int(evidence.wrong.sum())
-    return f"{count:,} of the {len(evidence.numeric):,} elements compared are wrong, by no simple rule"
+    count = int(mismatch.wrong.sum())
+    return f"{count:,} of the {len(mismatch.numeric):,} elements compared are wrong, in no known pattern"
 
 
-def not_finite(e: Evidence) -> str | None:
+def not_finite(e: Mismatch) -> str | None:
     bad = np.argwhere(~np.isfinite(e.analytic))
     if not len(bad):
         return None
     verb = "is" if len(bad) == 1 else "are"
-    return f"{len(bad):,} of {e.analytic.size:,} elements {verb} not finite, the first is {_element(bad[0], e.axes)}"
+    return f"{len(bad):,} of {e.analytic.size:,} elements {verb} infinite or NaN, first {_element(bad[0], e.axes)}"
 
 
-def unseen(e: Evidence) -> str | None:
+def unseen(e: Mismatch) -> str | None:
     if np.any(e.wrong):
         return None
-    return f"wrong along random directions, but at none of {len(e.numeric):,} elements compared"
+    return f"wrong along random directions, but at none of the {len(e.numeric):,} elements compared"
 
 
-def zero(e: Evidence) -> str | None:
+def zero(e: Mismatch) -> str | None:
     return None if np.any(e.a) else "analytic is 0: is the gradient computed and returned?"
 
 
-def factor(e: Evidence) -> str | None:
+def factor(e: Mismatch) -> str | None:
     """One number times the true gradient."""
     squares = float((e.numeric * e.numeric).sum())
     if not squares:
@@ -147,14 +147,14 @@ def factor(e: Evidence) -> str | None:
     return f"analytic is {_times(ratio)}: {' or '.join(reasons) or 'a constant factor'}"
 
 
-def _reasons(ratio: float, numbers: Sequence[Number]) -> Iterator[str]:
-    sign, size = ("" if ratio > 0 else ", and the sign"), abs(ratio)
+def _reasons(ratio: float, numbers: Sequence[KnownFactor]) -> Iterator[str]:
+    sign, size = ("" if ratio > 0 else ", and wrong sign"), abs(ratio)
     if _same(ratio, -1):
-        yield "the sign"
+        yield "wrong sign"
     if _same(size, 2):
-        yield "a factor 2 too many" + sign
+        yield "an extra factor of 2" + sign
     if _same(size, 0.5):
-        yield "a factor 2 is missing" + sign
+        yield "a missing factor of 2" + sign
     for number in numbers:
         if number.value > 1 and _same(size, number.value):
             yield f"{number.meaning}, missing 1/{number.symbol}?" + sign
@@ -178,7 +178,7 @@ def _same(a: float, b: float) -> bool:
     return abs(a - b) <= 1e-5 * abs(b)
 
 
-def parts(e: Evidence) -> str | None:
+def parts(e: Mismatch) -> str | None:
     """One image, or one row of the output, alone or left out."""
     for name, terms in e.parts.items():
         count = terms.shape[1]
@@ -186,14 +186,14 @@ def parts(e: Evidence) -> str | None:
             continue
         for k in range(count):
             if e.fits(terms[:, k]):
-                return f"only {name} {_place(k, count)} counts: is the sum over all {count} missing?"
+                return f"only {name} {_place(k, count)} contributes: is the sum over all {count} missing?"
         for k in range(count):
             if e.fits(e.numeric - terms[:, k]):
                 return f"{name} {_place(k, count)} is left out of the sum"
     return None
 
 
-def decay(e: Evidence) -> str | None:
+def decay(e: Mismatch) -> str | None:
     """A multiple of the parameter itself on top."""
     if e.values is None:
         return None
@@ -205,24 +205,24 @@ def decay(e: Evidence) -> str | None:
     return f"analytic is numeric {_plus(rate)} × the parameter: weight decay inside the gradient?"
 
 
-def constant(e: Evidence) -> str | None:
+def constant(e: Mismatch) -> str | None:
     """One number on top."""
     difference = e.a - e.numeric
     if len(difference) >= FEW and e.fits(e.numeric + difference.mean()):
-        return f"analytic is numeric {_plus(difference.mean())}: a constant term too many or missing"
+        return f"analytic is numeric {_plus(difference.mean())}: an extra or missing constant term"
     return None
 
 
-def constants(e: Evidence) -> str | None:
+def constants(e: Mismatch) -> str | None:
     """A number on top for each entry of an axis."""
     for axis, name in enumerate(e.axes):
         means = _by_entry(e, axis, e.a - e.numeric)
         if means is not None and e.fits(e.numeric + means):
-            return f"analytic is numeric + a number for each {name}: a term of its own too many or missing"
+            return f"analytic is numeric + a different number for each {name}: an extra or missing term"
     return None
 
 
-def factors(e: Evidence) -> str | None:
+def factors(e: Mismatch) -> str | None:
     """A factor for each entry of an axis."""
     for axis, name in enumerate(e.axes):
         products, squares = (_by_entry(e, axis, values) for values in (e.a * e.numeric, e.numeric * e.numeric))
@@ -230,11 +230,11 @@ def factors(e: Evidence) -> str | None:
             continue
         ratios = products / squares
         if e.fits(ratios * e.numeric):
-            return f"each {name} has a factor of its own, from {ratios.min():.4g} to {ratios.max():.4g}"
+            return f"each {name} is off by a different factor, from {ratios.min():.4g} to {ratios.max():.4g}"
     return None
 
 
-def _by_entry(e: Evidence, axis: int, values: Array) -> Array | None:
+def _by_entry(e: Mismatch, axis: int, values: Array) -> Array | None:
     """Return for each element the mean over those with the same entry of an axis; None where there are too few."""
     length = e.analytic.shape[axis]
     if length < 2 or len(values) < FEW * length:
@@ -244,7 +244,7 @@ def _by_entry(e: Evidence, axis: int, values: Array) -> Array | None:
     return (np.bincount(entry, values, length) / np.maximum(counts, 1))[entry]
 
 
-def moved(e: Evidence) -> str | None:
+def moved(e: Mismatch) -> str | None:
     """The right numbers in other places: swapped axes, flips, shifts, another order in memory."""
     true = e.numeric
     for text, back in _moves(e.analytic, e.axes):
@@ -264,7 +264,7 @@ def _moves(analytic: Array, axes: tuple[str, ...]) -> Iterator[tuple[str, Array]
     for one, other in combinations(long, 2):
         if (axes[one], axes[other]) == ("kernel row", "kernel column"):
             yield (
-                "the kernel is flipped in space, by 180°: a convolution for a cross-correlation?",
+                "the kernel is flipped in space, by 180°: a convolution in place of a cross-correlation?",
                 np.flip(analytic, (one, other)),
             )
         else:
@@ -275,12 +275,12 @@ def _moves(analytic: Array, axes: tuple[str, ...]) -> Iterator[tuple[str, Array]
         yield f"shifted by one back along {axes[axis]}", np.roll(analytic, 1, axis)
     if len(long) > 1:
         matrix = (shape[0], analytic.size // shape[0])
-        reordered = "laid out in another order: a reshape where a transpose belongs?"
+        reordered = "in a different memory order: a reshape where a transpose is needed?"
         yield reordered, analytic.reshape(matrix[::-1]).T.reshape(shape)
         yield reordered, analytic.reshape(matrix).T.reshape(shape)
 
 
-def permuted(e: Evidence) -> str | None:
+def permuted(e: Mismatch) -> str | None:
     """Entries of an axis in each other's place."""
     for axis, name in enumerate(e.axes):
         length = e.analytic.shape[axis]
@@ -299,11 +299,11 @@ def permuted(e: Evidence) -> str | None:
         places = np.where(at.diagonal() == 0, np.arange(length), (at == 0).argmax(1))
         pairs = [f"{k} is at {m}" for k, m in enumerate(places) if k != m and known[k]]
         more = ", …" if len(pairs) > SHOWN else ""
-        return f"{name}s stand in each other's place: {', '.join(pairs[:SHOWN])}{more}"
+        return f"{name}s are in the wrong order: {', '.join(pairs[:SHOWN])}{more}"
     return None
 
 
-def somewhere(e: Evidence) -> str | None:
+def somewhere(e: Mismatch) -> str | None:
     """Wrong in some places only: one element, one entry of an axis, the border."""
     wrong = e.indices[e.wrong]
     if not len(wrong):
@@ -321,7 +321,7 @@ def somewhere(e: Evidence) -> str | None:
     return None
 
 
-def _places(e: Evidence, wrong: Array) -> Iterator[tuple[str, Array]]:
+def _places(e: Mismatch, wrong: Array) -> Iterator[tuple[str, Array]]:
     """Yield sets of elements that hold all wrong ones: the entries of axes where there are any, the border."""
     shape = e.analytic.shape
     grid = np.indices(shape, sparse=True)

@@ -1,4 +1,4 @@
-"""`cnnbp gradcheck`: the verdict on every parameter tensor, and the one on all of them."""
+"""`cnnbp gradcheck`: the verdict on every parameter tensor, and the overall verdict."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ FIELDS = (
 )
 STYLES = {"ok": "green", "noise": "cyan", "kink": "yellow", "wrong": "bold red"}
 MEANINGS = {
-    "kink": "kink: the loss has no derivative there, or the step went across such a place",
+    "kink": "kink: the loss has no derivative there, or the step crossed such a point",
     "wrong": "wrong: the gradient is not the derivative of the loss",
 }
 NOISE = {
-    "complex": "noise: true gradient zero, both sides are rounding errors",
+    "complex": "noise: the true gradient is zero, and both numbers are rounding errors",
     "central": "noise: the two differ by less than the rounding of the loss divided by the step",
 }
 METHODS = {"complex": "proven by complex steps", "central": "confirmed by central differences"}
@@ -65,19 +65,21 @@ def _table(report: GradcheckReport) -> None:
             "relative error = |analytic − numeric| / max(|analytic|, |numeric|)"
         )
     if report.kinks or report.noise:
-        silent = [count(report.kinks, "kink")] * (report.kinks > 0) + [f"{report.noise:,} × noise"] * (report.noise > 0)
+        inconclusive = [count(report.kinks, "kink")] * (report.kinks > 0) + [f"{report.noise:,} × noise"] * (
+            report.noise > 0
+        )
         everything = sum(check.checked for check in report.parameters)
         line(
-            f"coverage {report.coverage:.1f} %: of {everything:,} comparisons, {' and '.join(silent)} "
-            "say nothing about the gradient"
+            f"coverage {report.coverage:.1f}%: of {everything:,} comparisons, {' and '.join(inconclusive)} "
+            "are inconclusive"
         )
     if report.dtype == "float32":
-        line("float32 has about 7 digits, and most are gone in the difference of two losses: float64 has 16")
+        line("float32 has about 7 digits, and the difference of two losses loses most of them; float64 has 16")
     _verdict(report)
 
 
 def _explanations(report: GradcheckReport) -> None:
-    """Write each explanation once, with all gradients that it is for."""
+    """Write each explanation once, with all gradients that it applies to."""
     from cnnbp_cli.report.table import line
 
     names: dict[str, list[str]] = {}
@@ -102,8 +104,8 @@ def _verdict(report: GradcheckReport) -> None:
     elif not report.coverage:
         line(f"nothing confirmed: all comparisons of {tensors} are kinks or noise", "yellow")
     else:
-        told = sum(check.coverage > 0 for check in report.parameters)
-        tensors = tensors if told == len(report.parameters) else f"{told} of {tensors}"
+        confirmed = sum(check.coverage > 0 for check in report.parameters)
+        tensors = tensors if confirmed == len(report.parameters) else f"{confirmed} of {tensors}"
         line(f"ok: {tensors} {METHODS[report.method]}{modes}, {figures}", "green")
 
 
@@ -114,7 +116,7 @@ def _row(check: ParameterCheck, with_coverage: bool, with_numbers: bool) -> list
         (check.status, STYLES[check.status]),
         power(check.relative_error),
         count(check.checked),
-        *([count(check.kinks), count(check.noise), f"{check.coverage:.0f} %"] * with_coverage),
+        *([count(check.kinks), count(check.noise), f"{check.coverage:.0f}%"] * with_coverage),
         shape(check.shape),
         index,
         *([f"{check.analytic:.5e}", f"{check.numeric:.5e}"] * with_numbers),

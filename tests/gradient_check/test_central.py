@@ -253,10 +253,10 @@ def test_smooth_layers_report_nothing():
     [
         ({"method": "forward"}, "unknown method 'forward', expected one of: complex, central"),
         ({"dtype": "float16"}, "unknown dtype 'float16', expected one of: float64, float32"),
-        ({"step": 1e-3}, "complex steps have no length to choose; a step goes with the method central"),
+        ({"step": 1e-3}, "complex steps need no step length: a step only applies to the method central"),
         (
             {"dtype": "float32"},
-            "complex steps are always computed in double precision; float32 goes with the method central",
+            "complex steps always use double precision: float32 only applies to the method central",
         ),
         ({"method": "central", "step": 0.0}, "expected a step above 0, got 0"),
         ({"method": "central", "step": float("nan")}, "expected a step above 0, got nan"),

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import cnnbp_cli as cnnbp
 from cnnbp_cli.cli.app import app
-from cnnbp_cli.config.custom_layers import OwnLayerError, load_layers
+from cnnbp_cli.config.custom_layers import CustomLayerError, load_layers
 from cnnbp_cli.core.layers import LAYERS
 
 ROOT = Path(__file__).parents[2]
@@ -336,7 +336,7 @@ def test_a_layer_that_loses_imaginary_parts_can_still_be_checked():
     result = run("gradcheck", "mine.yaml", "--layers", "mine.py", "--method", "central", "--format", "json")
     assert result.exit_code == 0
     assert json.loads(result.stdout)["method"] == "central"
-    with pytest.raises(OwnLayerError, match="turned complex numbers into real ones"):
+    with pytest.raises(CustomLayerError, match="turned complex numbers into real ones"):
         cnnbp.gradcheck(cnnbp.load("mine.yaml"), np.ones((1, 1, 6, 6)), np.zeros(1, int))
 
 
@@ -393,8 +393,8 @@ def test_the_homeworks_missing_row_is_named():
         f"(homework_conv.py:{line}), dweight[f, c, i, j] = Σ_{{p, q}} dy[f, p, q] · x[c, p + i, q + j]"
     )
     arriving = (
-        "first.weight, first.bias, input: what arrives is wrong already, dx of conv: output row 2 (the last) is left "
-        f"out of the sum; look at HomeworkConv.backward (homework_conv.py:{line}), dx[c, p + i, q + j] += "
+        "first.weight, first.bias, input: the incoming gradient is already wrong: dx of conv: output row 2 (the last) "
+        f"is left out of the sum; look at HomeworkConv.backward (homework_conv.py:{line}), dx[c, p + i, q + j] += "
         "Σ_f weight[f, c, i, j] · dy[f, p, q]"
     )
     shown, page = " ".join(result.stdout.split()), (ROOT / "docs" / "custom-layer.md").read_text(encoding="utf-8")

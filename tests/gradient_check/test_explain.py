@@ -205,29 +205,29 @@ OF_WEIGHTS = {
     "batch": "analytic is 4 × numeric: the batch size, missing 1/N? or the output channels, missing 1/f?",
     "per image": "analytic is numeric / 4: the batch size, divided by N once too often? or the output channels, "
     "divided by f once too often?",
-    "half": "analytic is numeric / 2: a factor 2 is missing or the input channels, divided by c once too often?",
-    "twice": "analytic is −2 × numeric: a factor 2 too many, and the sign or the input channels, missing 1/c?, "
-    "and the sign",
-    "sign": "analytic is −1 × numeric: the sign",
+    "half": "analytic is numeric / 2: a missing factor of 2 or the input channels, divided by c once too often?",
+    "twice": "analytic is −2 × numeric: an extra factor of 2, and wrong sign or the input channels, missing 1/c?, "
+    "and wrong sign",
+    "sign": "analytic is −1 × numeric: wrong sign",
     "factor": "analytic is 1.001 × numeric: a constant factor",
     "zero": "analytic is 0: is the gradient computed and returned?",
-    "flipped": "the kernel is flipped in space, by 180°: a convolution for a cross-correlation?",
+    "flipped": "the kernel is flipped in space, by 180°: a convolution in place of a cross-correlation?",
     "transposed": "transposed: kernel row and kernel column are swapped",
     "shifted": "shifted by one along kernel column",
-    "channels": "output channels stand in each other's place: 0 is at 2, 1 is at 0, 2 is at 1",
+    "channels": "output channels are in the wrong order: 0 is at 2, 1 is at 0, 2 is at 1",
     "element": None,
-    "channel": "only output channel 2 is wrong: there analytic is 2 × numeric: a factor 2 too many or the input "
+    "channel": "only output channel 2 is wrong: there analytic is 2 × numeric: an extra factor of 2 or the input "
     "channels, missing 1/c?",
     "row": "only kernel row 2 (the last) is wrong: there analytic is 0: is the gradient computed and returned?",
     "corner": "only kernel row 0 (the first), kernel column 2 (the last) is wrong: there analytic is numeric + 0.25: "
-    "a constant term too many or missing",
-    "constant": "analytic is numeric + 0.125: a constant term too many or missing",
-    "missing constant": "analytic is numeric − 0.125: a constant term too many or missing",
-    "per channel": "analytic is numeric + a number for each output channel: a term of its own too many or missing",
-    "factors": "each output channel has a factor of its own, from 1 to 4",
+    "an extra or missing constant term",
+    "constant": "analytic is numeric + 0.125: an extra or missing constant term",
+    "missing constant": "analytic is numeric − 0.125: an extra or missing constant term",
+    "per channel": "analytic is numeric + a different number for each output channel: an extra or missing term",
+    "factors": "each output channel is off by a different factor, from 1 to 4",
     "decay": "analytic is numeric + 0.01 × the parameter: weight decay inside the gradient?",
-    "nonsense": "72 of the 72 elements compared are wrong, by no simple rule",
-    "nan": "1 of 72 elements is not finite, the first is [0, 0, 0, 0]",
+    "nonsense": "72 of the 72 elements compared are wrong, in no known pattern",
+    "nan": "1 of 72 elements is infinite or NaN, first [0, 0, 0, 0]",
 }
 
 
@@ -250,7 +250,7 @@ def test_mistakes_in_a_kernels_gradient(told, fault, text, method):
         "bias mean": "analytic is numeric / 144: the batch size times the output's positions, divided by (N·h·w) "
         "once too often?",
         "bias positions": "analytic is numeric / 36: the output's positions, divided by (h·w) once too often?",
-        "bias first image": "only image 0 (the first) counts: is the sum over all 4 missing?",
+        "bias first image": "only image 0 (the first) contributes: is the sum over all 4 missing?",
         "bias last row": "output row 5 (the last) is left out of the sum",
         "bias first column": "output column 0 (the first) is left out of the sum",
     }.items(),
@@ -267,7 +267,7 @@ def dense(fault: str, units: int = 8) -> list[Any]:
     ("fault", "units", "text"),
     [
         ("transposed", 8, "transposed"),
-        ("order", 5, "laid out in another order: a reshape where a transpose belongs?"),
+        ("order", 5, "in a different memory order: a reshape where a transpose is needed?"),
         ("image left out", 5, "image 0 (the first) is left out of the sum"),
     ],
 )
@@ -279,7 +279,7 @@ def test_mistakes_in_a_matrix(told, fault, units, text):
 @pytest.mark.parametrize(
     ("fault", "text"),
     {
-        "dx sign": "analytic is −1 × numeric: the sign",
+        "dx sign": "analytic is −1 × numeric: wrong sign",
         "dx border": "only the border is wrong: there analytic is 0: is the gradient computed and returned?",
         "dx row": "only row 5 (the last) is wrong: there analytic is 3 × numeric: a constant factor",
     }.items(),
@@ -287,19 +287,19 @@ def test_mistakes_in_a_matrix(told, fault, units, text):
 def test_layers_before_a_wrong_dx_are_told_where_it_comes_from(told, fault, text):
     first = {"type": "conv2d", "name": "first", "filters": 2, "kernel_size": 3, "padding": "same"}
     found = told(first, "tanh", conv(fault), "tanh")
-    expected = f"what arrives is wrong already, dx of conv: {text}" + look_at("BadConv", "dx")
+    expected = f"the incoming gradient is already wrong: dx of conv: {text}" + look_at("BadConv", "dx")
     assert found == {"first.weight": expected, "first.bias": expected, "input": expected}
 
 
 def test_activations_pools_and_merges_are_named(told, network, batch):
     first = {"type": "conv2d", "name": "first", "filters": 2, "kernel_size": 1}
     relu = told(first, {"type": "bad_relu", "name": "on"})["input"]
-    assert relu.startswith("what arrives is wrong already, dx of on: ")
-    assert relu.endswith(" of the 288 elements compared are wrong, by no simple rule" + look_at("BadRelu", "dx"))
+    assert relu.startswith("the incoming gradient is already wrong: dx of on: ")
+    assert relu.endswith(" of the 288 elements compared are wrong, in no known pattern" + look_at("BadRelu", "dx"))
     merged = told(first, "tanh", {"type": "bad_add", "name": "sum", "inputs": ["tanh_1", "first"]})["first.bias"]
     assert merged == (
-        "what arrives is wrong already, dx of sum to its 2nd input: analytic is 2 × numeric: a factor 2 too many or "
-        "the output channels, missing 1/f? or the input channels, missing 1/c?" + look_at("BadAdd", "dx")
+        "the incoming gradient is already wrong: dx of sum to its 2nd input: analytic is 2 × numeric: an extra factor "
+        "of 2 or the output channels, missing 1/f? or the input channels, missing 1/c?" + look_at("BadAdd", "dx")
     )
     pool = {"type": "every_winner", "name": "pool", "pool_size": 2}
     model = network(pool, "flatten", {"type": "dense", "units": 2})
@@ -313,7 +313,7 @@ def test_layers_that_no_complex_number_passes_are_explained_by_differences(told)
     found = told(first, {"type": "bad_absolute", "name": "abs"}, method="central")
     assert set(found) == {"first.weight", "first.bias", "input"}
     assert set(found.values()) == {
-        "what arrives is wrong already, dx of abs: analytic is −1 × numeric: the sign"
+        "the incoming gradient is already wrong: dx of abs: analytic is −1 × numeric: wrong sign"
         + look_at("BadAbsolute", "dx = dy · sign(x)")
     }
 
@@ -333,7 +333,7 @@ def test_what_is_rare_among_many_elements_is_found(told, network, method):
         if check.status == "wrong"
     }
     assert text == (
-        "what arrives is wrong already, dx of pool: output row 23 (the last) is left out of the sum"
+        "the incoming gradient is already wrong: dx of pool: output row 23 (the last) is left out of the sum"
         + look_at("RowLost", "dx")
     )
 
@@ -341,14 +341,14 @@ def test_what_is_rare_among_many_elements_is_found(told, network, method):
 def test_several_wrong_layers_are_counted(told):
     first = {"type": "conv2d", "name": "first", "filters": 2, "kernel_size": 3, "padding": "same"}
     found = told(first, conv("dx sign"), {"type": "bad_relu", "name": "on"})
-    assert found["first.bias"].startswith("what arrives is wrong already, dx of on: ")
+    assert found["first.bias"].startswith("the incoming gradient is already wrong: dx of on: ")
     assert found["first.bias"].endswith(", and 1 more")
 
 
 def test_a_layer_with_a_mistake_below_another_is_told_its_own(told):
     found = told(conv("sign"), {"type": "bad_relu", "name": "on"})
-    assert found["conv.weight"].startswith("analytic is −1 × numeric: the sign; look at BadConv.backward")
-    assert found["conv.bias"].startswith("what arrives is wrong already, dx of on: ")
+    assert found["conv.weight"].startswith("analytic is −1 × numeric: wrong sign; look at BadConv.backward")
+    assert found["conv.bias"].startswith("the incoming gradient is already wrong: dx of on: ")
 
 
 def test_a_wrong_loss_is_named(told, monkeypatch):
@@ -357,8 +357,8 @@ def test_a_wrong_loss_is_named(told, monkeypatch):
     found = told("tanh")
     assert set(found) == {"out.weight", "out.bias", "input"}
     assert set(found.values()) == {
-        "what arrives is wrong already, dz of the loss: analytic is 4 × numeric: the batch size, missing 1/N?; "
-        "look at SoftmaxCrossEntropy.backward, dz = p - y"
+        "the incoming gradient is already wrong: dz of the loss: analytic is 4 × numeric: the batch size, "
+        "missing 1/N?; look at SoftmaxCrossEntropy.backward, dz = p - y"
     }
 
 
@@ -371,7 +371,7 @@ def test_formulas_of_shipped_layers_are_quoted(told, monkeypatch):
 
     monkeypatch.setattr(Dense, "backward", backward)
     assert told("tanh") == {
-        "out.weight": "analytic is −1 × numeric: the sign; look at Dense.backward, dW = dy @ xᵀ",
+        "out.weight": "analytic is −1 × numeric: wrong sign; look at Dense.backward, dW = dy @ xᵀ",
     }
 
 
@@ -386,7 +386,7 @@ def test_a_graph_that_adds_up_wrongly_is_no_layers_fault(told, monkeypatch):
 
     monkeypatch.setattr(Graph, "backward", backward)
     found = told({"type": "conv2d", "name": "first", "filters": 2, "kernel_size": 1})
-    text = "each layer is right by itself: look at how gradients of several branches are added up"
+    text = "every layer's own backward pass is correct: look at how the gradients of branches are added up"
     assert found == {"first.weight": text, "first.bias": text}
 
 

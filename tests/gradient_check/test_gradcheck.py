@@ -284,7 +284,7 @@ def test_a_bias_before_batch_norm_is_no_error():
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
-def test_gradients_that_normalisation_cancels_are_no_error(count):
+def test_gradients_that_normalization_cancels_are_no_error(count):
     """One value per group, or one sample per batch: every true gradient before it is zero."""
     groups_of_one = [CONV | {"kernel_size": 6, "padding": "valid"}, {"type": "group_norm", "groups": 4}]
     one_feature = ["flatten", {"type": "dense", "units": 1}, "layer_norm"]
@@ -383,7 +383,7 @@ def test_filters_choose_what_is_checked(filters, names):
             "there is no parameter 'dense_1.wait'; expected one of: conv2d_1.weight, conv2d_1.bias, dense_1.weight, "
             "dense_1.bias, input",
         ),
-        ({"layer": "relu_1"}, "there is no parameter in a layer 'relu_1'; expected one of: conv2d_1, dense_1, input"),
+        ({"layer": "relu_1"}, "there is no layer 'relu_1' with parameters; expected one of: conv2d_1, dense_1, input"),
     ],
 )
 def test_unknown_names_are_errors(filters, message):

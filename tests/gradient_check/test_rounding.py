@@ -16,8 +16,8 @@ def conv(k, **fields):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_normalisation_of_nearly_equal_values_magnifies_rounding(seed):
-    """The mean of a normalised image depends on nothing; small slopes and epsilon magnify changes 300 times."""
+def test_a_normalization_of_nearly_equal_values_magnifies_rounding(seed):
+    """The mean of a normalized image depends on nothing; small slopes and epsilon magnify changes 300 times."""
     layers = [
         "relu",
         *(conv(k) for k in range(1, 4)),
@@ -35,7 +35,7 @@ def test_a_normalisation_of_nearly_equal_values_magnifies_rounding(seed):
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("norm", ["group_norm", "layer_norm"])
 def test_two_nearly_equal_values_leave_nothing_of_a_change(norm, seed):
-    """Normalised, two values are -1 and 1 whatever they were: all terms of the derivative cancel."""
+    """Normalized, two values are -1 and 1 whatever they were: all terms of the derivative cancel."""
     groups = {"groups": 1} if norm == "group_norm" else {}
     layers = [
         {"type": "batch_norm", "affine": False},

@@ -186,7 +186,7 @@ def standardised(values: Array, dvalues: Array, epsilon: float) -> tuple[Array, 
     return xhat, jacobian.T @ dvalues
 
 
-def normalised(
+def normalized(
     layer: Any, params: Params, x: Array, dy: Array, parts: list[Any], weights: tuple[Array, Array] | None
 ) -> Answer:
     """Standardise each of the `parts` of x by itself; `weights` are weight and bias spread out to x's shape."""
@@ -220,7 +220,7 @@ def batch_norm(layer: Any, params: Params, xs: list[Array], dy: Array, ctx: Cont
     (x,) = xs
     weights = per_channel(params, x)
     if ctx.training:
-        y, dxs, extra = normalised(layer, params, x, dy, list(range(x.shape[0])), weights)
+        y, dxs, extra = normalized(layer, params, x, dy, list(range(x.shape[0])), weights)
         return y, dxs, channel_grads(params, extra["xhat"], dy)
     weight, bias = weights if weights is not None else (np.ones(x.shape), np.zeros(x.shape))
     xhat, dx = np.zeros(x.shape), np.zeros(x.shape)
@@ -236,7 +236,7 @@ def layer_norm(layer: Any, params: Params, xs: list[Array], dy: Array, ctx: Cont
     weights, n = None, x.shape[-1]
     if layer.affine:
         weights = np.stack([params["weight"]] * n, -1), np.stack([params["bias"]] * n, -1)
-    y, dxs, extra = normalised(layer, params, x, dy, [(..., k) for k in range(n)], weights)
+    y, dxs, extra = normalized(layer, params, x, dy, [(..., k) for k in range(n)], weights)
     if not layer.affine:
         return y, dxs, {}
     dw = sum(extra["xhat"][..., k] * dy[..., k] for k in range(n))
@@ -247,7 +247,7 @@ def group_norm(layer: Any, params: Params, xs: list[Array], dy: Array, ctx: Cont
     (x,) = xs
     size = x.shape[0] // layer.groups
     parts = [(slice(g * size, (g + 1) * size), ..., k) for g, k in product(range(layer.groups), range(x.shape[-1]))]
-    y, dxs, extra = normalised(layer, params, x, dy, parts, per_channel(params, x))
+    y, dxs, extra = normalized(layer, params, x, dy, parts, per_channel(params, x))
     return y, dxs, channel_grads(params, extra["xhat"], dy)
 
 

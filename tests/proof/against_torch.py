@@ -1,7 +1,7 @@
 """Random networks in PyTorch: its autograd knows nothing of our backward passes.
 
 Both compute every layer from the same inputs, ours: two programs that round differently would let different
-pixels win where several are equal but for rounding, and a normalisation of nearly equal values would make a
+pixels win where several are equal but for rounding, and a normalization of nearly equal values would make a
 large difference of a small one. What is left to compare is each layer's output, and the gradients.
 """
 
@@ -19,7 +19,7 @@ from cnnbp_cli.core.types import Array, Context
 from cnnbp_cli.model import Model
 
 ROUNDING = 1024 * np.finfo(np.float64).eps
-"""Times the largest gradient and value of the network, and what normalisations divide by: less is rounding."""
+"""Times the largest gradient and value of the network, and what normalizations divide by: less is rounding."""
 
 
 @dataclass
@@ -67,7 +67,7 @@ def disagreement(example: Example) -> Disagreement:
     steepest = max(1 / count, *(np.linalg.norm(flow) for flow in flows.values()))
     factors = (np.linalg.norm(value) for value in (*values.values(), *model.parameters().values()))
     largest = steepest * max(1.0, *factors)  # a layer without parameters multiplies with numbers about 1
-    for residual in tape.residuals.values():  # a normalisation magnifies rounding by 1 / standard deviation
+    for residual in tape.residuals.values():  # a normalization magnifies rounding by 1 / standard deviation
         largest *= max(1.0, float(np.max(getattr(residual, "r", 1.0))))
     ours = {f"{node}.{key}": value for node, own in grads.items() for key, value in own.items()}
     theirs = {name: value.grad for name, value in other.trainable.items()}

@@ -151,7 +151,7 @@ def run_networks(examples: int, seed: int) -> int:
 def spoilt_by_a_thousandth(example: Example) -> str:
     """Make one gradient of a right network 0.1 % too large: is it ``seen`` or ``unseen``, or was it ``zero``?
 
-    A gradient that is all rounding, such as that of a bias before a normalisation, is rightly unseen.
+    A gradient that is all rounding, such as that of a bias before a normalization, is rightly unseen.
     """
     model, images, labels = example.build()
     names = [entry.name for entry in model.layout.entries]

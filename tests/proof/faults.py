@@ -464,7 +464,7 @@ LOSS_FUNCTIONS = [
             "FusedResiduals(e / total, one_hot(target, len(z), z.real.dtype) if target.ndim < 2 else target)",
             "label smoothing forgotten in the backward pass",
         ),
-        ("FusedResiduals(e / total", "FusedResiduals(e", "not normalised"),
+        ("FusedResiduals(e / total", "FusedResiduals(e", "not normalized"),
     ),
     *of(
         LOSSES,

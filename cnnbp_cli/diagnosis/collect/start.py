@@ -11,7 +11,7 @@ from cnnbp_cli.core.types import Array, Layer, Merge
 from cnnbp_cli.data.batches import make_batch, order
 from cnnbp_cli.data.dataset import Dataset
 from cnnbp_cli.diagnosis.facts import LayerStart, StartFacts
-from cnnbp_cli.gradient_check.point import Point
+from cnnbp_cli.gradient_check.reference_pass import ReferencePass
 from cnnbp_cli.model import Model
 from cnnbp_cli.train.statistics import RECTIFIERS, SATURATING
 from cnnbp_cli.train.trainer import quiet
@@ -32,13 +32,13 @@ def start_facts(model: Model, data: Dataset) -> StartFacts:
     chosen = order(model.config.seed, 0, len(data.train))[:IMAGES]
     x, labels = make_batch(data.train, chosen, data.normalization, np.float64)
     target = model.targets_in(labels if model.target == "label" else None, x)
-    point = Point(model, x, target, "training")
-    still = Point(model, x, target, "evaluation")  # dropout would tell twins apart, for one step
+    point = ReferencePass(model, x, target, "training")
+    still = ReferencePass(model, x, target, "evaluation")  # dropout would tell twins apart, for one step
     layers = {node.name: _layer(point, still, node) for node in model.graph.nodes}
     return StartFacts(loss=point.loss_value, slope=_slope(point), layers=layers)
 
 
-def _layer(point: Point, still: Point, node: Node) -> LayerStart:
+def _layer(point: ReferencePass, still: ReferencePass, node: Node) -> LayerStart:
     y = point.values[node.name]
     ends = SATURATING.get(type(node.layer))
     own = [name for name in point.gradients if name != INPUT and name.rpartition(".")[0] == node.name]
@@ -54,13 +54,13 @@ def _layer(point: Point, still: Point, node: Node) -> LayerStart:
     )
 
 
-def _without_bias(point: Point, node: Node, y: Array) -> Array:
+def _without_bias(point: ReferencePass, node: Node, y: Array) -> Array:
     """Return what a layer's weights make of its input."""
     bias = point.params[node.name].get("bias") if not isinstance(node.layer, Merge) else None
     return y if bias is None or bias.shape != y.shape[:1] else y - bias.reshape(-1, *[1] * (y.ndim - 1))
 
 
-def _twins(still: Point, node: Node) -> float:
+def _twins(still: ReferencePass, node: Node) -> float:
     """Return the share of a layer's units that are copies of another one, and stay so."""
     params = still.params[node.name] if not isinstance(node.layer, Merge) else {}
     weight = params.get("weight")
@@ -78,7 +78,7 @@ def _twins(still: Point, node: Node) -> float:
     return 1 - (len(kinds) - 1) / (len(rows) - 1)
 
 
-def _slope(point: Point) -> float | None:
+def _slope(point: ReferencePass) -> float | None:
     """Return how much the loss falls along the negative gradient, relative to what the gradient promises."""
     gradients = {name: gradient for name, gradient in point.gradients.items() if name != INPUT}
     square = sum(float((gradient * gradient).sum()) for gradient in gradients.values())
@@ -94,7 +94,7 @@ def _slope(point: Point) -> float | None:
     return best
 
 
-def _loss_after(point: Point, gradients: dict[str, Array], step: float) -> float:
+def _loss_after(point: ReferencePass, gradients: dict[str, Array], step: float) -> float:
     """Return the loss after a step down the gradient."""
     params = {node: dict(own) for node, own in point.params.items()}
     for name, gradient in gradients.items():

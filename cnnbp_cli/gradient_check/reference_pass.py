@@ -1,11 +1,11 @@
 """Where a gradient is checked: one forward and backward pass, and what the methods of checking share.
 
-A method explores the neighbourhood of a `Point` by moving one tensor and following the change to the loss.
+A method perturbs one tensor of a `ReferencePass` and follows the change to the loss.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -45,29 +45,29 @@ class Comparison:
     mode: str
 
     @property
-    def badness(self) -> tuple[int, float]:
-        """What the worst of several comparisons has most of."""
+    def severity(self) -> tuple[int, float]:
+        """Largest for the worst of several comparisons."""
         return SEVERITY.index(self.status), self.error
 
     @property
-    def counts(self) -> bool:
+    def is_conclusive(self) -> bool:
         """Whether it says something about the gradient, for it or against it."""
         return self.status in ("ok", "wrong")
 
 
 class Method(Protocol):
-    """A way to find the derivative numerically, at one point."""
+    """A way to find the derivative numerically, around one reference pass."""
 
     @property
-    def point(self) -> Point: ...
+    def reference(self) -> ReferencePass: ...
 
     def compare(self, name: str, direction: Array, index: Index | None) -> Comparison:
         """Compare the two derivatives of the loss along a direction in one tensor."""
         ...
 
 
-class Point:
-    """One forward and backward pass, of which the neighbourhood is then explored.
+class ReferencePass:
+    """One forward and backward pass, whose tensors are then perturbed one at a time.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ class Point:
     ----------
     values : dict of str to Array
         Every node's output, and ``"input"``.
-    flows : dict of str to Array
+    output_gradients : dict of str to Array
         The gradient of the mean loss at every node's output, and ``"input"``.
     gradients : dict of str to Array
         Those to the parameters by name, in layer order, and to ``"input"``.
@@ -104,9 +104,9 @@ class Point:
         self.count = self.loss.count(z)
         loss_sum, residuals = self.loss.forward(z, self.target)
         self.loss_value = float(loss_sum) / self.count
-        self.flows: dict[str, Array] = {}
+        self.output_gradients: dict[str, Array] = {}
         dz = self.loss.backward(residuals) / self.count
-        dx, grads = self.graph.backward(self.params, self._tape, dz, self.ctx, self.flows.__setitem__)
+        dx, grads = self.graph.backward(self.params, self._tape, dz, self.ctx, self.output_gradients.__setitem__)
         assert dx is not None
         self.gradients = {f"{node}.{key}": g for node, own in grads.items() for key, g in own.items()} | {INPUT: dx}
 
@@ -131,27 +131,36 @@ class Point:
         return node, y, residuals
 
     def compute(self, node: Node, params: Params, xs: list[Array]) -> tuple[Array, Any]:
-        """Return a node's output and residuals for other parameters or inputs than those of this pass."""
+        """Return a node's output and residuals for parameters or inputs other than those of this pass."""
         here = self.ctx.at(node.name)
         if isinstance(node.layer, Merge):
             return node.layer.forward(xs, here)
         return node.layer.forward(params, xs[0], here)
 
     def own_backward(self, node: Node) -> tuple[tuple[Array | None, ...], Params]:
-        """Return the gradients to a node's inputs and to its parameters, from that which arrives at its output."""
-        here, flow, residuals = self.ctx.at(node.name), self.flows[node.name], self._tape.residuals[node.name]
+        """Return the gradients to a node's inputs and to its parameters, given the gradient at its output."""
+        here, flow, residuals = (
+            self.ctx.at(node.name),
+            self.output_gradients[node.name],
+            self._tape.residuals[node.name],
+        )
         if isinstance(node.layer, Merge):
             return tuple(node.layer.backward(residuals, flow, here)), {}
         dx, grads = node.layer.backward(self.params[node.name], residuals, flow, here)
         return (dx,), grads
 
+    def equals(self, other: ReferencePass) -> bool:
+        """Tell whether another pass has the same outputs and gradients, bit by bit."""
+        pairs = ((self.values, other.values), (self.gradients, other.gradients))
+        return all(np.array_equal(mine[name], theirs[name], equal_nan=True) for mine, theirs in pairs for name in mine)
+
     def mean_loss(self, changed: Mapping[str, Array]) -> Any:
-        """Return the mean loss where some outputs are others than those of this pass."""
+        """Return the mean loss with some outputs replaced."""
         z = changed.get(self.graph.output, self.values[self.graph.output])
         return self.loss.forward(z, self.target)[0] / self.count
 
     def branches(self) -> dict[str, Array]:
-        """Return the discrete decisions of the pass, of the nodes that take some."""
+        """Return the discrete decisions of the pass, by node."""
         found = {node: self.nodes[node].layer.branches(residuals) for node, residuals in self._tape.residuals.items()}
         return {node: taken for node, taken in found.items() if taken is not None}
 
@@ -164,12 +173,37 @@ class Point:
 
 
 def along(gradient: Array, direction: Array) -> float:
-    """Return the derivative that a gradient claims along a direction."""
-    claimed = float((gradient * direction).sum())
-    if np.isfinite(claimed):
-        return claimed
-    moved = direction != 0  # what is not finite elsewhere does not matter
+    """Return the derivative along a direction that a gradient implies."""
+    derivative = float((gradient * direction).sum())
+    if np.isfinite(derivative):
+        return derivative
+    moved = direction != 0  # elements that are not finite elsewhere do not matter
     return float((gradient[moved] * direction[moved]).sum())
+
+
+def unit(shape: tuple[int, ...], index: Index) -> Array:
+    """Return the direction of one element."""
+    direction = np.zeros(shape)
+    direction[index] = 1.0
+    return direction
+
+
+def bisect(weights: Array, severity: Callable[[Array], Any]) -> Index:
+    """Return an element where two derivatives differ.
+
+    Each round keeps the half of the elements along which the derivatives differ more, by `severity` of a direction
+    that has the `weights` of the half and is zero elsewhere.
+    """
+    suspects = np.arange(weights.size)
+
+    def half_severity(chosen: Array) -> Any:
+        direction = np.zeros_like(weights)
+        direction.flat[chosen] = weights.flat[chosen]
+        return severity(direction)
+
+    while len(suspects) > 1:
+        suspects = max(np.array_split(suspects, 2), key=half_severity)
+    return tuple(int(i) for i in np.unravel_index(suspects[0], weights.shape))
 
 
 def public_index(name: str, index: Index) -> list[int]:
