@@ -14,9 +14,7 @@ from pathlib import Path
 from cnnbp_cli.config.errors import ConfigError, KeyPath
 from cnnbp_cli.config.schema import Config
 from cnnbp_cli.core.graph import INPUT, Graph, Node
-from cnnbp_cli.core.layers.conv import Conv2d, ConvTranspose2d
-from cnnbp_cli.core.layers.pool import AvgPool2d, MaxPool2d, pool_windows
-from cnnbp_cli.core.types import Shape
+from cnnbp_cli.core.types import Layer
 
 UNKNOWN = 1 << 40
 """Bytes that a machine is taken to have where it does not say."""
@@ -82,29 +80,17 @@ def require_batch(
     keep : bool
         Whether the outputs of all layers are there at once, as in training, or only the largest.
     """
-    padded = {node.name: _padded(node, graph.in_shape(node)) for node in graph.nodes}
-    views = {node.name for node in graph.nodes if node.layer.type in ("flatten", "identity")}
-    outputs = {
-        name: max(prod(shape), padded.get(name, 0)) * images * item_bytes
-        for name, shape in graph.shapes.items()
-        if name not in views
-    }
+    values = {INPUT: prod(graph.shapes[INPUT])} | {node.name: _values(node, graph) for node in graph.nodes}
+    outputs = {name: count * images * item_bytes for name, count in values.items()}
     if not keep:
         largest = max(outputs, key=outputs.__getitem__)
         outputs = {largest: outputs[largest]}
     _require(config, outputs, f"the layers' outputs for {images:,} image{'s' * (images != 1)} take", remedy)
 
 
-def _padded(node: Node, in_shape: Shape) -> int:
-    """Return the values of the image that a layer's windows slide over, its padding included; 0 without windows."""
-    layer = node.layer
-    if isinstance(layer, Conv2d):
-        return in_shape[0] * prod(layer.windows(in_shape).padded)
-    if isinstance(layer, ConvTranspose2d):
-        return layer.filters * prod(layer.windows(in_shape).padded)
-    if isinstance(layer, MaxPool2d | AvgPool2d):
-        return in_shape[0] * prod(pool_windows(layer, in_shape).padded)
-    return 0
+def _values(node: Node, graph: Graph) -> int:
+    in_shapes = [graph.shapes[name] for name in node.inputs]
+    return node.layer.memory(in_shapes[0]) if isinstance(node.layer, Layer) else node.layer.memory(in_shapes)
 
 
 def affordable(graph: Graph, images: int, item_bytes: int) -> int:

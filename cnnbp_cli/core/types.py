@@ -19,6 +19,8 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from cnnbp_cli.core.traits import OnnxOperator, Traits
+
 Array = NDArray[Any]
 Shape = tuple[int, ...]
 Params = dict[str, Array]
@@ -230,7 +232,7 @@ class Context:
 R = TypeVar("R")
 
 
-class Layer(ABC, Generic[R]):
+class Layer(Traits, ABC, Generic[R]):
     """One operation of the network: its hyper-parameters, as a frozen dataclass that holds no arrays.
 
     Both passes are pure: `forward` returns the residuals that `backward` needs, so that a check can
@@ -247,6 +249,10 @@ class Layer(ABC, Generic[R]):
     type: str
     state: ClassVar[tuple[str, ...]] = ()
     """Entries of `params` that change without a gradient, such as running statistics."""
+    unit_axis: ClassVar[int] = 0
+    """The axis of `params["weight"]` along which the units (or output channels) lie."""
+    transposed: ClassVar[bool] = False
+    """The windows of `kernel` lie over the output, not over the input."""
 
     def out_shape(self, in_shape: Shape) -> Shape:
         """Return the shape of one output sample, by integer arithmetic.
@@ -297,8 +303,16 @@ class Layer(ABC, Generic[R]):
         """Return (kernel size, stride, dilation) of a layer that looks through windows, else None."""
         return None
 
+    def memory(self, in_shape: Shape) -> int:
+        """Return how many numbers the layer holds for one sample, at the least; 0 where the output is the input."""
+        return prod(self.out_shape(in_shape))
 
-class Merge(ABC, Generic[R]):
+    def onnx(self, in_shape: Shape) -> Sequence[OnnxOperator]:
+        """Return the operators that compute the layer in evaluation mode; none where ONNX has none."""
+        return ()
+
+
+class Merge(Traits, ABC, Generic[R]):
     """An operation with several inputs, such as the sum at the end of a residual branch."""
 
     __slots__ = ()
@@ -320,6 +334,14 @@ class Merge(ABC, Generic[R]):
     def branches(self, residuals: R) -> Array | None:
         """Return the discrete decisions of a forward pass, as a `Layer` does."""
         return None
+
+    def memory(self, in_shapes: Sequence[Shape]) -> int:
+        """Return how many numbers the merge holds for one sample, at the least."""
+        return prod(self.out_shape(in_shapes))
+
+    def onnx(self, in_shapes: Sequence[Shape]) -> Sequence[OnnxOperator]:
+        """Return the operators that compute the merge; none where ONNX has none."""
+        return ()
 
 
 class Loss(ABC, Generic[R]):

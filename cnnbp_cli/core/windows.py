@@ -99,6 +99,10 @@ class Windows:
             (out[0], out[1]),
         )
 
+    def onnx_attributes(self) -> dict[str, Any]:
+        """Return the attributes of an ONNX operator on these windows; `same` is written as the pixels that it means."""
+        return {"kernel_shape": self.kernel, "strides": self.stride, "pads": (*self.before, *self.after)}
+
     @property
     def padded(self) -> tuple[int, int]:
         """The height and width of the image with its padding."""

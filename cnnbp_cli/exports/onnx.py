@@ -11,6 +11,7 @@ The operators' definitions: https://onnx.ai/onnx/operators
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import unwrap
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ import numpy as np
 
 from cnnbp_cli import __version__
 from cnnbp_cli.core.graph import INPUT, Node
-from cnnbp_cli.core.layers.pool import pool_windows
-from cnnbp_cli.core.types import Array, Shape
-from cnnbp_cli.core.windows import Windows
+from cnnbp_cli.core.layers import Operation
+from cnnbp_cli.core.layers.merge import onnx_inputs
+from cnnbp_cli.core.traits import OnnxOperator
+from cnnbp_cli.core.types import Array, Layer, Shape
 from cnnbp_cli.exports.export import ExportError
 from cnnbp_cli.files import replace_file
 from cnnbp_cli.model import Model
@@ -32,20 +34,11 @@ OPSET, IR_VERSION = 21, 10
 OUTPUT = "output"
 BATCH = "N"
 
+HAVE_STASH_TYPE, DOUBLE = ("LayerNormalization", "GroupNormalization"), 11
+"""Operators that compute statistics in float32 unless told otherwise, and how ONNX calls float64."""
+
 LARGEST = (1 << 31) - (1 << 26)
 """The most bytes of parameters: a Protocol Buffers message ends at 2 GiB, and something is around them."""
-
-PLAIN = {
-    "relu": "Relu",
-    "sigmoid": "Sigmoid",
-    "tanh": "Tanh",
-    "softplus": "Softplus",
-    "flatten": "Flatten",
-    "identity": "Identity",
-    "dropout": "Identity",  # as it is outside of training
-    "add": "Sum",
-}
-"""Layers that are one operator without attributes."""
 
 
 def save_onnx(model: Model, path: Path) -> None:
@@ -54,17 +47,22 @@ def save_onnx(model: Model, path: Path) -> None:
     Raises
     ------
     ExportError
-        When onnx is not installed, a layer is the user's own, or the model is too large.
+        When onnx is not installed, a layer does not say what it is in ONNX, or the model is too large.
     WriteError
         When the file cannot be written.
     """
     try:
-        import onnx  # noqa: F401
+        import onnx
     except ImportError:
         raise ExportError(f"{path}: needs onnx, which is not installed: pip install 'cnnbp[onnx]'") from None
     if model.vector.nbytes > LARGEST:
         raise ExportError(f"{path}: the model is larger than the 2 GiB that an ONNX file can hold")
-    replace_file(path, to_onnx(model).SerializeToString())
+    proto = to_onnx(model)
+    try:
+        onnx.checker.check_model(proto)
+    except onnx.checker.ValidationError as error:  # a layer of the user's own may say anything
+        raise ExportError(f"{path}: not valid ONNX: {' '.join(str(error).split())}") from None
+    replace_file(path, proto.SerializeToString())
 
 
 def to_onnx(model: Model) -> Any:
@@ -73,7 +71,7 @@ def to_onnx(model: Model) -> Any:
     Raises
     ------
     ExportError
-        When a layer is the user's own.
+        When a layer does not say what it is in ONNX, or says what ONNX does not know.
     """
     return _Translation(model).whole()
 
@@ -102,7 +100,7 @@ class _Translation:
         self._normalize()
         for node in model.graph.nodes:
             xs = [self.tensors[name] for name in node.inputs]
-            self.tensors[node.name] = self._layer(node, node.layer, xs, model.graph.in_shape(node))
+            self.tensors[node.name] = self._layer(node, xs)
         head = {"softmax": "Softmax", "sigmoid": "Sigmoid", "none": "Identity"}[model.config.model.head]
         axis = {"axis": 1} if head == "Softmax" else {}
         self._operator("model.head", head, [self.tensors[model.graph.output]], OUTPUT, **axis)
@@ -136,69 +134,40 @@ class _Translation:
         centred = self._operator(f"{name}.centre", "Sub", [INPUT, mean], f"{name}.centred")
         self.tensors[INPUT] = self._operator(f"{name}.scale", "Div", [centred, std], f"{name}.output")
 
-    def _layer(self, node: Node, layer: Any, xs: list[str], in_shape: Shape) -> str:
+    def _layer(self, node: Node, xs: list[str]) -> str:
         """Translate one layer and return the name of its output."""
-        name, kind = node.name, layer.type
-        own = {key: self._constant(f"{name}.{key}", value) for key, value in self.model.params.get(name, {}).items()}
-        weights = [own[key] for key in ("weight", "bias") if key in own]
-        epsilon = {"epsilon": getattr(layer, "epsilon", None)}
-        precision = {"stash_type": 11 if self.model.dtype == np.float64 else 1}  # what statistics are computed in
+        operators = _operators(node.layer, [self.model.graph.shapes[name] for name in node.inputs])
+        if not operators:
+            raise ExportError(
+                f"layer {node.name}: {node.layer.type} does not say what it is in ONNX; "
+                "give its class a method onnx (docs/custom-layer.md)"
+            )
+        params = self.model.params.get(node.name, {})
+        known = dict(zip(["x"] if isinstance(node.layer, Layer) else onnx_inputs(xs), xs, strict=True))
 
-        def one(operator: str, inputs: Sequence[str] = xs, **attributes: Any) -> str:
-            return self._operator(name, operator, inputs, f"{name}.{OUTPUT}", **attributes)
-
-        def ones(shape: Shape) -> list[str]:
-            """Return weight and bias, or what stands for them in a layer that has none."""
-            missing = {"weight": np.ones(shape), "bias": np.zeros(shape)}
-            return weights or [self._constant(f"{name}.{key}", value) for key, value in missing.items()]
-
-        match kind:
-            case "conv2d":
-                windows = layer.windows(in_shape)
-                return one(
-                    "Conv", [*xs, *weights], **_geometry(windows), dilations=windows.dilation, group=layer.groups
+        def tensor(given: str | Array) -> str:
+            if not isinstance(given, str):
+                return self._constant(f"{node.name}.constant{len(self.constants)}", given)
+            if given not in known and given in params:
+                known[given] = self._constant(f"{node.name}.{given}", params[given])
+            if given not in known:
+                expected = ", ".join([*known, *(key for key in params if key not in known)])
+                raise ExportError(
+                    f"layer {node.name}: {node.layer.type} reads {given!r} in ONNX, expected one of: {expected}"
                 )
-            case "conv_transpose2d":
-                return one("ConvTranspose", [*xs, *weights], **_transposed_geometry(layer.windows(in_shape), in_shape))
-            case "max_pool2d":
-                return one("MaxPool", **_geometry(pool_windows(layer, in_shape)))
-            case "avg_pool2d":
-                counted = int(layer.count_include_pad)
-                return one("AveragePool", **_geometry(pool_windows(layer, in_shape)), count_include_pad=counted)
-            case "global_avg_pool2d" | "global_max_pool2d":
-                operator = "GlobalAveragePool" if kind == "global_avg_pool2d" else "GlobalMaxPool"
-                return one("Flatten", [self._operator(f"{name}.pool", operator, xs, f"{name}.pooled")])
-            case "dense":
-                return one("Gemm", [*xs, *weights], transB=1)
-            case "batch_norm":
-                running = [own["running_mean"], own["running_var"]]
-                return one("BatchNormalization", [*xs, *ones(in_shape[:1]), *running], **epsilon)
-            case "layer_norm":
-                return one("LayerNormalization", [*xs, *ones(in_shape)], axis=1, **epsilon, **precision)
-            case "group_norm":
-                inputs = [*xs, *ones(in_shape[:1])]
-                return one("GroupNormalization", inputs, num_groups=layer.groups, **epsilon, **precision)
-            case "leaky_relu":
-                return one("LeakyRelu", alpha=layer.slope)
-            case "elu":
-                return one("Elu", alpha=layer.alpha)
-            case "gelu":
-                return one("Gelu", approximate="tanh")
-            case "silu":
-                return one("Mul", [*xs, self._operator(f"{name}.gate", "Sigmoid", xs, f"{name}.gates")])
-            case "softmax":
-                return one("Softmax", axis=1)
-            case "multiply":
-                product = xs[0]  # the operator takes two inputs
-                for k, x in enumerate(xs[1:-1], 2):
-                    product = self._operator(f"{name}.{k}", "Mul", [product, x], f"{name}.product.{k}")
-                return one("Mul", [product, xs[-1]])
-            case "concat":
-                return one("Concat", axis=1)
-            case _ if kind in PLAIN:
-                return one(PLAIN[kind])
-            case _:
-                raise ExportError(f"layer {name}: ONNX has no operator for a layer of your own ({kind})")
+            return known[given]
+
+        def add(operator: OnnxOperator, name: str, output: str) -> str:
+            precise = self.model.dtype == np.float64 and operator.operator in HAVE_STASH_TYPE
+            attributes = dict(operator.attributes) | ({"stash_type": DOUBLE} if precise else {})
+            inputs = [tensor(given) for given in operator.inputs]
+            return self._operator(name, operator.operator, inputs, output, **attributes)
+
+        *inner, last = operators
+        for operator in inner:
+            name = f"{node.name}.{operator.output}"
+            known[operator.output] = add(operator, name, name)
+        return add(last, node.name, f"{node.name}.{OUTPUT}")
 
     def _operator(self, name: str, operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
         self.operators.append(self.helper.make_node(operator, inputs, [output], name=name, **attributes))
@@ -214,22 +183,9 @@ class _Translation:
         return self.helper.make_tensor_value_info(name, kind, [BATCH, *shape])
 
 
-def _geometry(windows: Windows) -> dict[str, Any]:
-    """Return the attributes of an operator on windows; `same` is written as the pixels that it means."""
-    return {
-        "kernel_shape": windows.kernel,
-        "strides": windows.stride,
-        "pads": (*windows.before, *windows.after),
-    }
-
-
-def _transposed_geometry(windows: Windows, in_shape: Shape) -> dict[str, Any]:
-    """Return the attributes of a transposed convolution, whose windows slide over its output."""
-    smallest = (
-        (size - 1) * s + k - before - after
-        for size, s, k, before, after in zip(
-            in_shape[1:], windows.stride, windows.kernel, windows.before, windows.after, strict=True
-        )
-    )
-    extra = tuple(size - least for size, least in zip(windows.image, smallest, strict=True))
-    return _geometry(windows) | {"output_padding": extra}
+def _operators(layer: Operation, in_shapes: Sequence[Shape]) -> Sequence[OnnxOperator]:
+    """Return what a layer says that it is in ONNX; nothing where that was said of another forward pass."""
+    said_by = next(base for base in type(layer).__mro__ if "onnx" in vars(base))
+    if unwrap(said_by.forward) is not unwrap(type(layer).forward):  # type: ignore[attr-defined]
+        return ()
+    return layer.onnx(in_shapes[0]) if isinstance(layer, Layer) else layer.onnx(in_shapes)

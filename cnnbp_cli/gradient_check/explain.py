@@ -325,15 +325,10 @@ def _is_ours(owner: Any) -> bool:
 
 
 def _parameter_axes(shape: tuple[int, ...], layer: Any, y: Array) -> tuple[str, ...]:
-    if len(shape) == 4:
-        channels = (
-            ("input channel", "output channel")
-            if layer.type == "conv_transpose2d"
-            else ("output channel", "input channel")
-        )
-        return (*channels, "kernel row", "kernel column")
-    if len(shape) == 2:
-        return ("output feature", "input feature")
+    if len(shape) in (2, 4):
+        kind = "channel" if len(shape) == 4 else "feature"
+        sides = ("input", "output") if layer.unit_axis else ("output", "input")
+        return (*(f"{side} {kind}" for side in sides), *("kernel row", "kernel column")[: len(shape) - 2])
     if len(shape) == 1 and shape[0] == y.shape[0]:
         return ("channel" if y.ndim == 4 else "feature",)
     return ("channel", "row", "column") if len(shape) == 3 else tuple(f"axis {k}" for k in range(len(shape)))

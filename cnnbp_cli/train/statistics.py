@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from math import isfinite
 from typing import Literal
 
 import numpy as np
 
 from cnnbp_cli.core.graph import INPUT
 from cnnbp_cli.core.layers import Operation
-from cnnbp_cli.core.layers.activation import Elu, Gelu, LeakyRelu, Relu, Sigmoid, Silu, Tanh
 from cnnbp_cli.core.types import Array
 from cnnbp_cli.model import Model
 from cnnbp_cli.parallel.local import LocalWorkers
@@ -46,14 +46,18 @@ DEFINITIONS: dict[Statistic, str] = {
 SHARES: tuple[Statistic, ...] = ("zeros", "dead", "saturated")
 """Those between 0 and 1."""
 
-RECTIFIERS = (Relu, LeakyRelu, Elu, Gelu, Silu)
-"""Layers whose units are active where the output is above 0. Below, little or no gradient passes."""
-
-SATURATING: dict[type[Operation], tuple[float, float]] = {Sigmoid: (0.01, 0.99), Tanh: (-0.98, 0.98)}
-"""Where 1 % of the range is left to its ends."""
+SATURATED = 0.01
+"""Share of the range's width: an output as close to an end counts as saturated."""
 
 BLOCK = 1 << 15
 """Values that are summed at a time, in float64: they stay in the cache."""
+
+
+def saturated_ends(layer: Operation) -> tuple[float, float] | None:
+    """Return below and above which outputs of a layer are saturated; None where it does not saturate."""
+    low, high = layer.output_range()
+    slack = SATURATED * (high - low)
+    return (low + slack, high - slack) if layer.saturates and isfinite(slack) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +114,7 @@ class Watcher:
         self.every = every
         self.workers = workers
         self.nodes = {node.name: k for k, node in enumerate(model.graph.nodes)}
-        self.ends = {node.name: SATURATING.get(type(node.layer)) for node in model.graph.nodes}
+        self.ends = {node.name: saturated_ends(node.layer) for node in model.graph.nodes}
         self.has_signal = {name: model.graph.has_gradient(name) for name in self.nodes}
         share = workers.share(model.layout.size)
         self.parts: dict[str, slice] = {}
@@ -120,11 +124,7 @@ class Watcher:
             self.parts[entry.node] = slice(start, entry.stop - share.start)
         size = share.stop - share.start
         self.parts = {name: slice(max(0, p.start), max(0, min(p.stop, size))) for name, p in self.parts.items()}
-        self.units = {
-            node.name: model.graph.shapes[node.name][0]
-            for node in model.graph.nodes
-            if isinstance(node.layer, RECTIFIERS)
-        }
+        self.units = {node.name: model.graph.shapes[node.name][0] for node in model.graph.nodes if node.layer.rectifies}
         self._pending: dict[str, Array] = {}
         self.open_window()
 

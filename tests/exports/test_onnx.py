@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from laws.cases import ALL_CASES
 
 import cnnbp_cli as cnnbp
 from cnnbp_cli.core.layers import LAYERS, Dense, Flatten, Multiply, Relu
+from cnnbp_cli.core.traits import OnnxOperator
+from cnnbp_cli.core.types import Array, Context, Params, Shape
 from cnnbp_cli.exports.export import ExportError
 from cnnbp_cli.model import Model
 
@@ -120,13 +123,56 @@ def test_branches_that_are_read_twice(tmp_path: Path) -> None:
     assert_same(exported(model, tmp_path), model, images, model.predict(images))
 
 
-def test_a_layer_of_ones_own_has_no_operator(tmp_path: Path) -> None:
-    class Own(Relu):
-        pass
+@dataclass(frozen=True)
+class Own(Relu):
+    """Something else than its parent, whose operator it inherits."""
 
-    object.__setattr__(own := Own(), "type", "own")
-    model = make_model((1, 3, 2), [("flat", Flatten(), ("input",)), ("mine", own, ("flat",))])
-    with pytest.raises(ExportError, match=r"^layer mine: ONNX has no operator for a layer of your own \(own\)$"):
+    type: Literal["own"] = "own"  # type: ignore[assignment]
+
+    def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Array]:
+        return x + 1, x
+
+
+@dataclass(frozen=True)
+class Stranger(Own):
+    """What it says that it is in ONNX is not what ONNX knows."""
+
+    said: ClassVar[tuple[OnnxOperator, ...]] = ()
+    forward = Own.forward
+
+    def onnx(self, in_shape: Shape) -> tuple[OnnxOperator, ...]:
+        return self.said
+
+
+@pytest.mark.parametrize(
+    ("layer", "said", "message"),
+    [
+        (
+            Own,
+            (),
+            r"layer mine: own does not say what it is in ONNX; give its class a method onnx \(docs/custom-layer\.md\)",
+        ),
+        (Stranger, (), r"layer mine: own does not say what it is in ONNX; .*"),
+        (
+            Stranger,
+            (OnnxOperator("Relu", output="y"), OnnxOperator("Add", ("y", "z"))),
+            r"layer mine: own reads 'z' in ONNX, expected one of: x, y",
+        ),
+        (Stranger, (OnnxOperator("Rectify"),), r".*\.onnx: not valid ONNX: No Op registered for Rectify .*"),
+        (Stranger, (OnnxOperator("Add"),), r".*\.onnx: not valid ONNX: .*mine.*"),
+    ],
+    ids=["inherited", "nothing", "unknown input", "unknown operator", "too few inputs"],
+)
+def test_a_layer_that_is_nothing_in_onnx_is_refused(
+    layer: type[Own],
+    said: tuple[OnnxOperator, ...],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Stranger, "said", said)
+    model = make_model((1, 3, 2), [("flat", Flatten(), ("input",)), ("mine", layer(), ("flat",))])
+    with pytest.raises(ExportError, match=rf"^{message}$"):
         cnnbp.export(model, tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
 

@@ -12,7 +12,8 @@ from typing import Literal
 import numpy as np
 
 from cnnbp_cli.core.rows import blocks, by_row
-from cnnbp_cli.core.types import Array, Context, Layer, Params, at_least, require
+from cnnbp_cli.core.traits import EVERYTHING, OnnxOperator
+from cnnbp_cli.core.types import Array, Context, Layer, Params, Shape, at_least, require
 
 
 def logistic(x: Array) -> Array:
@@ -38,6 +39,9 @@ class Relu(Layer[Array]):
     """
 
     type: Literal["relu"] = "relu"
+    is_activation = True
+    rectifies = True
+    can_die = True
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Array]:
         if np.iscomplexobj(x):
@@ -57,6 +61,12 @@ class Relu(Layer[Array]):
     def branches(self, residuals: Array) -> Array:
         return residuals.real > 0
 
+    def output_range(self) -> tuple[float, float]:
+        return 0.0, np.inf
+
+    def onnx(self, in_shape: Shape) -> list[OnnxOperator]:
+        return [OnnxOperator("Relu")]
+
 
 @dataclass(frozen=True, slots=True)
 class LeakyRelu(Layer[Array]):
@@ -70,6 +80,8 @@ class LeakyRelu(Layer[Array]):
     slope: float = 0.01
     """The slope where x is negative."""
     type: Literal["leaky_relu"] = "leaky_relu"
+    is_activation = True
+    rectifies = True
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Array]:
         return np.where(x.real > 0, x, self.slope * x), x
@@ -80,6 +92,12 @@ class LeakyRelu(Layer[Array]):
 
     def branches(self, residuals: Array) -> Array:
         return residuals.real > 0
+
+    def output_range(self) -> tuple[float, float]:
+        return EVERYTHING if self.slope > 0 else (0.0, np.inf)
+
+    def onnx(self, in_shape: Shape) -> list[OnnxOperator]:
+        return [OnnxOperator("LeakyRelu", attributes={"alpha": self.slope})]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +112,8 @@ class Elu(Layer[tuple[Array, Array]]):
     alpha: float = 1.0
     """Minus the limit for very negative x."""
     type: Literal["elu"] = "elu"
+    is_activation = True
+    rectifies = True
 
     def __post_init__(self) -> None:
         require(at_least(self, 0, "alpha"))
@@ -109,6 +129,12 @@ class Elu(Layer[tuple[Array, Array]]):
 
     def branches(self, residuals: tuple[Array, Array]) -> Array:
         return residuals[0]
+
+    def output_range(self) -> tuple[float, float]:
+        return -self.alpha, np.inf
+
+    def onnx(self, in_shape: Shape) -> list[OnnxOperator]:
+        return [OnnxOperator("Elu", attributes={"alpha": self.alpha})]
 
 
 GELU_SCALE = float(np.sqrt(2 / np.pi))
@@ -127,6 +153,9 @@ class Gelu(Layer[tuple[Array, Array]]):
     """
 
     type: Literal["gelu"] = "gelu"
+    is_activation = True
+    rectifies = True
+    can_die = True
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, tuple[Array, Array]]:
         t = np.tanh(GELU_SCALE * (x + GELU_CUBIC * (x * x * x)))
@@ -136,6 +165,12 @@ class Gelu(Layer[tuple[Array, Array]]):
         x, t = residuals
         du = GELU_SCALE * (1 + 3 * GELU_CUBIC * (x * x))
         return dy * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * du), {}
+
+    def output_range(self) -> tuple[float, float]:
+        return -0.1701, np.inf
+
+    def onnx(self, in_shape: Shape) -> list[OnnxOperator]:
+        return [OnnxOperator("Gelu", attributes={"approximate": "tanh"})]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +183,9 @@ class Silu(Layer[tuple[Array, Array]]):
     """
 
     type: Literal["silu"] = "silu"
+    is_activation = True
+    rectifies = True
+    can_die = True
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, tuple[Array, Array]]:
         s = logistic(x)
@@ -157,12 +195,20 @@ class Silu(Layer[tuple[Array, Array]]):
         x, s = residuals
         return dy * s * (1 + x * (1 - s)), {}
 
+    def output_range(self) -> tuple[float, float]:
+        return -0.2785, np.inf
+
+    def onnx(self, in_shape: Shape) -> list[OnnxOperator]:
+        return [OnnxOperator("Sigmoid", output="gates"), OnnxOperator("Mul", ("x", "gates"))]
+
 
 @dataclass(frozen=True, slots=True)
 class Sigmoid(Layer[Array]):
     """y = 1 / (1 + exp(-x)), dx = dy · y · (1 - y)."""
 
     type: Literal["sigmoid"] = "sigmoid"
+    is_activation = True
+    saturates = True
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Array]:
         y = logistic(x)
@@ -172,12 +218,20 @@ class Sigmoid(Layer[Array]):
         y = residuals
         return dy * y * (1 - y), {}
 
+    def output_range(self) -> tuple[float, float]:
+        return 0.0, 1.0
+
+    def onnx(self, in_shape: Shape) -> list[OnnxOperator]:
+        return [OnnxOperator("Sigmoid")]
+
 
 @dataclass(frozen=True, slots=True)
 class Tanh(Layer[Array]):
     """y = tanh(x), dx = dy · (1 - y²)."""
 
     type: Literal["tanh"] = "tanh"
+    is_activation = True
+    saturates = True
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Array]:
         y = np.tanh(x)
@@ -186,6 +240,12 @@ class Tanh(Layer[Array]):
     def backward(self, params: Params, residuals: Array, dy: Array, ctx: Context) -> tuple[Array, Params]:
         y = residuals
         return dy * (1 - y * y), {}
+
+    def output_range(self) -> tuple[float, float]:
+        return -1.0, 1.0
+
+    def onnx(self, in_shape: Shape) -> list[OnnxOperator]:
+        return [OnnxOperator("Tanh")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +258,7 @@ class Softplus(Layer[Array]):
     """
 
     type: Literal["softplus"] = "softplus"
+    is_activation = True
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Array]:
         positive = x.real > 0
@@ -206,6 +267,12 @@ class Softplus(Layer[Array]):
 
     def backward(self, params: Params, residuals: Array, dy: Array, ctx: Context) -> tuple[Array, Params]:
         return dy * logistic(residuals), {}
+
+    def output_range(self) -> tuple[float, float]:
+        return 0.0, np.inf
+
+    def onnx(self, in_shape: Shape) -> list[OnnxOperator]:
+        return [OnnxOperator("Softplus")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +285,8 @@ class Softmax(Layer[Array]):
     """
 
     type: Literal["softmax"] = "softmax"
+    is_activation = True
+    is_distribution = True
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Array]:
         y = softmax(x)
@@ -226,3 +295,9 @@ class Softmax(Layer[Array]):
     def backward(self, params: Params, residuals: Array, dy: Array, ctx: Context) -> tuple[Array, Params]:
         y = residuals
         return y * (dy - (y * dy).sum(0)), {}
+
+    def output_range(self) -> tuple[float, float]:
+        return 0.0, 1.0
+
+    def onnx(self, in_shape: Shape) -> list[OnnxOperator]:
+        return [OnnxOperator("Softmax", attributes={"axis": 1})]

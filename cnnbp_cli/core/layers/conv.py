@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from cnnbp_cli.core.correlate import correlate, correlate_transposed, correlate_weights
 from cnnbp_cli.core.initializers import AnyInitializer, HeNormal
 from cnnbp_cli.core.rows import by_row, sum_rows, whole_row
+from cnnbp_cli.core.traits import OnnxOperator
 from cnnbp_cli.core.types import (
     Array,
     Context,
@@ -67,6 +69,7 @@ class Conv2d(Layer[ConvResiduals]):
     init: AnyInitializer | None = None
     """How the weights start; by default as `model.init` says, for example `glorot_uniform`."""
     type: Literal["conv2d"] = "conv2d"
+    is_linear = True
 
     def __post_init__(self) -> None:
         require(
@@ -139,6 +142,14 @@ class Conv2d(Layer[ConvResiduals]):
     def kernel(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
         return pair(self.kernel_size), pair(self.stride), pair(self.dilation)
 
+    def memory(self, in_shape: Shape) -> int:
+        return max(prod(self.out_shape(in_shape)), in_shape[0] * prod(self.windows(in_shape).padded))
+
+    def onnx(self, in_shape: Shape) -> list[OnnxOperator]:
+        windows = self.windows(in_shape)
+        attributes = windows.onnx_attributes() | {"dilations": windows.dilation, "group": self.groups}
+        return [OnnxOperator("Conv", ("x", "weight", *["bias"] * self.bias), attributes)]
+
 
 @dataclass(frozen=True, slots=True)
 class ConvTranspose2d(Layer[ConvResiduals]):
@@ -175,6 +186,9 @@ class ConvTranspose2d(Layer[ConvResiduals]):
     init: AnyInitializer | None = None
     """How the weights start; by default as `model.init` says, for example `glorot_uniform`."""
     type: Literal["conv_transpose2d"] = "conv_transpose2d"
+    is_linear = True
+    unit_axis = 1
+    transposed = True
 
     def __post_init__(self) -> None:
         require(
@@ -244,3 +258,21 @@ class ConvTranspose2d(Layer[ConvResiduals]):
         kh, kw = pair(self.kernel_size)
         c, h, w = in_shape
         return c * h * w * self.filters * kh * kw
+
+    def kernel(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+        return pair(self.kernel_size), pair(self.stride), (1, 1)
+
+    def memory(self, in_shape: Shape) -> int:
+        return self.filters * prod(self.windows(in_shape).padded)
+
+    def onnx(self, in_shape: Shape) -> list[OnnxOperator]:
+        windows = self.windows(in_shape)
+        smallest = (
+            (size - 1) * s + k - before - after
+            for size, s, k, before, after in zip(
+                in_shape[1:], windows.stride, windows.kernel, windows.before, windows.after, strict=True
+            )
+        )
+        extra = tuple(size - least for size, least in zip(windows.image, smallest, strict=True))
+        attributes = windows.onnx_attributes() | {"output_padding": extra}
+        return [OnnxOperator("ConvTranspose", ("x", "weight", *["bias"] * self.bias), attributes)]

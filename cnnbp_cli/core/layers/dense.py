@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from cnnbp_cli.core.initializers import AnyInitializer, HeNormal
+from cnnbp_cli.core.traits import OnnxOperator
 from cnnbp_cli.core.types import Array, Context, Layer, Params, Shape, ShapeError, at_least, require, show_shape
 
 
@@ -33,6 +34,7 @@ class Dense(Layer[Array]):
     init: AnyInitializer | None = None
     """How the weights start; by default as `model.init` says, for example `glorot_uniform`."""
     type: Literal["dense"] = "dense"
+    is_linear = True
 
     def __post_init__(self) -> None:
         require(at_least(self, 1, "units"))
@@ -76,3 +78,6 @@ class Dense(Layer[Array]):
 
     def macs(self, in_shape: Shape) -> int:
         return self.units * in_shape[0]
+
+    def onnx(self, in_shape: Shape) -> list[OnnxOperator]:
+        return [OnnxOperator("Gemm", ("x", "weight", *["bias"] * self.bias), {"transB": 1})]

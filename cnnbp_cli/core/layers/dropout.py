@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Literal
 
 import numpy as np
 
 from cnnbp_cli.core.rng import sample_words
-from cnnbp_cli.core.types import Array, Context, Layer, Params, require, within
+from cnnbp_cli.core.traits import OnnxOperator
+from cnnbp_cli.core.types import Array, Context, Layer, Params, Shape, require, within
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class Dropout(Layer[Array | None]):
     rate: float
     """The probability with which a unit is zero, for example `0.5`."""
     type: Literal["dropout"] = "dropout"
+    is_linear = True
 
     def __post_init__(self) -> None:
         require(within(self, 0, 1, "rate", open_high=True))
@@ -49,3 +51,9 @@ class Dropout(Layer[Array | None]):
         if residuals is None:
             return dy, {}
         return np.multiply(dy, residuals, out=ctx.empty("dx", dy.shape, dy.dtype)), {}
+
+    def without_noise(self) -> Dropout:
+        return replace(self, rate=0.0)
+
+    def onnx(self, in_shape: Shape) -> list[OnnxOperator]:
+        return [OnnxOperator("Identity")]

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from cnnbp_cli.core.traits import OnnxOperator
 from cnnbp_cli.core.types import Array, Context, Merge, Shape, ShapeError, show_shape
 
 
@@ -17,6 +18,11 @@ def same_shape(in_shapes: Sequence[Shape]) -> Shape:
     if len(set(in_shapes)) > 1:
         raise ShapeError("needs inputs of one shape, got " + " and ".join(show_shape(shape) for shape in in_shapes))
     return in_shapes[0]
+
+
+def onnx_inputs(xs: Sequence[object]) -> tuple[str, ...]:
+    """Return what ONNX operators call the inputs of a merge."""
+    return tuple(f"x{k}" for k in range(len(xs)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +35,7 @@ class Add(Merge[int]):
     """
 
     type: Literal["add"] = "add"
+    is_linear = True
 
     def out_shape(self, in_shapes: Sequence[Shape]) -> Shape:
         return same_shape(in_shapes)
@@ -38,6 +45,9 @@ class Add(Merge[int]):
 
     def backward(self, residuals: int, dy: Array, ctx: Context) -> tuple[Array, ...]:
         return (dy,) * residuals
+
+    def onnx(self, in_shapes: Sequence[Shape]) -> list[OnnxOperator]:
+        return [OnnxOperator("Sum", onnx_inputs(in_shapes))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +68,14 @@ class Multiply(Merge[tuple[Array, ...]]):
             for k in range(len(residuals))
         )
 
+    def onnx(self, in_shapes: Sequence[Shape]) -> list[OnnxOperator]:
+        product, *others = onnx_inputs(in_shapes)  # the operator takes two
+        operators: list[OnnxOperator] = []
+        for k, x in enumerate(others):
+            operators.append(OnnxOperator("Mul", (product, x), output=f"product{k}"))
+            product = f"product{k}"
+        return operators
+
 
 @dataclass(frozen=True, slots=True)
 class Concat(Merge[list[int]]):
@@ -69,6 +87,7 @@ class Concat(Merge[list[int]]):
     """
 
     type: Literal["concat"] = "concat"
+    is_linear = True
 
     def out_shape(self, in_shapes: Sequence[Shape]) -> Shape:
         if len({shape[1:] for shape in in_shapes}) > 1:
@@ -84,3 +103,6 @@ class Concat(Merge[list[int]]):
 
     def backward(self, residuals: list[int], dy: Array, ctx: Context) -> tuple[Array, ...]:
         return tuple(np.split(dy, residuals))
+
+    def onnx(self, in_shapes: Sequence[Shape]) -> list[OnnxOperator]:
+        return [OnnxOperator("Concat", onnx_inputs(in_shapes), {"axis": 1})]

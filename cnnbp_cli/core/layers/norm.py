@@ -19,6 +19,7 @@ from typing import ClassVar, Literal, NamedTuple
 import numpy as np
 
 from cnnbp_cli.core.rows import blocks, by_row, sum_rows, whole_row
+from cnnbp_cli.core.traits import OnnxOperator
 from cnnbp_cli.core.types import Array, Context, Layer, Params, Shape, ShapeError, at_least, require, within
 
 Mean = Callable[[Array], Array]
@@ -63,6 +64,11 @@ def unit_affine(shapes: dict[str, Shape]) -> Params:
     return {"weight": np.ones(shapes["weight"]), "bias": np.zeros(shapes["bias"])} if shapes else {}
 
 
+def onnx_affine(learned: bool, shape: Shape) -> tuple[str | Array, str | Array]:
+    """Return the weight and bias of an ONNX operator, or what stands for them in a layer that has none."""
+    return ("weight", "bias") if learned else (np.ones(shape), np.zeros(shape))
+
+
 class BatchNormResiduals(NamedTuple):
     rows: Array  # the input by rows of the image: (h, c, w·n); (1, c, n) of vectors
     mean: Array  # (c, 1)
@@ -92,6 +98,9 @@ class BatchNorm(Layer[BatchNormResiduals]):
     """Learn a factor and an offset."""
     type: Literal["batch_norm"] = "batch_norm"
     state: ClassVar[tuple[str, ...]] = ("running_mean", "running_var")
+    is_linear = True
+    normalizes = True
+    mixes_samples = True
 
     def __post_init__(self) -> None:
         require(within(self, 0, 1, "momentum"), within(self, 0, np.inf, "epsilon", open_low=True))
@@ -193,6 +202,10 @@ class BatchNorm(Layer[BatchNormResiduals]):
         variance, values = squares / counts.sum(), int(counts.sum().real)
         return mean[:, None].astype(rows.dtype), variance[:, None].astype(rows.dtype), values
 
+    def onnx(self, in_shape: Shape) -> list[OnnxOperator]:
+        inputs = ("x", *onnx_affine(self.affine, in_shape[:1]), *self.state)
+        return [OnnxOperator("BatchNormalization", inputs, {"epsilon": self.epsilon})]
+
 
 def _together(means: Array, squares: Array, counts: Array) -> tuple[Array, Array]:
     """Return mean and Σ (x - mean)² (c,) of parts with their own means and squares (k, c) and counts (k, 1).
@@ -225,6 +238,7 @@ class LayerNorm(Layer[Standardised]):
     affine: bool = True
     """Learn a factor and an offset."""
     type: Literal["layer_norm"] = "layer_norm"
+    normalizes = True
 
     def __post_init__(self) -> None:
         require(within(self, 0, np.inf, "epsilon", open_low=True))
@@ -248,6 +262,10 @@ class LayerNorm(Layer[Standardised]):
         axes = tuple(range(x.ndim - 1))
         return lambda values: values.mean(axes, keepdims=True)
 
+    def onnx(self, in_shape: Shape) -> list[OnnxOperator]:
+        inputs = ("x", *onnx_affine(self.affine, in_shape))
+        return [OnnxOperator("LayerNormalization", inputs, {"axis": 1, "epsilon": self.epsilon})]
+
 
 @dataclass(frozen=True, slots=True)
 class GroupNorm(Layer[Standardised]):
@@ -265,6 +283,7 @@ class GroupNorm(Layer[Standardised]):
     affine: bool = True
     """Learn a factor and an offset."""
     type: Literal["group_norm"] = "group_norm"
+    normalizes = True
 
     def __post_init__(self) -> None:
         require(at_least(self, 1, "groups"), within(self, 0, np.inf, "epsilon", open_low=True))
@@ -295,3 +314,8 @@ class GroupNorm(Layer[Standardised]):
     @staticmethod
     def _mean(values: Array) -> Array:
         return values.mean(1, keepdims=True)
+
+    def onnx(self, in_shape: Shape) -> list[OnnxOperator]:
+        inputs = ("x", *onnx_affine(self.affine, in_shape[:1]))
+        attributes = {"num_groups": self.groups, "epsilon": self.epsilon}
+        return [OnnxOperator("GroupNormalization", inputs, attributes)]

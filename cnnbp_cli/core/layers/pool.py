@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import prod
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from cnnbp_cli.core.rows import blocks
+from cnnbp_cli.core.traits import OnnxOperator
 from cnnbp_cli.core.types import (
     Array,
     Context,
@@ -41,6 +43,11 @@ def check_pool(layer: MaxPool2d | AvgPool2d) -> None:
 def pool_windows(layer: MaxPool2d | AvgPool2d, shape: Shape) -> Windows:
     """Place the pool's windows on samples of `shape` (c, h, w)."""
     return Windows.over(shape, layer.pool_size, layer.stride or layer.pool_size, layer.padding)
+
+
+def pool_memory(layer: MaxPool2d | AvgPool2d, in_shape: Shape) -> int:
+    """Return the numbers of one sample's padded image, which is larger than the output."""
+    return in_shape[0] * prod(pool_windows(layer, in_shape).padded)
 
 
 def _maximum(arrays: Iterable[Array], out: Array) -> Array:
@@ -80,6 +87,7 @@ class MaxPool2d(Layer[MaxPoolResiduals]):
     padding: Padding = "valid"
     """`valid` (none), `same`, or pixels on both sides: one number, or [vertical, horizontal]."""
     type: Literal["max_pool2d"] = "max_pool2d"
+    selects = True
 
     def __post_init__(self) -> None:
         check_pool(self)
@@ -136,6 +144,12 @@ class MaxPool2d(Layer[MaxPoolResiduals]):
     def kernel(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
         return pair(self.pool_size), pair(self.stride or self.pool_size), (1, 1)
 
+    def memory(self, in_shape: Shape) -> int:
+        return pool_memory(self, in_shape)
+
+    def onnx(self, in_shape: Shape) -> list[OnnxOperator]:
+        return [OnnxOperator("MaxPool", attributes=pool_windows(self, in_shape).onnx_attributes())]
+
 
 class AvgPoolResiduals(NamedTuple):
     windows: Windows
@@ -164,6 +178,7 @@ class AvgPool2d(Layer[AvgPoolResiduals]):
     count_include_pad: bool = False
     """Divide by the whole window, padding included, instead of by the pixels that are there."""
     type: Literal["avg_pool2d"] = "avg_pool2d"
+    is_linear = True
 
     def __post_init__(self) -> None:
         check_pool(self)
@@ -205,6 +220,13 @@ class AvgPool2d(Layer[AvgPoolResiduals]):
     def kernel(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
         return pair(self.pool_size), pair(self.stride or self.pool_size), (1, 1)
 
+    def memory(self, in_shape: Shape) -> int:
+        return pool_memory(self, in_shape)
+
+    def onnx(self, in_shape: Shape) -> list[OnnxOperator]:
+        attributes = pool_windows(self, in_shape).onnx_attributes()
+        return [OnnxOperator("AveragePool", attributes=attributes | {"count_include_pad": int(self.count_include_pad)})]
+
 
 def channels_only(shape: Shape) -> Shape:
     """Return (c,) of an image's (c, h, w)."""
@@ -223,6 +245,7 @@ class GlobalAvgPool2d(Layer[Shape]):
     """
 
     type: Literal["global_avg_pool2d"] = "global_avg_pool2d"
+    is_linear = True
 
     def out_shape(self, in_shape: Shape) -> Shape:
         return channels_only(in_shape)
@@ -233,6 +256,9 @@ class GlobalAvgPool2d(Layer[Shape]):
     def backward(self, params: Params, residuals: Shape, dy: Array, ctx: Context) -> tuple[Array, Params]:
         share = dy / (residuals[1] * residuals[2])
         return np.broadcast_to(share[:, None, None, :], residuals), {}
+
+    def onnx(self, in_shape: Shape) -> list[OnnxOperator]:
+        return [OnnxOperator("GlobalAveragePool", output="pooled"), OnnxOperator("Flatten", ("pooled",))]
 
 
 class GlobalMaxResiduals(NamedTuple):
@@ -245,6 +271,7 @@ class GlobalMaxPool2d(Layer[GlobalMaxResiduals]):
     """Keep the largest pixel of each channel; the first of several equal ones takes the gradient."""
 
     type: Literal["global_max_pool2d"] = "global_max_pool2d"
+    selects = True
 
     def out_shape(self, in_shape: Shape) -> Shape:
         return channels_only(in_shape)
@@ -263,3 +290,6 @@ class GlobalMaxPool2d(Layer[GlobalMaxResiduals]):
 
     def branches(self, residuals: GlobalMaxResiduals) -> Array:
         return residuals.winners
+
+    def onnx(self, in_shape: Shape) -> list[OnnxOperator]:
+        return [OnnxOperator("GlobalMaxPool", output="pooled"), OnnxOperator("Flatten", ("pooled",))]

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from cnnbp_cli.core.traits import OnnxOperator
 from cnnbp_cli.core.types import Array, Context, Layer, Params, Shape
 
 
@@ -16,6 +17,7 @@ class Flatten(Layer[Shape]):
     """Write an image (c, h, w) as one vector of c·h·w features, channel by channel and row by row."""
 
     type: Literal["flatten"] = "flatten"
+    is_linear = True
 
     def out_shape(self, in_shape: Shape) -> Shape:
         return (prod(in_shape),)
@@ -28,15 +30,25 @@ class Flatten(Layer[Shape]):
     def backward(self, params: Params, residuals: Shape, dy: Array, ctx: Context) -> tuple[Array, Params]:
         return dy.reshape(residuals), {}
 
+    def onnx(self, in_shape: Shape) -> list[OnnxOperator]:
+        return [OnnxOperator("Flatten")]
+
 
 @dataclass(frozen=True, slots=True)
 class Identity(Layer[None]):
     """Hand the input on as it is: a named place for a branch to start or to skip."""
 
     type: Literal["identity"] = "identity"
+    is_linear = True
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, None]:
         return x, None
 
     def backward(self, params: Params, residuals: None, dy: Array, ctx: Context) -> tuple[Array, Params]:
         return dy, {}
+
+    def memory(self, in_shape: Shape) -> int:
+        return 0
+
+    def onnx(self, in_shape: Shape) -> list[OnnxOperator]:
+        return [OnnxOperator("Identity")]

@@ -13,7 +13,7 @@ from cnnbp_cli.data.dataset import Dataset
 from cnnbp_cli.diagnosis.facts import LayerStart, StartFacts
 from cnnbp_cli.gradient_check.reference_pass import ReferencePass
 from cnnbp_cli.model import Model
-from cnnbp_cli.train.statistics import RECTIFIERS, SATURATING
+from cnnbp_cli.train.statistics import saturated_ends
 from cnnbp_cli.train.trainer import quiet
 
 IMAGES = 64
@@ -40,13 +40,13 @@ def start_facts(model: Model, data: Dataset) -> StartFacts:
 
 def _layer(point: ReferencePass, still: ReferencePass, node: Node) -> LayerStart:
     y = point.values[node.name]
-    ends = SATURATING.get(type(node.layer))
+    ends = saturated_ends(node.layer)
     own = [name for name in point.gradients if name != INPUT and name.rpartition(".")[0] == node.name]
     active = y.reshape(len(y), -1).max(1) > 0
     return LayerStart(
         scale_in=_scale(point.values[node.inputs[0]]),
         scale=_scale(_without_bias(point, node, y)),
-        dead=float(1 - active.mean()) if isinstance(node.layer, RECTIFIERS) else 0.0,
+        dead=float(1 - active.mean()) if node.layer.rectifies else 0.0,
         saturated=float(((y < ends[0]) | (y > ends[1])).mean()) if ends else 0.0,
         twins=_twins(still, node),
         weight=_norm(*(point.params[node.name][name.rpartition(".")[2]] for name in own)),
@@ -66,7 +66,7 @@ def _twins(still: ReferencePass, node: Node) -> float:
     weight = params.get("weight")
     if weight is None or weight.ndim < 2 or len(weight) < 2 or not isinstance(node.layer, Layer):
         return 0.0
-    axis = 1 if node.layer.type == "conv_transpose2d" else 0
+    axis = node.layer.unit_axis
     rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
     slopes = np.moveaxis(still.gradients[f"{node.name}.weight"], axis, 0).reshape(len(rows), -1)
     if len(rows) < 2:
