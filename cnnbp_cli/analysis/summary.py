@@ -27,8 +27,7 @@ from typing import Any, NamedTuple
 from cnnbp_cli.build import build_graph
 from cnnbp_cli.config.schema import Config
 from cnnbp_cli.core.graph import INPUT, Graph, Node, trainable
-from cnnbp_cli.core.layers.conv import ConvTranspose2d
-from cnnbp_cli.core.types import Merge, Shape, pair
+from cnnbp_cli.core.types import Merge, Shape
 from cnnbp_cli.model import Model
 
 ITEM_BYTES = {"float32": 4, "float64": 8}
@@ -160,10 +159,7 @@ def describe(graph: Graph, item_bytes: int) -> list[LayerSummary]:
 
 def kernel_of(node: Node) -> Kernel | None:
     """Return the windows of a layer that has any; those of a transposed convolution lie over its output."""
-    layer = node.layer
-    if isinstance(layer, ConvTranspose2d):
-        return Kernel(pair(layer.kernel_size), pair(layer.stride), (1, 1))
-    windows = None if isinstance(layer, Merge) else layer.kernel()
+    windows = None if isinstance(node.layer, Merge) else node.layer.kernel()
     return Kernel(*windows) if windows else None
 
 
@@ -207,7 +203,7 @@ class View(NamedTuple):
         kernel = kernel_of(node)
         axes: list[Axis] = []
         for direction, (axis, size) in enumerate(zip(widest, sizes, strict=True)):
-            if kernel and isinstance(node.layer, ConvTranspose2d):
+            if kernel and not isinstance(node.layer, Merge) and node.layer.transposed:
                 axes.append(axis.upsampled(kernel.size[direction], kernel.stride[direction], size))
             elif kernel:
                 k, d, s = kernel.size[direction], kernel.dilation[direction], kernel.stride[direction]

@@ -8,7 +8,6 @@ from functools import cached_property
 
 from cnnbp_cli.config.schema import Config
 from cnnbp_cli.core.graph import Graph, Node
-from cnnbp_cli.core.layers.norm import BatchNorm, GroupNorm, LayerNorm
 from cnnbp_cli.diagnosis.facts import DataFacts, OverfitTest, StartFacts, TrainingRecord
 from cnnbp_cli.diagnosis.findings import Severity
 from cnnbp_cli.train.events import LayersWatched
@@ -159,6 +158,5 @@ def weighted(graph: Graph) -> list[Node]:
     return [
         node
         for node, layer in graph.layers()
-        if not isinstance(layer, BatchNorm | LayerNorm | GroupNorm)
-        and any(len(shape) > 1 for shape in layer.param_shapes(graph.in_shape(node)).values())
+        if not layer.normalizes and any(len(shape) > 1 for shape in layer.param_shapes(graph.in_shape(node)).values())
     ]

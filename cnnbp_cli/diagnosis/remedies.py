@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from cnnbp_cli.config.write import plain
 from cnnbp_cli.core.graph import INPUT, Node
-from cnnbp_cli.core.layers.activation import Relu, Sigmoid, Softmax, Softplus, Tanh
+from cnnbp_cli.core.layers import Operation
 from cnnbp_cli.core.optim import Adagrad, RmsProp, Sgd
 from cnnbp_cli.core.schedules import LinearWarmup, OneCycle
 from cnnbp_cli.diagnosis.evidence import CLEAR_GAIN, Evidence
@@ -114,7 +113,7 @@ def _is_named(evidence: Evidence, name: str) -> bool:
     return any(names.index(reader.name) != at + 1 or len(reader.inputs) > 1 for reader in evidence.readers[name])
 
 
-def activation_behind(evidence: Evidence, node: Node) -> Any:
+def activation_behind(evidence: Evidence, node: Node) -> Operation | None:
     """Return the first activation that follows a layer, through whatever does not change signs; None if none does."""
     seen = node
     for _ in evidence.graph.nodes:
@@ -122,7 +121,7 @@ def activation_behind(evidence: Evidence, node: Node) -> Any:
         if not readers:
             return None
         seen = readers[0]
-        if isinstance(seen.layer, Sigmoid | Tanh | Softmax | Softplus | Relu) or seen.layer.type in ("elu", "gelu"):
+        if seen.layer.is_activation:
             return seen.layer
         if seen in evidence.weighted:
             return None
@@ -143,7 +142,8 @@ def with_sound_init(evidence: Evidence, nodes: Sequence[Node]) -> tuple[str, ...
 
 def suitable_init(evidence: Evidence, node: Node) -> str:
     """Return the initialiser that keeps the signal's size through a layer and the activation behind it."""
-    return "glorot_normal" if isinstance(activation_behind(evidence, node), Sigmoid | Tanh | None) else "he_normal"
+    activation = activation_behind(evidence, node)
+    return "glorot_normal" if activation is None or activation.saturates else "he_normal"
 
 
 def sounder_init(evidence: Evidence) -> tuple[str, ...]:

@@ -15,8 +15,6 @@ from cnnbp_cli.config.load import parse_config
 from cnnbp_cli.config.schema import Config
 from cnnbp_cli.config.write import to_dict
 from cnnbp_cli.core.graph import INPUT
-from cnnbp_cli.core.layers.dropout import Dropout
-from cnnbp_cli.core.layers.norm import BatchNorm
 from cnnbp_cli.core.optim import Adam
 from cnnbp_cli.core.schedules import Constant, LinearWarmup, Progress, ReduceOnPlateau
 from cnnbp_cli.core.types import Array, Context, Workspace
@@ -233,7 +231,7 @@ def score(
 
 def batch_mode(model: Model, data: Dataset, facts: DataFacts) -> Score | None:
     """Score a model with batch norm in training mode, its dropout switched off."""
-    if not any(isinstance(node.layer, BatchNorm) for node in model.graph.nodes):
+    if not any(node.layer.mixes_samples for node in model.graph.nodes):
         return None
     still = without_dropout(model)
     return score(still, data.train, data.normalization, facts, training=True)
@@ -241,10 +239,7 @@ def batch_mode(model: Model, data: Dataset, facts: DataFacts) -> Score | None:
 
 def without_dropout(model: Model) -> Model:
     """Return a model like this one, with the same parameters, whose dropout lets everything pass."""
-    layers = tuple(
-        replace(spec, layer=replace(spec.layer, rate=0.0)) if isinstance(spec.layer, Dropout) else spec
-        for spec in model.config.model.layers
-    )
+    layers = tuple(replace(spec, layer=spec.layer.without_noise()) for spec in model.config.model.layers)
     still = build(replace(model.config, model=replace(model.config.model, layers=layers)))
     still.loss_function = model.loss_function
     still.set_parameters(model.parameters())

@@ -7,8 +7,6 @@ from math import isfinite, prod, sqrt
 from statistics import median
 
 from cnnbp_cli.core.graph import Node
-from cnnbp_cli.core.layers.activation import Gelu, Relu, Sigmoid, Silu, Softmax, Tanh
-from cnnbp_cli.core.layers.merge import Add, Multiply
 from cnnbp_cli.diagnosis.evidence import FEW_STEPS, Evidence
 from cnnbp_cli.diagnosis.findings import Finding, Severity
 from cnnbp_cli.diagnosis.registry import rule
@@ -140,22 +138,30 @@ def _silent(watched: LayersWatched) -> bool:
 
 def _more_gradient(evidence: Evidence) -> tuple[str, ...]:
     """Return the overrides that let more of the gradient through."""
-    gates = {name for node in evidence.graph.nodes if isinstance(node.layer, Multiply) for name in node.inputs}
-    flat = [
-        node.name
-        for node in evidence.graph.nodes
-        if isinstance(node.layer, Sigmoid | Softmax) and node.name not in gates and node.name != evidence.graph.output
-    ]
+    nodes, output = evidence.graph.nodes, evidence.graph.output
+    gates = {name for node in nodes if len(node.inputs) > 1 and not node.layer.is_linear for name in node.inputs}
+    flat = [node.name for node in nodes if _is_flat(node) and node.name not in gates and node.name != output]
     if flat:
         return (*with_layers(evidence, [(name, "=relu") for name in flat]), "model.init=he_normal")
     return sounder_init(evidence)
+
+
+def _is_flat(node: Node) -> bool:
+    """Return whether an activation's outputs lie within 1 of each other: its slope is small nearly everywhere."""
+    low, high = node.layer.output_range()
+    return node.layer.is_activation and high - low <= 1
 
 
 def _less_gradient(evidence: Evidence) -> tuple[str, ...]:
     """Return the overrides that let less of the gradient through."""
     if sounder := sounder_init(evidence):
         return sounder
-    sums = [node for node in evidence.graph.nodes if isinstance(node.layer, Add)]
+    shapes = evidence.graph.shapes
+    sums = [
+        node
+        for node in evidence.graph.nodes
+        if len(node.inputs) > 1 and node.layer.is_linear and shapes[node.name] == shapes[node.inputs[0]]
+    ]
     ends = [name for node in sums for name in node.inputs if evidence.nodes.get(name) in evidence.weighted]
     branches = [name for name in ends if hasattr(evidence.nodes[name].layer, "init")]
     if branches:
@@ -213,7 +219,7 @@ def dead_relu(evidence: Evidence) -> Iterator[Finding]:
     dead = {
         node.name: share
         for node in evidence.graph.nodes
-        if isinstance(node.layer, Relu | Gelu | Silu)
+        if node.layer.can_die
         and evidence.graph.shapes[node.name][0] >= FEW_UNITS
         and (share := evidence.record.late_median(node.name, "dead")) is not None
         and share > (0 if node.name == evidence.graph.output else DEAD_SHARE)
@@ -275,7 +281,7 @@ def saturated_activation(evidence: Evidence) -> Iterator[Finding]:
     shares = {
         node.name: share
         for node in evidence.graph.nodes
-        if isinstance(node.layer, Sigmoid | Tanh)
+        if node.layer.saturates
         and node.name != evidence.graph.output
         and (share := evidence.record.late_median(node.name, "saturated")) is not None
         and share > SATURATED_SHARE

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import prod
 
-from cnnbp_cli.core.layers.dropout import Dropout
+from cnnbp_cli.core.graph import Node
 from cnnbp_cli.core.optim import AdamW
 from cnnbp_cli.diagnosis.evidence import CLEAR_GAIN, Evidence
 from cnnbp_cli.diagnosis.findings import Finding
@@ -62,17 +62,20 @@ def _strong(evidence: Evidence) -> tuple[list[str], tuple[str, ...]]:
     if strong:
         parts.append(f"weight decay {decay:g}")
         overrides.append("train.optimizer.weight_decay=0.0001")
-    dropped = [
-        node for node in evidence.graph.nodes if isinstance(node.layer, Dropout) and node.layer.rate > STRONG_DROPOUT
-    ]
-    if dropped:
-        rates = sorted({node.layer.rate for node in dropped if isinstance(node.layer, Dropout)})
-        parts.append(f"dropout {rates[-1]:g} in {', '.join(node.name for node in dropped[:3])}")
-        overrides += with_layers(evidence, [(node.name, ".rate=0.2") for node in dropped])
+    rates = {node.name: _dropout_rate(node) for node in evidence.graph.nodes}
+    if dropped := [name for name, rate in rates.items() if rate > STRONG_DROPOUT]:
+        parts.append(f"dropout {max(rates.values()):g} in {', '.join(dropped[:3])}")
+        overrides += with_layers(evidence, [(name, ".rate=0.2") for name in dropped])
     if train.label_smoothing > STRONG_SMOOTHING:
         parts.append(f"label smoothing {train.label_smoothing:g}")
         overrides.append("train.label_smoothing=0.1")
     return parts, tuple(overrides)
+
+
+def _dropout_rate(node: Node) -> float:
+    """Return the `rate` of a layer that is random in training, else 0."""
+    is_random = node.layer.without_noise() != node.layer
+    return float(getattr(node.layer, "rate", 0)) if is_random else 0.0
 
 
 ERROR_GAP, GAP = 0.2, 0.1

@@ -5,30 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cnnbp_cli.core.graph import INPUT, Node
-from cnnbp_cli.core.layers.activation import Elu, Gelu, LeakyRelu, Relu, Sigmoid, Silu, Softmax, Softplus, Tanh
-from cnnbp_cli.core.layers.dropout import Dropout
-from cnnbp_cli.core.layers.merge import Add, Concat, Multiply
-from cnnbp_cli.core.layers.norm import BatchNorm, GroupNorm, LayerNorm
-from cnnbp_cli.core.layers.pool import AvgPool2d, GlobalAvgPool2d, GlobalMaxPool2d, MaxPool2d
-from cnnbp_cli.core.layers.reshape import Flatten, Identity
+from cnnbp_cli.core.layers import Operation
 from cnnbp_cli.diagnosis.evidence import Evidence
 from cnnbp_cli.diagnosis.facts import Score
 from cnnbp_cli.diagnosis.findings import Finding, Severity
 from cnnbp_cli.diagnosis.registry import rule
 from cnnbp_cli.diagnosis.remedies import as_remedy, with_layers
-
-ACTIVATIONS = (Relu, LeakyRelu, Elu, Gelu, Silu, Sigmoid, Tanh, Softplus, Softmax)
-LINEAR = (Identity, Dropout, Flatten, AvgPool2d, GlobalAvgPool2d, BatchNorm, Add, Concat)
-"""Layers that a linear network may have. Layer and group norm divide by what they see; a maximum bends."""
-
-RANGES: dict[type, tuple[float, float]] = {
-    Sigmoid: (0.0, 1.0),
-    Softmax: (0.0, 1.0),
-    Tanh: (-1.0, 1.0),
-    Relu: (0.0, float("inf")),
-    Softplus: (0.0, float("inf")),
-}
-"""What an activation's output can be."""
 
 
 @rule(
@@ -41,10 +23,7 @@ RANGES: dict[type, tuple[float, float]] = {
 def redundant_softmax(evidence: Evidence) -> Iterator[Finding]:
     output = evidence.nodes[evidence.graph.output]
     head = evidence.config.model.head
-    doubled = (isinstance(output.layer, Softmax) and head == "softmax") or (
-        isinstance(output.layer, Sigmoid) and head == "sigmoid"
-    )
-    if doubled:
+    if _doubles_head(output.layer, head):
         remedy = with_layers(evidence, [(output.name, "=identity")])
         yield Finding(
             severity="error",
@@ -56,7 +35,7 @@ def redundant_softmax(evidence: Evidence) -> Iterator[Finding]:
             remedy=as_remedy(remedy),
         )
     for node in evidence.graph.nodes:
-        if isinstance(node.layer, Softmax) and node is not output:
+        if node.layer.is_distribution and node is not output:
             remedy = with_layers(evidence, [(node.name, "=relu")])
             yield Finding(
                 severity=evidence.verdict(remedy),
@@ -67,6 +46,17 @@ def redundant_softmax(evidence: Evidence) -> Iterator[Finding]:
                 why="Its outputs share a sum of 1, so they shrink with the width and pass on little gradient.",
                 remedy=as_remedy(remedy),
             )
+
+
+def _doubles_head(layer: Operation, head: str) -> bool:
+    """Return whether a layer does already what the head does."""
+    match head:
+        case "softmax":
+            return layer.is_distribution
+        case "sigmoid":
+            return layer.saturates and layer.output_range() == (0, 1)
+        case _:
+            return False
 
 
 RANGE_SLACK = 0.02
@@ -156,11 +146,9 @@ def _wrong_output(evidence: Evidence) -> Iterator[Finding]:
     """A last activation that keeps the output from where it has to go."""
     output = evidence.nodes[evidence.graph.output]
     head, data = evidence.config.model.head, evidence.data
-    low, high = RANGES.get(type(output.layer), (-float("inf"), float("inf")))
-    known = isinstance(output.layer, ACTIVATIONS)
+    low, high = output.layer.output_range()
     if head != "none":
-        doubled = isinstance(output.layer, Softmax if head == "softmax" else Sigmoid)
-        if known and not doubled:
+        if output.layer.is_activation and not _doubles_head(output.layer, head):
             overrides = with_layers(evidence, [(output.name, "=identity")])
             yield _mismatch(
                 evidence,
@@ -172,7 +160,7 @@ def _wrong_output(evidence: Evidence) -> Iterator[Finding]:
                 layer=output.name,
             )
         return
-    if data is None or data.target_low is None or data.target_high is None or not known:
+    if data is None or data.target_low is None or data.target_high is None:
         return
     slack = RANGE_SLACK * (data.target_high - data.target_low)
     if data.target_low < low - slack or data.target_high > high + slack:
@@ -200,10 +188,9 @@ def no_activation(evidence: Evidence) -> Iterator[Finding]:
     if len(evidence.weighted) < 2:
         return
     pairs = [(node, after) for node in evidence.weighted for after in _next_weighted(evidence, node)]
-    bent = any(isinstance(node.layer, (*ACTIVATIONS, Multiply, LayerNorm, GroupNorm)) for node in evidence.graph.nodes)
-    if bent or not pairs or any(not _is_known(node) for node in evidence.graph.nodes if node not in evidence.weighted):
+    if not pairs or not all(node.layer.is_linear or node.layer.selects for node in evidence.graph.nodes):
         return
-    pooled = [node.name for node in evidence.graph.nodes if isinstance(node.layer, MaxPool2d | GlobalMaxPool2d)]
+    pooled = [node.name for node in evidence.graph.nodes if node.layer.selects]
     told = f"; only the maximum of {pooled[0]} bends it" if pooled else ", so the network is linear"
     first = evidence.weighted[0]
     yield Finding(
@@ -214,11 +201,6 @@ def no_activation(evidence: Evidence) -> Iterator[Finding]:
         why="A chain of linear layers can do no more than a single one, whatever it costs.",
         remedy=f"Put `- relu` behind {', '.join(node.name for node, _ in pairs[:4])}{', …' * (len(pairs) > 4)}.",
     )
-
-
-def _is_known(node: Node) -> bool:
-    """Return whether a layer without weights is one whose effect on the signal is known."""
-    return isinstance(node.layer, (*ACTIVATIONS, *LINEAR, MaxPool2d, GlobalMaxPool2d, Multiply, LayerNorm, GroupNorm))
 
 
 def _next_weighted(evidence: Evidence, node: Node) -> list[Node]:
@@ -232,9 +214,13 @@ def _next_weighted(evidence: Evidence, node: Node) -> list[Node]:
             seen.add(reader.name)
             if reader in evidence.weighted:
                 found.append(reader)
-            elif isinstance(reader.layer, (*LINEAR, MaxPool2d, GlobalMaxPool2d)):
+            elif reader.layer.is_linear or reader.layer.selects:
                 open_nodes.append(reader)
     return found
+
+
+def _batch_norms(evidence: Evidence) -> list[Node]:
+    return [node for node in evidence.graph.nodes if node.layer.normalizes and node.layer.mixes_samples]
 
 
 SMALL_BATCH = 8
@@ -250,7 +236,7 @@ TINY_BATCH = 4
     advice="Use larger batches, or layer_norm or group_norm, which look at one image at a time.",
 )
 def batch_norm_small_batch(evidence: Evidence) -> Iterator[Finding]:
-    norms = [node for node in evidence.graph.nodes if isinstance(node.layer, BatchNorm)]
+    norms = _batch_norms(evidence)
     if not norms:
         return
     count = evidence.data.count if evidence.data else 0
@@ -297,14 +283,17 @@ the running statistics know."""
 )
 def batch_norm_train_eval_gap(evidence: Evidence) -> Iterator[Finding]:
     batch, running = evidence.record.batch_mode, evidence.record.train
-    norms = [node for node in evidence.graph.nodes if isinstance(node.layer, BatchNorm)]
+    norms = _batch_norms(evidence)
     if batch is None or running is None or not norms:
         return
     gap = batch.skill - running.skill
-    stale = [node for node in norms if _momentum(node) ** max(1, evidence.record.planned) > STALE_SHARE]
+    adjustable = [node for node in norms if hasattr(node.layer, "momentum")]
+    stale = [node for node in adjustable if _momentum(node) ** max(1, evidence.record.planned) > STALE_SHARE]
     if gap <= GAP and not stale:
         return
-    unusual = [node for node in norms if _lags(node, evidence.record.steps) or _momentum(node) < FORGETFUL_MOMENTUM]
+    unusual = [
+        node for node in adjustable if _lags(node, evidence.record.steps) or _momentum(node) < FORGETFUL_MOMENTUM
+    ]
     overrides = with_layers(evidence, [(node.name, ".momentum=0.9") for node in unusual or stale])
     odd = f"; momentum is {_momentum(unusual[0]):g}" if unusual else ""
     kept = (

@@ -6,15 +6,11 @@ from collections.abc import Iterator
 from math import isfinite, prod
 
 from cnnbp_cli.core.graph import INPUT, Node
-from cnnbp_cli.core.layers.norm import BatchNorm, GroupNorm, LayerNorm
-from cnnbp_cli.core.layers.pool import GlobalAvgPool2d, GlobalMaxPool2d
 from cnnbp_cli.diagnosis.evidence import Evidence
 from cnnbp_cli.diagnosis.facts import LayerStart
 from cnnbp_cli.diagnosis.findings import Finding, Severity
 from cnnbp_cli.diagnosis.registry import RULES, rule
 from cnnbp_cli.diagnosis.remedies import as_remedy, is_sound, with_layers, with_sound_init
-
-NORMS = (BatchNorm, LayerNorm, GroupNorm)
 
 TWIN_SHARE = 0.5
 """Share of a layer's units that are copies. Random weights give none; a constant gives all but one."""
@@ -133,7 +129,7 @@ def _gain(evidence: Evidence, node: Node) -> float:
 
 def _is_normalised(evidence: Evidence, node: Node) -> bool:
     readers = evidence.readers[node.name]
-    return bool(readers) and all(isinstance(reader.layer, NORMS) for reader in readers)
+    return bool(readers) and all(reader.layer.normalizes for reader in readers)
 
 
 HIGH_FIRST_LOSS, EXTREME_FIRST_LOSS = 3.0, 10.0
@@ -229,7 +225,9 @@ def _narrowest(evidence: Evidence) -> Node | None:
 
 def _wider(evidence: Evidence, node: Node) -> tuple[str, ...]:
     """Return the overrides that let more through a layer, or through the one that gave it its shape."""
-    if isinstance(node.layer, GlobalAvgPool2d | GlobalMaxPool2d):
+    in_shape = evidence.graph.in_shape(node)
+    pools_all_positions = len(in_shape) == 3 and evidence.graph.shapes[node.name] == in_shape[:1]
+    if pools_all_positions and node not in evidence.weighted:
         return with_layers(evidence, [(node.name, "=flatten")])
     while node not in evidence.weighted and node.inputs and node.inputs[0] in evidence.nodes:
         node = evidence.nodes[node.inputs[0]]
