@@ -87,7 +87,7 @@ CustomLayers = Annotated[
         metavar="FILE.py",
         callback=run_layer_files,
         autocompletion=complete.layer_files,
-        help="Run this Python file, which registers layers of your own; may be repeated.",
+        help="Run this Python file, which registers custom layers; may be repeated.",
     ),
 ]
 

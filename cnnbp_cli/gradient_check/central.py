@@ -35,7 +35,7 @@ STEPS = {"float64": 1e-5, "float32": 1e-2}
 """About the cube root of a type's relative rounding error, where rounding and truncation balance."""
 
 ROUNDING_DRAWS = 8
-ROUNDING_MARGIN = 4.0  # times the largest move that was met in those draws
+ROUNDING_MARGIN = 4.0  # times the largest move among those draws
 STEP_DIVISOR = 8.0
 MAX_SHORTER_STEPS = (
     6  # steps shorter by `STEP_DIVISOR` each, in search of one before the first kink that is not too long

@@ -55,9 +55,9 @@ def _table(report: GradcheckReport) -> None:
     line()
     _explanations(report)
     meanings = MEANINGS | {"noise": NOISE[report.method]}
-    met = {"kink": report.kinks, "noise": report.noise, "wrong": not report.ok}
+    found = {"kink": report.kinks, "noise": report.noise, "wrong": not report.ok}
     for status in ("kink", "noise", "wrong"):
-        if met[status]:
+        if found[status]:
             line(meanings[status])
     if report.method == "central":
         line(

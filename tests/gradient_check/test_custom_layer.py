@@ -58,7 +58,7 @@ train: {epochs: 1, workers: 1}
 
 @pytest.fixture(autouse=True)
 def workplace(tmp_path, monkeypatch, registered):
-    """Work in an empty folder that has a config with a layer of one's own."""
+    """Work in an empty folder that has a config with a custom layer."""
     monkeypatch.chdir(tmp_path)
     Path("mine.yaml").write_text(CONFIG, encoding="utf-8")
     Path("mine.py").write_text(HEAD + GOOD, encoding="utf-8")

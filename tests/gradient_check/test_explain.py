@@ -1,4 +1,4 @@
-"""What a wrong gradient is told: one seeded mistake after the other, and the whole sentence about it."""
+"""The explanations of wrong gradients: one seeded mistake after the other, each with its whole sentence."""
 
 from __future__ import annotations
 
@@ -182,19 +182,19 @@ def look_at(name: str, formula: str) -> str:
 
 
 @pytest.fixture
-def told(network, batch, registered) -> Callable[..., dict[str, str]]:
-    """Return what the wrong gradients of a network are told, by name."""
+def explanations(network, batch, registered) -> Callable[..., dict[str, str]]:
+    """Return the explanations of the wrong gradients of a network, by name."""
     for layer in LAYERS:
         registered(layer)
 
-    def tell(*layers: Any, image: tuple[int, int, int] = (2, 6, 6), **options: Any) -> dict[str, str]:
+    def explain(*layers: Any, image: tuple[int, int, int] = (2, 6, 6), **options: Any) -> dict[str, str]:
         model = network(*layers, "flatten", {"type": "dense", "name": "out", "units": 2}, image=image)
         with np.errstate(invalid="ignore"):
             report = gradcheck(model, *batch(image=image), **options)
         assert all((check.explanation is None) == (check.status != "wrong") for check in report.parameters)
         return {check.name: check.explanation for check in report.parameters if check.explanation is not None}
 
-    return tell
+    return explain
 
 
 def conv(fault: str) -> dict[str, Any]:
@@ -233,8 +233,8 @@ OF_WEIGHTS = {
 
 @pytest.mark.parametrize("method", ["complex", "central"])
 @pytest.mark.parametrize(("fault", "text"), OF_WEIGHTS.items(), ids=OF_WEIGHTS)
-def test_mistakes_in_a_kernels_gradient(told, fault, text, method):
-    found = told(conv(fault), "tanh", method=method)
+def test_mistakes_in_a_kernels_gradient(explanations, fault, text, method):
+    found = explanations(conv(fault), "tanh", method=method)
     assert list(found) == ["conv.weight"]
     text = text or "only one element is wrong, [1, 1, 1, 1]: analytic "
     assert found["conv.weight"].startswith(text)
@@ -255,8 +255,8 @@ def test_mistakes_in_a_kernels_gradient(told, fault, text, method):
         "bias first column": "output column 0 (the first) is left out of the sum",
     }.items(),
 )
-def test_mistakes_in_a_biass_gradient(told, fault, text):
-    assert told(conv(fault), "tanh") == {"conv.bias": text + look_at("BadConv", "dbias")}
+def test_mistakes_in_a_biass_gradient(explanations, fault, text):
+    assert explanations(conv(fault), "tanh") == {"conv.bias": text + look_at("BadConv", "dbias")}
 
 
 def dense(fault: str, units: int = 8) -> list[Any]:
@@ -271,8 +271,8 @@ def dense(fault: str, units: int = 8) -> list[Any]:
         ("image left out", 5, "image 0 (the first) is left out of the sum"),
     ],
 )
-def test_mistakes_in_a_matrix(told, fault, units, text):
-    found = told(*dense(fault, units), image=(2, 2, 2))
+def test_mistakes_in_a_matrix(explanations, fault, units, text):
+    found = explanations(*dense(fault, units), image=(2, 2, 2))
     assert found == {"dense.weight": text + look_at("BadDense", "dweight")}
 
 
@@ -284,19 +284,21 @@ def test_mistakes_in_a_matrix(told, fault, units, text):
         "dx row": "only row 5 (the last) is wrong: there analytic is 3 × numeric: a constant factor",
     }.items(),
 )
-def test_layers_before_a_wrong_dx_are_told_where_it_comes_from(told, fault, text):
+def test_layers_before_a_wrong_dx_name_where_it_comes_from(explanations, fault, text):
     first = {"type": "conv2d", "name": "first", "filters": 2, "kernel_size": 3, "padding": "same"}
-    found = told(first, "tanh", conv(fault), "tanh")
+    found = explanations(first, "tanh", conv(fault), "tanh")
     expected = f"the incoming gradient is already wrong: dx of conv: {text}" + look_at("BadConv", "dx")
     assert found == {"first.weight": expected, "first.bias": expected, "input": expected}
 
 
-def test_activations_pools_and_merges_are_named(told, network, batch):
+def test_activations_pools_and_merges_are_named(explanations, network, batch):
     first = {"type": "conv2d", "name": "first", "filters": 2, "kernel_size": 1}
-    relu = told(first, {"type": "bad_relu", "name": "on"})["input"]
+    relu = explanations(first, {"type": "bad_relu", "name": "on"})["input"]
     assert relu.startswith("the incoming gradient is already wrong: dx of on: ")
     assert relu.endswith(" of the 288 elements compared are wrong, in no known pattern" + look_at("BadRelu", "dx"))
-    merged = told(first, "tanh", {"type": "bad_add", "name": "sum", "inputs": ["tanh_1", "first"]})["first.bias"]
+    merged = explanations(first, "tanh", {"type": "bad_add", "name": "sum", "inputs": ["tanh_1", "first"]})[
+        "first.bias"
+    ]
     assert merged == (
         "the incoming gradient is already wrong: dx of sum to its 2nd input: analytic is 2 × numeric: an extra factor "
         "of 2 or the output channels, missing 1/f? or the input channels, missing 1/c?" + look_at("BadAdd", "dx")
@@ -308,9 +310,9 @@ def test_activations_pools_and_merges_are_named(told, network, batch):
     assert "dx of pool: " in report.parameters[-1].explanation
 
 
-def test_layers_that_no_complex_number_passes_are_explained_by_differences(told):
+def test_layers_that_no_complex_number_passes_are_explained_by_differences(explanations):
     first = {"type": "conv2d", "name": "first", "filters": 2, "kernel_size": 1}
-    found = told(first, {"type": "bad_absolute", "name": "abs"}, method="central")
+    found = explanations(first, {"type": "bad_absolute", "name": "abs"}, method="central")
     assert set(found) == {"first.weight", "first.bias", "input"}
     assert set(found.values()) == {
         "the incoming gradient is already wrong: dx of abs: analytic is −1 × numeric: wrong sign"
@@ -319,9 +321,9 @@ def test_layers_that_no_complex_number_passes_are_explained_by_differences(told)
 
 
 @pytest.mark.parametrize("method", ["complex", "central"])
-def test_what_is_rare_among_many_elements_is_found(told, network, method):
+def test_what_is_rare_among_many_elements_is_found(explanations, network, method):
     """Of 13,824 pixels fewer than 150 matter to the last row of windows, on images that are flat for the most part."""
-    told()  # registers the layers
+    explanations()  # registers the layers
     conv = {"type": "conv2d", "filters": 1, "kernel_size": 3, "padding": "same", "bias": False}
     pool = {"type": "row_lost", "name": "pool", "pool_size": 2}
     model = network(conv, pool, "flatten", {"type": "dense", "units": 2}, image=(1, 48, 48))
@@ -338,23 +340,23 @@ def test_what_is_rare_among_many_elements_is_found(told, network, method):
     )
 
 
-def test_several_wrong_layers_are_counted(told):
+def test_several_wrong_layers_are_counted(explanations):
     first = {"type": "conv2d", "name": "first", "filters": 2, "kernel_size": 3, "padding": "same"}
-    found = told(first, conv("dx sign"), {"type": "bad_relu", "name": "on"})
+    found = explanations(first, conv("dx sign"), {"type": "bad_relu", "name": "on"})
     assert found["first.bias"].startswith("the incoming gradient is already wrong: dx of on: ")
     assert found["first.bias"].endswith(", and 1 more")
 
 
-def test_a_layer_with_a_mistake_below_another_is_told_its_own(told):
-    found = told(conv("sign"), {"type": "bad_relu", "name": "on"})
+def test_a_layer_with_a_mistake_before_another_gets_its_own_explanation(explanations):
+    found = explanations(conv("sign"), {"type": "bad_relu", "name": "on"})
     assert found["conv.weight"].startswith("analytic is −1 × numeric: wrong sign; look at BadConv.backward")
     assert found["conv.bias"].startswith("the incoming gradient is already wrong: dx of on: ")
 
 
-def test_a_wrong_loss_is_named(told, monkeypatch):
+def test_a_wrong_loss_is_named(explanations, monkeypatch):
     right = SoftmaxCrossEntropy.backward
     monkeypatch.setattr(SoftmaxCrossEntropy, "backward", lambda self, residuals: 4 * right(self, residuals))
-    found = told("tanh")
+    found = explanations("tanh")
     assert set(found) == {"out.weight", "out.bias", "input"}
     assert set(found.values()) == {
         "the incoming gradient is already wrong: dz of the loss: analytic is 4 × numeric: the batch size, "
@@ -362,7 +364,7 @@ def test_a_wrong_loss_is_named(told, monkeypatch):
     }
 
 
-def test_formulas_of_shipped_layers_are_quoted(told, monkeypatch):
+def test_formulas_of_shipped_layers_are_quoted(explanations, monkeypatch):
     right = Dense.backward
 
     def backward(self, params, residuals, dy, ctx):
@@ -370,12 +372,12 @@ def test_formulas_of_shipped_layers_are_quoted(told, monkeypatch):
         return dx, grads | {"weight": -grads["weight"]}
 
     monkeypatch.setattr(Dense, "backward", backward)
-    assert told("tanh") == {
+    assert explanations("tanh") == {
         "out.weight": "analytic is −1 × numeric: wrong sign; look at Dense.backward, dW = dy @ xᵀ",
     }
 
 
-def test_a_graph_that_adds_up_wrongly_is_no_layers_fault(told, monkeypatch):
+def test_a_graph_that_adds_up_wrongly_is_no_layers_fault(explanations, monkeypatch):
     from cnnbp_cli.core.graph import Graph
 
     right = Graph.backward
@@ -385,11 +387,11 @@ def test_a_graph_that_adds_up_wrongly_is_no_layers_fault(told, monkeypatch):
         return dx, grads | {"first": {key: value / 2 for key, value in grads["first"].items()}}
 
     monkeypatch.setattr(Graph, "backward", backward)
-    found = told({"type": "conv2d", "name": "first", "filters": 2, "kernel_size": 1})
+    found = explanations({"type": "conv2d", "name": "first", "filters": 2, "kernel_size": 1})
     text = "every layer's own backward pass is correct: look at how the gradients of branches are added up"
     assert found == {"first.weight": text, "first.bias": text}
 
 
-def test_a_single_wrong_weight_among_many_is_named(told):
-    found = told(*dense("element", 64), image=(2, 6, 6), directions=3, elements=0)
+def test_a_single_wrong_weight_among_many_is_named(explanations):
+    found = explanations(*dense("element", 64), image=(2, 6, 6), directions=3, elements=0)
     assert found["dense.weight"].startswith("only one element is wrong, [1, 1]: analytic ")

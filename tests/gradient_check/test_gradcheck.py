@@ -180,7 +180,7 @@ class BrokenDense(Dense):
 
 @dataclass(frozen=True, slots=True)
 class BrokenBatchNorm(BatchNorm):
-    """Batch norm that is wrong in one mode, by 0.1 %, in the gradient to its input."""
+    """Batch norm that is wrong in one mode, by 0.1%, in the gradient to its input."""
 
     wrong_in: str = "training"
     type: Literal["broken_batch_norm"] = "broken_batch_norm"

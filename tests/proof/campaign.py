@@ -143,13 +143,13 @@ def run_networks(examples: int, seed: int) -> int:
         end="",
     )
     print(f"largest relative error {worst:.1e}")
-    print("one gradient of each, 0.1 % too large: ", end="")
+    print("one gradient of each, 0.1% too large: ", end="")
     print(", ".join(f"{statuses[f'spoilt: {what}']} {what}" for what in ("seen", "unseen", "zero")))
     return 0
 
 
 def spoilt_by_a_thousandth(example: Example) -> str:
-    """Make one gradient of a right network 0.1 % too large: is it ``seen`` or ``unseen``, or was it ``zero``?
+    """Make one gradient of a right network 0.1% too large: is it ``seen`` or ``unseen``, or was it ``zero``?
 
     A gradient that is all rounding, such as that of a bias before a normalization, is rightly unseen.
     """

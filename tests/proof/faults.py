@@ -30,7 +30,7 @@ CONVOLUTION = [
     *of(
         CONV,
         "Conv2d.backward",
-        ("correlate_weights(x, dy", "correlate_weights(x, 1.001 * dy", "weight gradient 0.1 % too large"),
+        ("correlate_weights(x, dy", "correlate_weights(x, 1.001 * dy", "weight gradient 0.1% too large"),
         ("correlate_weights(x, dy", "correlate_weights(x, dy[..., ::-1]", "weight gradient of other samples"),
         ("sum_rows(by_row(dy)).sum(0)", "sum_rows(by_row(dy))[:-1].sum(0)", "bias gradient without the last row"),
         ("sum_rows(by_row(dy)).sum(0)", "dy.mean(3).sum((1, 2))", "bias gradient averaged over the batch"),
@@ -187,7 +187,7 @@ POOLING = [
         ("windows.taps(dimage, rows)", "windows.taps(dimage[..., ::-1], rows)", "winners of another image"),
         ("if windows.overlap", "if False", "overlapping windows overwrite each other"),
         ("dimage.fill(0)", "dimage.fill(1e-6)", "input gradient does not start at zero"),
-        ("dy[:, rows]", "0.999 * dy[:, rows]", "0.1 % too small"),
+        ("dy[:, rows]", "0.999 * dy[:, rows]", "0.1% too small"),
     ),
     *of(
         POOL,
@@ -229,7 +229,7 @@ NORMALISATION = [
     *of(
         NORM,
         "standardise",
-        ("mean(centred * centred)", "1.001 * mean(centred * centred)", "variance 0.1 % too large in the forward pass"),
+        ("mean(centred * centred)", "1.001 * mean(centred * centred)", "variance 0.1% too large in the forward pass"),
         ("np.sqrt(variance + epsilon)", "(np.sqrt(variance) + epsilon)", "epsilon outside of the root"),
     ),
     *of(
@@ -246,7 +246,7 @@ NORMALISATION = [
         (
             "(variance + self.epsilon)",
             "(1.001 * variance + self.epsilon)",
-            "variance 0.1 % too large in the forward pass",
+            "variance 0.1% too large in the forward pass",
         ),
         ("if ctx.training", "if True", "batch statistics in evaluation", ALIKE),
     ),
@@ -373,7 +373,7 @@ ACTIVATIONS = [
         ACTIVATION,
         "Sigmoid.backward",
         ("dy * y * (1 - y)", "dy * y", "1 - y forgotten"),
-        ("(1 - y)", "(1 - y) * 1.001", "0.1 % too large"),
+        ("(1 - y)", "(1 - y) * 1.001", "0.1% too large"),
     ),
     *of(ACTIVATION, "Tanh.backward", ("1 - y * y", "1 - y", "square forgotten")),
     *of(ACTIVATION, "Softplus.backward", ("logistic(residuals)", "logistic(-residuals)", "sign forgotten")),
@@ -514,7 +514,7 @@ TRAINING = [
         (" * n  # of all", " * self.config.batch_size  # of all", "a short batch is divided by the full size"),
         ("model.layout.gather(grads", "0 and model.layout.gather(grads", "gradients not gathered"),
         ("model.targets_in(labels, x)", "model.targets_in(labels[::-1], x)", "labels of other images"),
-        ("update(mine, gradient", "update(mine, 1.001 * gradient", "0.1 % too far"),
+        ("update(mine, gradient", "update(mine, 1.001 * gradient", "0.1% too far"),
         ("wants_dx=False", "wants_dx=True", "image's gradient computed for nobody", f"{SAME} but the time it takes"),
     ),
     *of(

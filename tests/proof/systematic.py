@@ -18,7 +18,7 @@ from cnnbp_cli.core.types import Array, Layer, Merge, Params
 
 
 def _one_element(gradient: Array) -> Array:
-    """Make the largest element 0.1 % larger."""
+    """Make the largest element 0.1% larger."""
     changed = gradient.copy()
     changed.flat[np.abs(changed).argmax()] *= 1.001
     return changed
@@ -26,8 +26,8 @@ def _one_element(gradient: Array) -> Array:
 
 SPOIL: dict[str, Callable[[Array], Array]] = {
     "of the wrong sign": lambda gradient: -gradient,
-    "0.1 % too large": lambda gradient: 1.001 * gradient,
-    "0.1 % too large in one element": _one_element,
+    "0.1% too large": lambda gradient: 1.001 * gradient,
+    "0.1% too large in one element": _one_element,
     "zero": lambda gradient: 0 * gradient,
 }
 
