@@ -36,11 +36,11 @@ def complaint(inhabitant: Inhabitant) -> str | None:
 
 def _changes(inhabitant: Inhabitant) -> Iterator[AbstractContextManager[Any]]:
     """Yield what is different from production while an example is judged."""
-    from cnnbp_cli.core import blocks, correlate
+    from cnnbp_cli.core import correlate, rows
 
     if inhabitant.blocks:
         yield patch.object(correlate, "STRIP_BYTES", 2000)
-        yield patch.object(blocks, "BLOCK_BYTES", 2000)
+        yield patch.object(rows, "BLOCK_BYTES", 2000)
 
 
 def _complaint(inhabitant: Inhabitant) -> str | None:
