@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cnnbp_cli.core.layers.activation import logistic, softmax
+from cnnbp_cli.core.terms import OUTPUT, TARGET, Index, LossPass, Ref, Term, Terms
 from cnnbp_cli.core.types import Array, Loss
 
 
@@ -21,6 +22,31 @@ def one_hot(labels: Array, classes: int, dtype: np.dtype[np.floating]) -> Array:
     if classes == 1:
         return labels.astype(dtype)[None, :]
     return (np.arange(classes)[:, None] == labels).astype(dtype)
+
+
+def unfolded(z: Array, target: Array) -> Array:
+    """Return targets in the shape of the logits z: labels become columns, everything else is so already."""
+    return target if target.ndim == z.ndim else one_hot(target, z.shape[0], z.real.dtype)
+
+
+def head_terms(head: str, at: LossPass, index: Index) -> Terms:
+    """Explain a prediction of a softmax, a sigmoid or no head."""
+    z = Ref(0, index)
+    numbers = {"z": at[z], "p": at[Ref(OUTPUT, index)]}
+    if head == "none":
+        return Terms("{p} = {z}", (Term(1, (z,)),), (), numbers)
+    if head == "sigmoid":
+        return Terms("{p} = 1 / (1 + exp(−{z}))", (Term(numbers["p"]),), (z,), numbers)
+    zs = tuple(Ref(0, (k, *index[1:])) for k in range(len(at.z)))
+    return Terms("{p} = exp({z}) / Σ exp(z)", (Term(numbers["p"]),), zs, numbers)
+
+
+def difference(at: LossPass, index: Index) -> Terms:
+    """Explain dz = (p - y) / n, to which softmax and cross-entropy, and sigmoid and its own, both come down."""
+    p, y = Ref(OUTPUT, index), Ref(TARGET, index)
+    numbers = {"p": at[p], "y": at[y], "n": float(at.count)}
+    formula = "dz = {p} − {y}" if at.count == 1 else "dz = ({p} − {y}) / {n}"
+    return Terms(formula, (Term(1 / at.count, (p,)), Term(-1 / at.count, (y,))), (), numbers)
 
 
 class FusedResiduals(NamedTuple):
@@ -48,8 +74,7 @@ class SoftmaxCrossEntropy(Loss[FusedResiduals]):
         return softmax(z)
 
     def forward(self, z: Array, target: Array) -> tuple[Array, FusedResiduals]:
-        y = target if target.ndim == z.ndim else one_hot(target, z.shape[0], z.real.dtype)
-        y = (1 - self.label_smoothing) * y + self.label_smoothing / z.shape[0]
+        y = self.expected(z, target)
         shifted = z - z.real.max(0)
         e = np.exp(shifted)
         total = e.sum(0)
@@ -60,6 +85,28 @@ class SoftmaxCrossEntropy(Loss[FusedResiduals]):
 
     def count(self, z: Array) -> int:
         return z.shape[-1]
+
+    def expected(self, z: Array, target: Array) -> Array:
+        return (1 - self.label_smoothing) * unfolded(z, target) + self.label_smoothing / z.shape[0]
+
+    def head_terms(self, at: LossPass, index: Index) -> Terms:
+        return head_terms("softmax", at, index)
+
+    def dz_terms(self, at: LossPass, index: Index) -> Terms:
+        return difference(at, index)
+
+    def loss_terms(self, at: LossPass) -> Terms:
+        shifted = at.z - at.z.max(0)
+        log_p = shifted - np.log(np.exp(shifted).sum(0))  # also where p itself is too small for a float
+        return Terms(
+            "loss = −Σ y · log(p)" + " / n" * (at.count > 1),
+            tuple(
+                Term(-float(log_p[index]) / at.count, (Ref(TARGET, index),))
+                for index in np.ndindex(at.z.shape)
+                if at.target[index]
+            ),
+            tuple(Ref(OUTPUT, index) for index in np.ndindex(at.z.shape)),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +126,7 @@ class SigmoidBinaryCrossEntropy(Loss[FusedResiduals]):
         return logistic(z)
 
     def forward(self, z: Array, target: Array) -> tuple[Array, FusedResiduals]:
-        y = target if target.ndim == z.ndim else one_hot(target, z.shape[0], z.real.dtype)
+        y = self.expected(z, target)
         positive = z.real > 0
         softplus = np.where(positive, z, 0) + np.log1p(np.exp(np.where(positive, -z, z)))
         return (softplus - y * z).sum(), FusedResiduals(logistic(z), y)
@@ -89,6 +136,28 @@ class SigmoidBinaryCrossEntropy(Loss[FusedResiduals]):
 
     def count(self, z: Array) -> int:
         return z.shape[-1]
+
+    def expected(self, z: Array, target: Array) -> Array:
+        return unfolded(z, target)
+
+    def head_terms(self, at: LossPass, index: Index) -> Terms:
+        return head_terms("sigmoid", at, index)
+
+    def dz_terms(self, at: LossPass, index: Index) -> Terms:
+        return difference(at, index)
+
+    def loss_terms(self, at: LossPass) -> Terms:
+        terms: list[Term] = []
+        for index in np.ndindex(at.z.shape):
+            z, y = float(at.z[index]), float(at.target[index])
+            small = float(np.log1p(np.exp(-abs(z))))  # −log(p) is small where z > 0, −log(1 − p) where z < 0
+            yes, no = max(-z, 0) + small, max(z, 0) + small
+            terms.append(Term((y * yes + (1 - y) * no) / at.count))
+        return Terms(
+            "loss = −Σ (y · log(p) + (1 − y) · log(1 − p))" + " / n" * (at.count > 1),
+            tuple(terms),
+            tuple(Ref(tensor, index) for index in np.ndindex(at.z.shape) for tensor in (OUTPUT, TARGET)),
+        )
 
 
 class SquaredErrorResiduals(NamedTuple):
@@ -116,7 +185,7 @@ class MeanSquaredError(Loss[SquaredErrorResiduals]):
         return logistic(z) if self.head == "sigmoid" else z
 
     def forward(self, z: Array, target: Array) -> tuple[Array, SquaredErrorResiduals]:
-        y = target if target.ndim == z.ndim else one_hot(target, z.shape[0], z.real.dtype)
+        y = self.expected(z, target)
         p = self.predict(z)
         error = p - y
         return (error * error).sum(), SquaredErrorResiduals(p, error)
@@ -129,6 +198,38 @@ class MeanSquaredError(Loss[SquaredErrorResiduals]):
 
     def count(self, z: Array) -> int:
         return prod(z.shape)
+
+    def expected(self, z: Array, target: Array) -> Array:
+        return unfolded(z, target)
+
+    def head_terms(self, at: LossPass, index: Index) -> Terms:
+        return head_terms(self.head, at, index)
+
+    def loss_terms(self, at: LossPass) -> Terms:
+        squares = (at.p - at.target) ** 2
+        return Terms(
+            f"loss = Σ (p − y)² / {at.count}",
+            tuple(Term(float(squares[index]) / at.count) for index in np.ndindex(at.z.shape)),
+            tuple(Ref(tensor, index) for index in np.ndindex(at.z.shape) for tensor in (OUTPUT, TARGET)),
+        )
+
+    def dz_terms(self, at: LossPass, index: Index) -> Terms:
+        p, formula = at[Ref(OUTPUT, index)], f"dz = 2 · (p − y) / {at.count}"
+        slopes = [(index, 1.0)]  # of the predictions that read this logit
+        if self.head == "sigmoid":
+            slopes = [(index, p * (1 - p))]
+            formula += " · p · (1 − p)"
+        if self.head == "softmax":
+            k, *place = index
+            others = [(m, *place) for m in range(len(at.p))]
+            slopes = [(index, p), *((other, -p * float(at.p[other])) for other in others)]
+            formula = f"dz[{k}] = p[{k}] · (dp[{k}] − Σ p · dp), where dp = 2 · (p − y) / {at.count}"
+        terms = (
+            Term(sign * slope * 2 / at.count, (Ref(tensor, other),))
+            for other, slope in slopes
+            for tensor, sign in ((OUTPUT, 1), (TARGET, -1))
+        )
+        return Terms(formula, tuple(terms), (Ref(OUTPUT, index),) if self.head != "none" else ())
 
 
 def make_loss(head: str, loss: str, label_smoothing: float = 0.0) -> Loss[Any]:

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from cnnbp_cli.core.terms import Explained, Index, LossPass, Terms
 from cnnbp_cli.core.traits import OnnxOperator, Traits
 
 Array = NDArray[Any]
@@ -232,7 +233,7 @@ class Context:
 R = TypeVar("R")
 
 
-class Layer(Traits, ABC, Generic[R]):
+class Layer(Explained, Traits, ABC, Generic[R]):
     """One operation of the network: its hyper-parameters, as a frozen dataclass that holds no arrays.
 
     Both passes are pure: `forward` returns the residuals that `backward` needs, so that a check can
@@ -312,7 +313,7 @@ class Layer(Traits, ABC, Generic[R]):
         return ()
 
 
-class Merge(Traits, ABC, Generic[R]):
+class Merge(Explained, Traits, ABC, Generic[R]):
     """An operation with several inputs, such as the sum at the end of a residual branch."""
 
     __slots__ = ()
@@ -368,3 +369,19 @@ class Loss(ABC, Generic[R]):
     @abstractmethod
     def count(self, z: Array) -> int:
         """Return what the sum over this batch is divided by."""
+
+    @abstractmethod
+    def expected(self, z: Array, target: Array) -> Array:
+        """Return what predictions are compared with, in the shape of `z`, whether targets are labels or not."""
+
+    @abstractmethod
+    def loss_terms(self, at: LossPass) -> Terms:
+        """Explain the mean loss."""
+
+    @abstractmethod
+    def head_terms(self, at: LossPass, index: Index) -> Terms:
+        """Explain a prediction."""
+
+    @abstractmethod
+    def dz_terms(self, at: LossPass, index: Index) -> Terms:
+        """Explain the gradient of the mean loss to a logit."""

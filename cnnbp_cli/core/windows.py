@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from cnnbp_cli.core.terms import spelled
 from cnnbp_cli.core.types import Array, Context, Shape, ShapeError, Size, pair, show, show_shape
 
 Padding = int | Literal["valid", "same"] | tuple[int, int]
@@ -171,3 +172,57 @@ class Windows:
         d, s = self.dilation[1], self.stride[1]
         for j in range(self.kernel[1]):
             yield band[:, :, j * d : j * d + (self.out[1] - 1) * s + 1 : s]
+
+    def pixels_of(self, p: int, q: int) -> Iterator[tuple[int, int, int, int]]:
+        """Yield (i, j, r, s): each tap of the window (p, q) that lies on the image, and its pixel."""
+        for i, r in self._seen(0, p):
+            for j, s in self._seen(1, q):
+                yield i, j, r, s
+
+    def windows_on(self, r: int, s: int) -> Iterator[tuple[int, int, int, int]]:
+        """Yield (i, j, p, q): each tap that sees the pixel (r, s), and its window."""
+        for i, p in self._seeing(0, r):
+            for j, q in self._seeing(1, s):
+                yield i, j, p, q
+
+    def pixels_under(self, i: int, j: int) -> Iterator[tuple[int, int, int, int]]:
+        """Yield (p, q, r, s): each window whose tap (i, j) lies on the image, and its pixel."""
+        for p, r in self._met(0, i):
+            for q, s in self._met(1, j):
+                yield p, q, r, s
+
+    def _seen(self, axis: int, window: int) -> Iterator[tuple[int, int]]:
+        """Yield (tap, pixel) of one window along an axis."""
+        first = window * self.stride[axis] - self.before[axis]
+        for tap in range(self.kernel[axis]):
+            pixel = first + tap * self.dilation[axis]
+            if 0 <= pixel < self.image[axis]:
+                yield tap, pixel
+
+    def _seeing(self, axis: int, pixel: int) -> Iterator[tuple[int, int]]:
+        """Yield (tap, window) of all that see one pixel along an axis."""
+        for tap in range(self.kernel[axis]):
+            window, rest = divmod(pixel + self.before[axis] - tap * self.dilation[axis], self.stride[axis])
+            if rest == 0 and 0 <= window < self.out[axis]:
+                yield tap, window
+
+    def _met(self, axis: int, tap: int) -> Iterator[tuple[int, int]]:
+        """Yield (window, pixel) of one tap along an axis."""
+        for window in range(self.out[axis]):
+            pixel = window * self.stride[axis] - self.before[axis] + tap * self.dilation[axis]
+            if 0 <= pixel < self.image[axis]:
+                yield window, pixel
+
+    def pixel(self, axis: int, window: int | None, tap: int | None = None) -> str:
+        """Write the pixel under a tap along an axis, for a formula; what is not given is a letter."""
+        s, d = self.stride[axis], self.dilation[axis]
+        offset = (window or 0) * s + (tap or 0) * d - self.before[axis]
+        if window is None:
+            return spelled("pq"[axis], s, offset)
+        return spelled("ij"[axis], d, offset)
+
+    def window(self, axis: int, pixel: int) -> str:
+        """Write the window whose tap, i or j, sees a pixel along an axis, for a formula."""
+        s = self.stride[axis]
+        difference = f"{pixel + self.before[axis]}−{spelled('ij'[axis], self.dilation[axis], 0)}"
+        return difference if s == 1 else f"({difference})/{s}"

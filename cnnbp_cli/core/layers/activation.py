@@ -7,11 +7,12 @@ analytic along the imaginary axis.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from cnnbp_cli.core.rows import blocks, by_row
+from cnnbp_cli.core.terms import OUTPUT, Index, Pass, Pointwise, Ref, Term, Terms
 from cnnbp_cli.core.traits import EVERYTHING, OnnxOperator
 from cnnbp_cli.core.types import Array, Context, Layer, Params, Shape, at_least, require
 
@@ -30,7 +31,7 @@ def softmax(x: Array) -> Array:
 
 
 @dataclass(frozen=True, slots=True)
-class Relu(Layer[Array]):
+class Relu(Pointwise, Layer[Array]):
     """y = max(x, 0), dx = dy where x > 0, else 0.
 
     References
@@ -42,6 +43,11 @@ class Relu(Layer[Array]):
     is_activation = True
     rectifies = True
     can_die = True
+    formulas: ClassVar[tuple[str, str]] = (
+        "{y} = max({x}, 0)",
+        "{dx} = {dy} where {x} > 0, else 0",
+    )
+    straight: ClassVar[bool] = True
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Array]:
         if np.iscomplexobj(x):
@@ -69,7 +75,7 @@ class Relu(Layer[Array]):
 
 
 @dataclass(frozen=True, slots=True)
-class LeakyRelu(Layer[Array]):
+class LeakyRelu(Pointwise, Layer[Array]):
     """y = x where x > 0, else slope · x; dx = dy · (1 or slope).
 
     References
@@ -82,6 +88,11 @@ class LeakyRelu(Layer[Array]):
     type: Literal["leaky_relu"] = "leaky_relu"
     is_activation = True
     rectifies = True
+    formulas: ClassVar[tuple[str, str]] = (
+        "{y} = {x} · {slope}",
+        "{dx} = {dy} · {slope}",
+    )
+    straight: ClassVar[bool] = True
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Array]:
         return np.where(x.real > 0, x, self.slope * x), x
@@ -101,7 +112,7 @@ class LeakyRelu(Layer[Array]):
 
 
 @dataclass(frozen=True, slots=True)
-class Elu(Layer[tuple[Array, Array]]):
+class Elu(Pointwise, Layer[tuple[Array, Array]]):
     """y = x where x > 0, else alpha · (exp(x) - 1); dx = dy · (1 or y + alpha).
 
     References
@@ -114,6 +125,10 @@ class Elu(Layer[tuple[Array, Array]]):
     type: Literal["elu"] = "elu"
     is_activation = True
     rectifies = True
+    formulas: ClassVar[tuple[str, str]] = (
+        "{y} = {x} where {x} > 0, else alpha · (exp({x}) − 1)",
+        "{dx} = {dy} · {slope}",
+    )
 
     def __post_init__(self) -> None:
         require(at_least(self, 0, "alpha"))
@@ -142,7 +157,7 @@ GELU_CUBIC = 0.044715
 
 
 @dataclass(frozen=True, slots=True)
-class Gelu(Layer[tuple[Array, Array]]):
+class Gelu(Pointwise, Layer[tuple[Array, Array]]):
     """y = x/2 · (1 + t) with t = tanh(u), u = √(2/π) · (x + 0.044715 x³).
 
         dx = dy · ((1 + t)/2 + x/2 · (1 - t²) · √(2/π) · (1 + 3 · 0.044715 x²))
@@ -156,6 +171,10 @@ class Gelu(Layer[tuple[Array, Array]]):
     is_activation = True
     rectifies = True
     can_die = True
+    formulas: ClassVar[tuple[str, str]] = (
+        "{y} = {x}/2 · (1 + tanh(√(2/π) · ({x} + 0.044715 · {x}³)))",
+        "{dx} = {dy} · {slope}",
+    )
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, tuple[Array, Array]]:
         t = np.tanh(GELU_SCALE * (x + GELU_CUBIC * (x * x * x)))
@@ -174,7 +193,7 @@ class Gelu(Layer[tuple[Array, Array]]):
 
 
 @dataclass(frozen=True, slots=True)
-class Silu(Layer[tuple[Array, Array]]):
+class Silu(Pointwise, Layer[tuple[Array, Array]]):
     """y = x · s with s = 1 / (1 + exp(-x)); dx = dy · s · (1 + x · (1 - s)).
 
     References
@@ -186,6 +205,10 @@ class Silu(Layer[tuple[Array, Array]]):
     is_activation = True
     rectifies = True
     can_die = True
+    formulas: ClassVar[tuple[str, str]] = (
+        "{y} = {x} / (1 + exp(−{x}))",
+        "{dx} = {dy} · {slope}",
+    )
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, tuple[Array, Array]]:
         s = logistic(x)
@@ -203,12 +226,16 @@ class Silu(Layer[tuple[Array, Array]]):
 
 
 @dataclass(frozen=True, slots=True)
-class Sigmoid(Layer[Array]):
+class Sigmoid(Pointwise, Layer[Array]):
     """y = 1 / (1 + exp(-x)), dx = dy · y · (1 - y)."""
 
     type: Literal["sigmoid"] = "sigmoid"
     is_activation = True
     saturates = True
+    formulas: ClassVar[tuple[str, str]] = (
+        "{y} = 1 / (1 + exp(−{x}))",
+        "{dx} = {dy} · {y} · (1 − {y})",
+    )
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Array]:
         y = logistic(x)
@@ -226,12 +253,16 @@ class Sigmoid(Layer[Array]):
 
 
 @dataclass(frozen=True, slots=True)
-class Tanh(Layer[Array]):
+class Tanh(Pointwise, Layer[Array]):
     """y = tanh(x), dx = dy · (1 - y²)."""
 
     type: Literal["tanh"] = "tanh"
     is_activation = True
     saturates = True
+    formulas: ClassVar[tuple[str, str]] = (
+        "{y} = tanh({x})",
+        "{dx} = {dy} · (1 − {y}²)",
+    )
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Array]:
         y = np.tanh(x)
@@ -249,7 +280,7 @@ class Tanh(Layer[Array]):
 
 
 @dataclass(frozen=True, slots=True)
-class Softplus(Layer[Array]):
+class Softplus(Pointwise, Layer[Array]):
     """y = log(1 + exp(x)), dx = dy / (1 + exp(-x)).
 
     References
@@ -259,6 +290,10 @@ class Softplus(Layer[Array]):
 
     type: Literal["softplus"] = "softplus"
     is_activation = True
+    formulas: ClassVar[tuple[str, str]] = (
+        "{y} = log(1 + exp({x}))",
+        "{dx} = {dy} / (1 + exp(−{x}))",
+    )
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Array]:
         positive = x.real > 0
@@ -301,3 +336,19 @@ class Softmax(Layer[Array]):
 
     def onnx(self, in_shape: Shape) -> list[OnnxOperator]:
         return [OnnxOperator("Softmax", attributes={"axis": 1})]
+
+    def y_terms(self, at: Pass, index: Index) -> Terms:
+        k, *place = index
+        xs = tuple(Ref(0, (j, *place)) for j in range(len(at.x)))
+        numbers = {"x": at[xs[k]], "y": float(at.y[index])}
+        return Terms("{y} = exp({x}) / Σ exp(x)", (Term(numbers["y"]),), xs, numbers)
+
+    def dx_terms(self, at: Pass, k: int, index: Index) -> Terms:
+        m, *place = index
+        ys = [Ref(OUTPUT, (j, *place)) for j in range(len(at.y))]
+        dys = [Ref(OUTPUT, (j, *place), "gradient") for j in range(len(at.y))]
+        numbers = {"y": at[ys[m]], "dy": at[dys[m]], "sum": sum(at[y] * at[dy] for y, dy in zip(ys, dys, strict=True))}
+        others = (Term(-1, (ys[m], y, dy)) for y, dy in zip(ys, dys, strict=True))
+        return Terms(
+            "dx = {y} · ({dy} − {sum}), where {sum} = Σ y · dy", (Term(1, (ys[m], dys[m])), *others), (), numbers
+        )

@@ -11,6 +11,7 @@ import numpy as np
 from cnnbp_cli.core.correlate import correlate, correlate_transposed, correlate_weights
 from cnnbp_cli.core.initializers import AnyInitializer, HeNormal
 from cnnbp_cli.core.rows import by_row, sum_rows, whole_row
+from cnnbp_cli.core.terms import OUTPUT, Index, Pass, Ref, Term, Terms, over_images, spelled
 from cnnbp_cli.core.traits import OnnxOperator
 from cnnbp_cli.core.types import (
     Array,
@@ -31,6 +32,13 @@ from cnnbp_cli.core.windows import Padding, Windows, check_padding
 class ConvResiduals(NamedTuple):
     windows: Windows
     x: Array  # (c, h, w, n)
+
+
+def bias_terms(at: Pass, f: int) -> Terms:
+    """Explain a bias's gradient: it was added to every pixel, so it gets the sum of their gradients."""
+    _, oh, ow, images = at.dy.shape
+    dys = (Ref(OUTPUT, (f, p, q, n), "gradient") for n in range(images) for p in range(oh) for q in range(ow))
+    return Terms(f"dbias[{f}] = {over_images(at, 'Σ ')}dy[{f}, p, q]", tuple(Term(1, (dy,)) for dy in dys))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +141,59 @@ class Conv2d(Layer[ConvResiduals]):
 
         correlate_transposed(weight, dy, windows, self.groups, dx, ctx, finish)
         return dx, grads
+
+    def y_terms(self, at: Pass, index: Index) -> Terms:
+        f, p, q, n = index
+        windows, weight = at.residuals.windows, at.params["weight"]
+        first = self._first_channel(f, weight)
+        products = (
+            Term(1, (Ref("weight", (f, c, i, j)), Ref(0, (first + c, r, s, n))))
+            for c in range(weight.shape[1])
+            for i, j, r, s in windows.pixels_of(p, q)
+        )
+        bias = (Term(1, (Ref("bias", (f,)),)),) if self.bias else ()
+        pixel = f"{spelled('c', 1, first)}, {windows.pixel(0, p)}, {windows.pixel(1, q)}"
+        formula = f"y[{f}, {p}, {q}] = {f'bias[{f}] + ' if self.bias else ''}Σ weight[{f}, c, i, j] · x[{pixel}]"
+        return Terms(formula, (*bias, *products))
+
+    def dx_terms(self, at: Pass, k: int, index: Index) -> Terms:
+        channel, r, s, n = index
+        windows, weight = at.residuals.windows, at.params["weight"]
+        group, c = divmod(channel, weight.shape[1])
+        filters = range(group * self.filters // self.groups, (group + 1) * self.filters // self.groups)
+        stamps = list(windows.windows_on(r, s))
+        products = tuple(
+            Term(1, (Ref("weight", (f, c, i, j)), Ref(OUTPUT, (f, p, q, n), "gradient")))
+            for f in filters
+            for i, j, p, q in stamps
+        )
+        return Terms(
+            f"dx[{channel}, {r}, {s}] = Σ weight[f, {c}, i, j] · dy[f, {windows.window(0, r)}, {windows.window(1, s)}]",
+            products,
+            reason=None if products else "not read",
+            retold=f"each dy[f, p, q] stamps dy[f, p, q] · weight[f, {c}] on the input; "
+            f"{len(products)} of the stamps cover dx[{channel}, {r}, {s}], and add up",
+        )
+
+    def grad_terms(self, at: Pass, key: str, index: Index) -> Terms:
+        f = index[0]
+        windows, weight = at.residuals.windows, at.params["weight"]
+        if key == "bias":
+            return bias_terms(at, f)
+        _, c, i, j = index
+        channel = self._first_channel(f, weight) + c
+        products = tuple(
+            Term(1, (Ref(OUTPUT, (f, p, q, n), "gradient"), Ref(0, (channel, r, s, n))))
+            for n in at.images
+            for p, q, r, s in windows.pixels_under(i, j)
+        )
+        patch = f"{channel}, {windows.pixel(0, None, i)}, {windows.pixel(1, None, j)}"
+        formula = f"dweight[{f}, {c}, {i}, {j}] = {over_images(at, 'Σ ')}dy[{f}, p, q] · x[{patch}]"
+        return Terms(formula, products, reason=None if products else "padding")
+
+    def _first_channel(self, f: int, weight: Array) -> int:
+        """Return the first input channel that a filter sees."""
+        return f // (self.filters // self.groups) * weight.shape[1]
 
     def macs(self, in_shape: Shape) -> int:
         kh, kw = pair(self.kernel_size)
@@ -253,6 +314,47 @@ class ConvTranspose2d(Layer[ConvResiduals]):
         if self.bias:
             grads["bias"] = dy.sum((1, 2, 3))
         return dx, grads
+
+    def y_terms(self, at: Pass, index: Index) -> Terms:
+        f, r, s, n = index
+        windows, weight = at.residuals.windows, at.params["weight"]
+        products = (
+            Term(1, (Ref("weight", (c, f, i, j)), Ref(0, (c, p, q, n))))
+            for c in range(len(weight))
+            for i, j, p, q in windows.windows_on(r, s)
+        )
+        bias = (Term(1, (Ref("bias", (f,)),)),) if self.bias else ()
+        return Terms(
+            f"y[{f}, {r}, {s}] = {f'bias[{f}] + ' if self.bias else ''}"
+            f"Σ weight[c, {f}, i, j] · x[c, {windows.window(0, r)}, {windows.window(1, s)}]",
+            (*bias, *products),
+            retold=f"each x[c, p, q] stamps x[c, p, q] · weight[c, {f}] on the output",
+        )
+
+    def dx_terms(self, at: Pass, k: int, index: Index) -> Terms:
+        c, p, q, n = index
+        windows: Windows = at.residuals.windows
+        products = tuple(
+            Term(1, (Ref("weight", (c, f, i, j)), Ref(OUTPUT, (f, r, s, n), "gradient")))
+            for f in range(self.filters)
+            for i, j, r, s in windows.pixels_of(p, q)
+        )
+        formula = f"dx[{c}, {p}, {q}] = Σ weight[{c}, f, i, j] · dy[f, {windows.pixel(0, p)}, {windows.pixel(1, q)}]"
+        return Terms(formula, products, reason=None if products else "padding")
+
+    def grad_terms(self, at: Pass, key: str, index: Index) -> Terms:
+        if key == "bias":
+            return bias_terms(at, index[0])
+        c, f, i, j = index
+        windows: Windows = at.residuals.windows
+        products = tuple(
+            Term(1, (Ref(OUTPUT, (f, r, s, n), "gradient"), Ref(0, (c, p, q, n))))
+            for n in at.images
+            for p, q, r, s in windows.pixels_under(i, j)
+        )
+        patch = f"{f}, {windows.pixel(0, None, i)}, {windows.pixel(1, None, j)}"
+        formula = f"dweight[{c}, {f}, {i}, {j}] = {over_images(at, 'Σ ')}dy[{patch}] · x[{c}, p, q]"
+        return Terms(formula, products, reason=None if products else "padding")
 
     def macs(self, in_shape: Shape) -> int:
         kh, kw = pair(self.kernel_size)

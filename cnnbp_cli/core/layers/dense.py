@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from cnnbp_cli.core.initializers import AnyInitializer, HeNormal
+from cnnbp_cli.core.terms import OUTPUT, Index, Pass, Ref, Term, Terms, over_images
 from cnnbp_cli.core.traits import OnnxOperator
 from cnnbp_cli.core.types import Array, Context, Layer, Params, Shape, ShapeError, at_least, require, show_shape
 
@@ -75,6 +76,25 @@ class Dense(Layer[Array]):
         if self.bias:
             grads["bias"] = dy.sum(1)
         return dx, grads
+
+    def y_terms(self, at: Pass, index: Index) -> Terms:
+        k, n = index
+        bias = (Term(1, (Ref("bias", (k,)),)),) if self.bias else ()
+        products = (Term(1, (Ref("weight", (k, m)), Ref(0, (m, n)))) for m in range(len(at.x)))
+        return Terms(f"y[{k}] = {f'bias[{k}] + ' if self.bias else ''}Σ weight[{k}, m] · x[m]", (*bias, *products))
+
+    def dx_terms(self, at: Pass, k: int, index: Index) -> Terms:
+        m, n = index
+        products = (Term(1, (Ref("weight", (j, m)), Ref(OUTPUT, (j, n), "gradient"))) for j in range(self.units))
+        return Terms(f"dx[{m}] = Σ weight[k, {m}] · dy[k]", tuple(products))
+
+    def grad_terms(self, at: Pass, key: str, index: Index) -> Terms:
+        k = index[0]
+        dys = [Ref(OUTPUT, (k, n), "gradient") for n in at.images]
+        if key == "bias":
+            return Terms(f"dbias[{k}] = {over_images(at)}dy[{k}]", tuple(Term(1, (dy,)) for dy in dys))
+        products = (Term(1, (dy, Ref(0, (index[1], n)))) for n, dy in enumerate(dys))
+        return Terms(f"dweight[{k}, {index[1]}] = {over_images(at)}dy[{k}] · x[{index[1]}]", tuple(products))
 
     def macs(self, in_shape: Shape) -> int:
         return self.units * in_shape[0]

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from cnnbp_cli.core.rng import sample_words
+from cnnbp_cli.core.terms import OUTPUT, Index, Pass, Ref, Term, Terms
 from cnnbp_cli.core.traits import OnnxOperator
 from cnnbp_cli.core.types import Array, Context, Layer, Params, Shape, require, within
 
@@ -57,3 +58,18 @@ class Dropout(Layer[Array | None]):
 
     def onnx(self, in_shape: Shape) -> list[OnnxOperator]:
         return [OnnxOperator("Identity")]
+
+    def y_terms(self, at: Pass, index: Index) -> Terms:
+        return self._masked("y", Ref(0, index), at)
+
+    def dx_terms(self, at: Pass, k: int, index: Index) -> Terms:
+        return self._masked("dx", Ref(OUTPUT, index, "gradient"), at)
+
+    def _masked(self, name: str, source: Ref, at: Pass) -> Terms:
+        mask = 1.0 if at.residuals is None else float(at.residuals[source.where])
+        read = "x" if name == "y" else "dy"
+        numbers = {read: at[source], "m": mask, name: at[source] * mask}
+        formula = f"{{{name}}} = {{{read}}} · {{m}}"
+        if mask == 0:
+            return Terms(formula, (), (source,), numbers, "dropped")
+        return Terms(formula, (Term(mask, (source,)),), (), numbers)

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from cnnbp_cli.core.terms import OUTPUT, Index, Pass, Ref, Term, Terms, listed
 from cnnbp_cli.core.traits import OnnxOperator
 from cnnbp_cli.core.types import Array, Context, Merge, Shape, ShapeError, show_shape
 
@@ -23,6 +24,11 @@ def same_shape(in_shapes: Sequence[Shape]) -> Shape:
 def onnx_inputs(xs: Sequence[object]) -> tuple[str, ...]:
     """Return what ONNX operators call the inputs of a merge."""
     return tuple(f"x{k}" for k in range(len(xs)))
+
+
+def names(at: Pass) -> list[str]:
+    """Return what formulas call the inputs: x1, x2 and so on."""
+    return [f"x{k + 1}" for k in range(len(at.xs))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,12 @@ class Add(Merge[int]):
 
     def onnx(self, in_shapes: Sequence[Shape]) -> list[OnnxOperator]:
         return [OnnxOperator("Sum", onnx_inputs(in_shapes))]
+
+    def y_terms(self, at: Pass, index: Index) -> Terms:
+        return Terms("y = " + " + ".join(names(at)), tuple(Term(1, (Ref(k, index),)) for k in range(len(at.xs))))
+
+    def dx_terms(self, at: Pass, k: int, index: Index) -> Terms:
+        return Terms(f"dx{k + 1} = dy", (Term(1, (Ref(OUTPUT, index, "gradient"),)),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +87,14 @@ class Multiply(Merge[tuple[Array, ...]]):
             operators.append(OnnxOperator("Mul", (product, x), output=f"product{k}"))
             product = f"product{k}"
         return operators
+
+    def y_terms(self, at: Pass, index: Index) -> Terms:
+        return Terms("y = " + " · ".join(names(at)), (Term(1, tuple(Ref(k, index) for k in range(len(at.xs)))),))
+
+    def dx_terms(self, at: Pass, k: int, index: Index) -> Terms:
+        others = tuple(Ref(other, index) for other in range(len(at.xs)) if other != k)
+        formula = " · ".join([f"dx{k + 1} = dy", *(name for j, name in enumerate(names(at)) if j != k)])
+        return Terms(formula, (Term(1, (Ref(OUTPUT, index, "gradient"), *others)),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,3 +126,16 @@ class Concat(Merge[list[int]]):
 
     def onnx(self, in_shapes: Sequence[Shape]) -> list[OnnxOperator]:
         return [OnnxOperator("Concat", onnx_inputs(in_shapes), {"axis": 1})]
+
+    def y_terms(self, at: Pass, index: Index) -> Terms:
+        k, first = 0, 0
+        while index[0] >= first + len(at.xs[k]):
+            first += len(at.xs[k])
+            k += 1
+        place = (index[0] - first, *index[1:])
+        return Terms(f"y[{listed(index)}] = x{k + 1}[{listed(place)}]", (Term(1, (Ref(k, place),)),))
+
+    def dx_terms(self, at: Pass, k: int, index: Index) -> Terms:
+        place = (index[0] + sum(len(x) for x in at.xs[:k]), *index[1:])
+        formula = f"dx{k + 1}[{listed(index)}] = dy[{listed(place)}]"
+        return Terms(formula, (Term(1, (Ref(OUTPUT, place, "gradient"),)),))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Literal, NamedTuple
@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from cnnbp_cli.core.rows import blocks
+from cnnbp_cli.core.terms import OUTPUT, Index, Pass, Reason, Ref, Term, Terms, listed
 from cnnbp_cli.core.traits import OnnxOperator
 from cnnbp_cli.core.types import (
     Array,
@@ -141,6 +142,37 @@ class MaxPool2d(Layer[MaxPoolResiduals]):
             winners[taps[k] == y] = k
         return winners
 
+    def y_terms(self, at: Pass, index: Index) -> Terms:
+        c, p, q, n = index
+        pixels = [Ref(0, (c, r, s, n)) for _, _, r, s in at.residuals.windows.pixels_of(p, q)]
+        winner = self._winner(pixels, at)
+        return Terms(
+            f"y[{listed(index)}] = max of its window = x[{listed(winner.where)}]",
+            (Term(1, (winner,)),),
+            tuple(pixel for pixel in pixels if pixel != winner),
+        )
+
+    def dx_terms(self, at: Pass, k: int, index: Index) -> Terms:
+        c, r, s, n = index
+        windows: Windows = at.residuals.windows
+        won: list[Term] = []
+        lost: list[Ref] = []
+        for _, _, p, q in windows.windows_on(r, s):
+            dy = Ref(OUTPUT, (c, p, q, n), "gradient")
+            pixels = [Ref(0, (c, row, column, n)) for _, _, row, column in windows.pixels_of(p, q)]
+            if self._winner(pixels, at).where == index:
+                won.append(Term(1, (dy,)))
+            else:
+                lost.append(dy)
+        formula = f"dx[{listed(index)}] = Σ dy of the windows in which x[{listed(index)}] is the first maximum"
+        reason: Reason | None = None if won else "not the winner" if lost else "not read"
+        return Terms(formula, tuple(won), tuple(lost), reason=reason)
+
+    @staticmethod
+    def _winner(pixels: Sequence[Ref], at: Pass) -> Ref:
+        """Return the largest of the pixels, the first of several."""
+        return max(pixels, key=at.__getitem__)
+
     def kernel(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
         return pair(self.pool_size), pair(self.stride or self.pool_size), (1, 1)
 
@@ -206,6 +238,29 @@ class AvgPool2d(Layer[AvgPoolResiduals]):
             dtap += share
         return windows.crop(dimage), {}
 
+    def y_terms(self, at: Pass, index: Index) -> Terms:
+        c, p, q, n = index
+        m = self._pixels(at, p, q)
+        pixels = (Ref(0, (c, r, s, n)) for _, _, r, s in at.residuals.windows.pixels_of(p, q))
+        return Terms(
+            f"y[{listed(index)}] = Σ x / {m} over its window", tuple(Term(1 / m, (pixel,)) for pixel in pixels)
+        )
+
+    def dx_terms(self, at: Pass, k: int, index: Index) -> Terms:
+        c, r, s, n = index
+        shares = tuple(
+            Term(1 / self._pixels(at, p, q), (Ref(OUTPUT, (c, p, q, n), "gradient"),))
+            for _, _, p, q in at.residuals.windows.windows_on(r, s)
+        )
+        formula = f"dx[{listed(index)}] = Σ dy / m over the windows with it, each of m pixels"
+        return Terms(formula, shares, reason=None if shares else "not read")
+
+    @staticmethod
+    def _pixels(at: Pass, p: int, q: int) -> int:
+        """Return how many pixels of a window count."""
+        divisor: Array = at.residuals.divisor
+        return int(np.broadcast_to(divisor, (*at.residuals.windows.out, 1))[p, q, 0])
+
     def _divisor(self, windows: Windows, dtype: np.dtype[np.floating]) -> Array:
         if self.count_include_pad:
             return np.full((1, 1, 1), windows.kernel[0] * windows.kernel[1], dtype)
@@ -260,6 +315,18 @@ class GlobalAvgPool2d(Layer[Shape]):
     def onnx(self, in_shape: Shape) -> list[OnnxOperator]:
         return [OnnxOperator("GlobalAveragePool", output="pooled"), OnnxOperator("Flatten", ("pooled",))]
 
+    def y_terms(self, at: Pass, index: Index) -> Terms:
+        c, n = index
+        _, h, w, _ = at.x.shape
+        pixels = (Ref(0, (c, r, s, n)) for r in range(h) for s in range(w))
+        return Terms(f"y[{c}] = Σ x[{c}] / {h * w}", tuple(Term(1 / (h * w), (pixel,)) for pixel in pixels))
+
+    def dx_terms(self, at: Pass, k: int, index: Index) -> Terms:
+        c, _, _, n = index
+        _, h, w, _ = at.x.shape
+        share = Term(1 / (h * w), (Ref(OUTPUT, (c, n), "gradient"),))
+        return Terms(f"dx[{listed(index)}] = dy[{c}] / {h * w}", (share,))
+
 
 class GlobalMaxResiduals(NamedTuple):
     in_shape: Shape
@@ -293,3 +360,23 @@ class GlobalMaxPool2d(Layer[GlobalMaxResiduals]):
 
     def onnx(self, in_shape: Shape) -> list[OnnxOperator]:
         return [OnnxOperator("GlobalMaxPool", output="pooled"), OnnxOperator("Flatten", ("pooled",))]
+
+    def y_terms(self, at: Pass, index: Index) -> Terms:
+        c, n = index
+        _, h, w, _ = at.x.shape
+        winner = self._winner(at, c, n)
+        others = (Ref(0, (c, r, s, n)) for r in range(h) for s in range(w) if (c, r, s, n) != winner.where)
+        formula = f"y[{c}] = max of channel {c} = x[{listed(winner.where)}]"
+        return Terms(formula, (Term(1, (winner,)),), tuple(others))
+
+    def dx_terms(self, at: Pass, k: int, index: Index) -> Terms:
+        c, _, _, n = index
+        dy = Ref(OUTPUT, (c, n), "gradient")
+        formula = f"dx[{listed(index)}] = dy[{c}] where it is the first maximum of its channel"
+        if self._winner(at, c, n).where == index:
+            return Terms(formula, (Term(1, (dy,)),))
+        return Terms(formula, (), (dy,), reason="not the winner")
+
+    @staticmethod
+    def _winner(at: Pass, c: int, n: int) -> Ref:
+        return Ref(0, (c, *divmod(int(at.residuals.winners[c, 0, n]), at.x.shape[2]), n))

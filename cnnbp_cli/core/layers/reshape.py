@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
+from cnnbp_cli.core.terms import OUTPUT, Index, Pass, Pointwise, Ref, Term, Terms, listed
 from cnnbp_cli.core.traits import OnnxOperator
 from cnnbp_cli.core.types import Array, Context, Layer, Params, Shape
 
@@ -33,13 +34,25 @@ class Flatten(Layer[Shape]):
     def onnx(self, in_shape: Shape) -> list[OnnxOperator]:
         return [OnnxOperator("Flatten")]
 
+    def y_terms(self, at: Pass, index: Index) -> Terms:
+        pixel = (*map(int, np.unravel_index(index[0], at.x.shape[:-1])), index[-1])
+        return Terms(f"y[{index[0]}] = x[{listed(pixel)}]", (Term(1, (Ref(0, pixel),)),))
+
+    def dx_terms(self, at: Pass, k: int, index: Index) -> Terms:
+        feature = int(np.ravel_multi_index(index[:-1], at.x.shape[:-1]))
+        return Terms(
+            f"dx[{listed(index)}] = dy[{feature}]", (Term(1, (Ref(OUTPUT, (feature, index[-1]), "gradient"),)),)
+        )
+
 
 @dataclass(frozen=True, slots=True)
-class Identity(Layer[None]):
+class Identity(Pointwise, Layer[None]):
     """Hand the input on as it is: a named place for a branch to start or to skip."""
 
     type: Literal["identity"] = "identity"
     is_linear = True
+    formulas: ClassVar[tuple[str, str]] = ("{y} = {x}", "{dx} = {dy}")
+    straight: ClassVar[bool] = True
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, None]:
         return x, None
