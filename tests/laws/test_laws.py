@@ -28,7 +28,7 @@ from laws.passes import (
 )
 from oracles.naive import NAIVE
 
-from cnnbp_cli.core import blocks, correlate
+from cnnbp_cli.core import correlate, rows
 from cnnbp_cli.core.initializers import INITIALIZERS, AnyInitializer
 from cnnbp_cli.core.layers import (
     LAYERS,
@@ -446,5 +446,5 @@ def test_the_size_of_blocks_does_not_matter(case, size, monkeypatch):
     numbers = problem(case)
     expected = passes(numbers, TRAINING).arrays
     monkeypatch.setattr(correlate, "STRIP_BYTES", size)
-    monkeypatch.setattr(blocks, "BLOCK_BYTES", size)
+    monkeypatch.setattr(rows, "BLOCK_BYTES", size)
     assert_same(passes(numbers, TRAINING).arrays, expected, case.tolerance)
