@@ -15,6 +15,7 @@ from cnnbp_cli.config.errors import ConfigError, KeyPath
 from cnnbp_cli.config.schema import Config
 from cnnbp_cli.core.graph import INPUT, Graph, Node
 from cnnbp_cli.core.types import Layer
+from cnnbp_cli.text import show_bytes
 
 UNKNOWN = 1 << 40
 """Bytes that a machine is taken to have where it does not say."""
@@ -37,14 +38,6 @@ def available() -> int:
         except (OSError, ValueError):  # not Linux, or without a limit
             continue
     return min(limit for limit in limits if limit > 0)
-
-
-def show_bytes(count: int) -> str:
-    """Write a number of bytes for people: ``1.5 TiB``."""
-    for power, unit in enumerate(("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")):
-        if count < 1000 << 10 * power or unit == "PiB":
-            return f"{count} bytes" if power == 0 else f"{count / (1 << 10 * power):,.1f} {unit}"
-    raise AssertionError("unreachable")
 
 
 def require_parameters(config: Config, graph: Graph, item_bytes: int) -> None:

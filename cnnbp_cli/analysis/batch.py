@@ -10,7 +10,7 @@ from cnnbp_cli.model import Model
 
 
 def first_batch(model: Model, count: int) -> tuple[Array, Array | None]:
-    """Return the first images of the first epoch, normalised but not augmented, and their labels.
+    """Return the first images of the first epoch, normalized but not augmented, and their labels.
 
     Returns
     -------

@@ -29,7 +29,7 @@ class Prediction:
     output : Array or None
         What a model that does not classify gives, without the batch.
     pixels : Array, shape (C, H, W)
-        What the model was given, before normalisation.
+        What the model was given, before normalization.
     inverted : bool
         Whether dark and light were swapped.
     """

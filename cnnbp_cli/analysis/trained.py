@@ -38,7 +38,7 @@ def load_trained(path: Path, weights: Path | None = None) -> Model:
 def split_for(model: Model, name: str, config: str | None = None) -> Split:
     """Return a split of the data that the model was made for, or of those of another config.
 
-    A model that does not know its normalisation yet, for its weights come from elsewhere, takes that of the data.
+    A model that does not know its normalization yet, for its weights come from elsewhere, takes that of the data.
 
     Parameters
     ----------

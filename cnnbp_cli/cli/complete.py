@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from cnnbp_cli.config.nodes import Node
+    from cnnbp_cli.config.nodes import YamlNode
 
 
 def configs(incomplete: str) -> list[str]:
@@ -64,7 +64,7 @@ def parameters(ctx: typer.Context, incomplete: str) -> list[str]:
     return ["input", *(f"{name}." for name in layers(ctx, incomplete))]
 
 
-def _tree(ctx: typer.Context) -> Node:
+def _tree(ctx: typer.Context) -> YamlNode:
     """Return what the command's config and its overrides so far say."""
     from cnnbp_cli.config.keys import read_tree
 

@@ -84,10 +84,10 @@ def fetch(
         raise typer.BadParameter("only emnist has several sets.", param_hint="--split")
     name = f"{data_set.value}-{(split or EmnistSplit.BALANCED).value}" if data_set is DataSet.EMNIST else data_set.value
 
-    from cnnbp_cli.data.fetch import SOURCES, fetch
+    from cnnbp_cli.data.fetch import PUBLISHED_SETS, fetch
     from cnnbp_cli.report.data import FetchProgress, render_fetched
 
-    source, folder = SOURCES[name], folder or Path(name)
+    source, folder = PUBLISHED_SETS[name], folder or Path(name)
     with FetchProgress() as progress:
         ready = [file for event in fetch(source, folder, mirror) if (file := progress(event))]
     render_fetched(source, folder, ready, format.value)

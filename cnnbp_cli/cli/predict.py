@@ -26,7 +26,7 @@ def predict(
         typer.Argument(
             metavar="IMAGE",
             help="Pictures (with the extra images), or arrays as npy or npz; whole numbers are raw pixels, "
-            "floats are taken as normalised already.",
+            "floats are taken as normalized already.",
         ),
     ],
     invert: Annotated[

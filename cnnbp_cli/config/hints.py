@@ -14,15 +14,15 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from cnnbp_cli.config.errors import closest
-from cnnbp_cli.config.nodes import Items, Node, Scalar, show, to_python
+from cnnbp_cli.config.nodes import YamlList, YamlNode, YamlScalar, show, to_python
 
 NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
-LARGEST = (1 << 63) - 1
+MAX_INTEGER = (1 << 63) - 1
 """The largest integer, either way: NumPy, JSON and other programs go no further."""
 
 PLURALS = {int: "integers", float: "numbers", bool: "true or false values", str: "names"}
 
-Complain = Callable[[Node, str, tuple[int, ...]], None]
+Complain = Callable[[YamlNode, str, tuple[int, ...]], None]
 
 
 class Failed:
@@ -54,7 +54,7 @@ def members(hint: Any) -> tuple[Any, ...]:
     return (hint,)
 
 
-def check(hint: Any, node: Node, complain: Complain, at: tuple[int, ...] = ()) -> Any:
+def check(hint: Any, node: YamlNode, complain: Complain, at: tuple[int, ...] = ()) -> Any:
     """Return the value of `node` as `hint` wants it, or complain and return `FAILED`.
 
     Parameters
@@ -63,11 +63,11 @@ def check(hint: Any, node: Node, complain: Complain, at: tuple[int, ...] = ()) -
         Takes the node at fault, the message, and the indices that lead to it from the outermost node.
     """
     options = members(hint)
-    if isinstance(node, Scalar):
+    if isinstance(node, YamlScalar):
         for option in sorted(options, key=lambda option: option is float):  # 500 stays an integer where either will do
             if _fits(option, node.value):
                 return float(node.value) if option is float else node.value  # type: ignore[arg-type]
-    if isinstance(node, Items):
+    if isinstance(node, YamlList):
         for option in options:
             if (inner := _inner(option, len(node.items))) is not None:
                 pairs = zip(inner, node.items, strict=True)
@@ -76,7 +76,7 @@ def check(hint: Any, node: Node, complain: Complain, at: tuple[int, ...] = ()) -
     if not all(_known(option) for option in options):
         return _check_other(hint, node, complain, at)
     close = _meant(options, node)
-    if isinstance(node, Scalar) and type(node.value) is int and abs(node.value) > LARGEST:
+    if isinstance(node, YamlScalar) and type(node.value) is int and abs(node.value) > MAX_INTEGER:
         close = ", which is beyond 64 bits"
     complain(node, f"expected {describe(hint)}, got {show(node)}{close}", at)
     return FAILED
@@ -105,7 +105,7 @@ def _fits(option: Any, value: object) -> bool:
     if option is float:
         return math.isfinite(value) if type(value) is float else _fits(int, value)
     if option is int:
-        return type(value) is int and abs(value) <= LARGEST
+        return type(value) is int and abs(value) <= MAX_INTEGER
     if get_origin(option) is Literal:
         return any(type(value) is type(word) and value == word for word in get_args(option))
     return type(value) is option
@@ -127,16 +127,16 @@ def _known(option: Any) -> bool:
     return option in NAMES or option is NoneType or get_origin(option) in (Literal, Union, UnionType)
 
 
-def _meant(options: Sequence[Any], node: Node) -> str:
+def _meant(options: Sequence[Any], node: YamlNode) -> str:
     """Return a suggestion where a word is close to one of the literal options."""
     words = [str(word) for option in options if get_origin(option) is Literal for word in get_args(option)]
-    if not isinstance(node, Scalar) or not isinstance(node.value, str):
+    if not isinstance(node, YamlScalar) or not isinstance(node.value, str):
         return ""
     close = closest(node.value, words)
     return f", did you mean '{close}'?" if close else ""
 
 
-def _check_other(hint: Any, node: Node, complain: Complain, at: tuple[int, ...]) -> Any:
+def _check_other(hint: Any, node: YamlNode, complain: Complain, at: tuple[int, ...]) -> Any:
     from json import dumps
 
     from pydantic import ValidationError
@@ -145,6 +145,7 @@ def _check_other(hint: Any, node: Node, complain: Complain, at: tuple[int, ...])
         return adapter(hint).validate_json(dumps(to_python(node)), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]["msg"]
+        first = first.removeprefix("Value error, ").removeprefix("Assertion failed, ")  # what a validator raised
         complain(node, f"{first[:1].lower()}{first[1:]}, got {show(node)}", at)
         return FAILED
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnbp_cli.config.errors import ConfigError, Source
-from cnnbp_cli.config.nodes import Items, Node, Scalar, Table, compose
+from cnnbp_cli.config.nodes import MAX_CONFIG_BYTES, YamlList, YamlMapping, YamlNode, YamlScalar, compose
 from cnnbp_cli.config.overrides import apply_overrides
 from cnnbp_cli.config.wiring import layer_names
 
@@ -21,36 +21,34 @@ Schema = Mapping[str, Any]
 Candidate = tuple[str, str]
 """A text, and what it means."""
 
-LARGEST = 1_000_000  # bytes of a config that is looked at
-
 _LAYERS = "model.layers."
 
 
-def read_tree(config: Path, overrides: Sequence[str] = ()) -> Node:
+def read_tree(config: Path, overrides: Sequence[str] = ()) -> YamlNode:
     """Return what a config says so far; nothing where there is none, or it is broken."""
     try:
         path = config / "config.yaml" if config.is_dir() else config
-        if not path.is_file() or path.stat().st_size > LARGEST:  # a pipe would wait, a checkpoint takes its time
-            return Table()
+        if not path.is_file() or path.stat().st_size > MAX_CONFIG_BYTES:  # a pipe would wait
+            return YamlMapping()
         root = compose(Source(str(path), path.read_text(encoding="utf-8")), [])
         return apply_overrides(root, overrides, Path(), [])
     except (ConfigError, OSError, ValueError):
-        return Table()
+        return YamlMapping()
 
 
-def names_of_layers(root: Node) -> list[str]:
+def names_of_layers(root: YamlNode) -> list[str]:
     """Return the layers of a config, by name."""
     layers = _entry(_entry(root, "model"), "layers")
-    return layer_names(layers.items) if isinstance(layers, Items) else []
+    return layer_names(layers.items) if isinstance(layers, YamlList) else []
 
 
-def complete_override(typed: str, root: Node) -> list[Candidate]:
+def complete_override(typed: str, root: YamlNode) -> list[Candidate]:
     """Return what can stand in the place of `typed`: keys that end in `.` or `=`, or with a value after the `=`."""
     key, equals, _ = typed.partition("=")
     schema: Schema = json.loads(files("cnnbp_cli.config").joinpath("schema.json").read_text(encoding="utf-8"))
     above, _, last = key.rpartition(".")
     *parts, last = [*above.split("."), last] if above else [last]
-    node: Node | None = root
+    node: YamlNode | None = root
     for part in parts:
         schema, node = _below(schema, node, part)
     prefix = f"{above}." if above else ""
@@ -60,7 +58,7 @@ def complete_override(typed: str, root: Node) -> list[Candidate]:
     return list(_keys(prefix, last, schema, node))
 
 
-def _keys(prefix: str, start: str, schema: Schema, node: Node | None) -> Iterator[Candidate]:
+def _keys(prefix: str, start: str, schema: Schema, node: YamlNode | None) -> Iterator[Candidate]:
     """Yield the keys that begin with `start`; what is below the only one that has keys itself, too."""
     found = {name: about for name, about in _names(prefix, schema, node).items() if name.startswith(start)}
     for name, about in found.items():
@@ -75,10 +73,10 @@ def _keys(prefix: str, start: str, schema: Schema, node: Node | None) -> Iterato
             yield f"{prefix}{name}=", about
 
 
-def _names(prefix: str, schema: Schema, node: Node | None) -> dict[str, str]:
+def _names(prefix: str, schema: Schema, node: YamlNode | None) -> dict[str, str]:
     """Return the keys that there are below `prefix`, each with its description."""
     if prefix == _LAYERS:
-        layers = node.items if isinstance(node, Items) else []
+        layers = node.items if isinstance(node, YamlList) else []
         return {name: _kind(layer) for name, layer in zip(layer_names(layers), layers, strict=True)}
     found: dict[str, str] = {}
     for record in _records(schema, node):
@@ -87,10 +85,10 @@ def _names(prefix: str, schema: Schema, node: Node | None) -> dict[str, str]:
     return found
 
 
-def _below(schema: Schema, node: Node | None, part: str) -> tuple[Schema, Node | None]:
+def _below(schema: Schema, node: YamlNode | None, part: str) -> tuple[Schema, YamlNode | None]:
     """Return what the format, and what the config, says about a key; a layer's name or an index is one, too."""
     if "items" in schema:
-        items = node.items if isinstance(node, Items) else []
+        items = node.items if isinstance(node, YamlList) else []
         names = layer_names(items)
         index = names.index(part) if part in names else int(part) if part.isdecimal() else -1
         if items and not 0 <= index < len(items):
@@ -103,7 +101,7 @@ def _below(schema: Schema, node: Node | None, part: str) -> tuple[Schema, Node |
     return options[0] if len(options) == 1 else {"anyOf": options}, _entry(node, part)
 
 
-def _records(schema: Schema, node: Node | None) -> list[Schema]:
+def _records(schema: Schema, node: YamlNode | None) -> list[Schema]:
     """Return the mappings that the format allows, or the one that the config, or else the default, chooses."""
     records = [option for option in _options(schema) if "properties" in option]
     default = schema.get("default")
@@ -146,12 +144,12 @@ def _about(schema: Schema) -> str:
     )
 
 
-def _kind(node: Node | None) -> str:
+def _kind(node: YamlNode | None) -> str:
     """Return the word for what a mapping is, or that stands for the mapping itself."""
-    word = node if isinstance(node, Scalar) else _entry(node, "type") or _entry(node, "source")
-    return word.value if isinstance(word, Scalar) and isinstance(word.value, str) else ""
+    word = node if isinstance(node, YamlScalar) else _entry(node, "type") or _entry(node, "source")
+    return word.value if isinstance(word, YamlScalar) and isinstance(word.value, str) else ""
 
 
-def _entry(node: Node | None, key: str) -> Node | None:
-    entry = node.entries.get(key) if isinstance(node, Table) else None
+def _entry(node: YamlNode | None, key: str) -> YamlNode | None:
+    entry = node.entries.get(key) if isinstance(node, YamlMapping) else None
     return entry.node if entry else None

@@ -24,15 +24,23 @@ from cnnbp_cli.config.errors import (
     suggestion,
 )
 from cnnbp_cli.config.hints import FAILED, check, discriminator, hints_of, members
-from cnnbp_cli.config.nodes import Broken, Entry, Items, Node, Scalar, Table, compose, from_python, show
+from cnnbp_cli.config.nodes import (
+    MAX_CONFIG_BYTES,
+    InvalidNode,
+    YamlEntry,
+    YamlList,
+    YamlMapping,
+    YamlNode,
+    YamlScalar,
+    compose,
+    from_python,
+    show,
+)
 from cnnbp_cli.config.overrides import Setting, apply_overrides
 from cnnbp_cli.config.schema import Config, LayerSpec, Positions
 from cnnbp_cli.config.wiring import Wire, bad_name, default_inputs, layer_names, wiring_problems
 from cnnbp_cli.core.layers import LAYERS
 from cnnbp_cli.core.types import FieldErrors, Merge
-
-LARGEST = 1_000_000
-"""Bytes of a config file."""
 
 _NOUNS = {"init": "initializer", "then": "schedule", "data": "data source", "layers": "layer type"}
 
@@ -77,7 +85,7 @@ class ConfigText(NamedTuple):
 def read_config(source: str | Path, *, stdin: str | None = None) -> ConfigText:
     """Read the text of a config; see `load_config`."""
     if str(source) == "-":
-        text = _decode(sys.stdin.buffer.read(LARGEST + 1), "<stdin>") if stdin is None else stdin
+        text = _decode(sys.stdin.buffer.read(MAX_CONFIG_BYTES + 1), "<stdin>") if stdin is None else stdin
         return ConfigText(text, "<stdin>", Path(), "config")
     path = Path(source)
     return ConfigText(_decode(_read(path), str(path)), str(path), path.parent, path.stem)
@@ -93,12 +101,12 @@ def parse_config(
 ) -> Config:
     """Read a config from text; `label` is what messages call it, relative paths start at `folder`."""
     source = Source(label, text, _absolute(folder or Path()))
-    if len(text) > LARGEST:
-        raise ConfigError([Problem(f"{label}: larger than {LARGEST:,} bytes, expected a config")])
+    if len(text) > MAX_CONFIG_BYTES:
+        raise ConfigError([Problem(f"{label}: larger than {MAX_CONFIG_BYTES:,} bytes, expected a config")])
     problems: list[Problem] = []
     root = compose(source, problems)
-    if isinstance(root, Scalar) and root.value is None:
-        root = Table({}, root.span)
+    if isinstance(root, YamlScalar) and root.value is None:
+        root = YamlMapping({}, root.span)
         if not overrides:
             problems.append(Problem("the config is empty, expected a mapping with data and model", span=root.span))
             raise ConfigError(problems)
@@ -132,7 +140,7 @@ def _read(path: Path) -> bytes:
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or (stat.S_ISFIFO(mode) and path.parts[1:3] == ("dev", "fd"))):
             raise ConfigError([Problem(f"{path}: not a regular file, expected a YAML file; - is standard input")])
         with path.open("rb") as file:
-            return file.read(LARGEST + 1)
+            return file.read(MAX_CONFIG_BYTES + 1)
     except FileNotFoundError:
         raise ConfigError([Problem(f"{path}: no such file")]) from None
     except IsADirectoryError:
@@ -143,8 +151,8 @@ def _read(path: Path) -> bytes:
 
 
 def _decode(raw: bytes, label: str) -> str:
-    if len(raw) > LARGEST:
-        raise ConfigError([Problem(f"{label}: larger than {LARGEST:,} bytes, expected a config")])
+    if len(raw) > MAX_CONFIG_BYTES:
+        raise ConfigError([Problem(f"{label}: larger than {MAX_CONFIG_BYTES:,} bytes, expected a config")])
     try:
         return raw.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
@@ -166,24 +174,24 @@ class _Reader:
         self._problems = problems
         self._positions = Positions()
 
-    def config(self, root: Node, name: str) -> Config:
+    def config(self, root: YamlNode, name: str) -> Config:
         self._positions = Positions(root)
-        if not isinstance(root, Table):
-            if not isinstance(root, Broken):
+        if not isinstance(root, YamlMapping):
+            if not isinstance(root, InvalidNode):
                 self._complain((), f"expected a mapping with data and model, got {show(root)}")
             raise ConfigError(self._problems)
-        root.entries.setdefault("name", Entry(None, Scalar(re.sub(r"[\\/\s]+", "-", name) or "config")))
+        root.entries.setdefault("name", YamlEntry(None, YamlScalar(re.sub(r"[\\/\s]+", "-", name) or "config")))
         config = self._record(Config, root, (), given={"positions": self._positions})
         if self._problems:
             raise ConfigError(self._problems)
         return config
 
-    def _value(self, hint: Any, node: Node, path: KeyPath) -> Any:
+    def _value(self, hint: Any, node: YamlNode, path: KeyPath) -> Any:
         """Return the value of a field with the type `hint`."""
         options = [option for option in members(hint) if option is not type(None)]
-        if isinstance(node, Broken):
+        if isinstance(node, InvalidNode):
             return FAILED
-        if options != [*members(hint)] and isinstance(node, Scalar) and node.value is None:
+        if options != [*members(hint)] and isinstance(node, YamlScalar) and node.value is None:
             return None
         if options == [tuple[LayerSpec, ...]]:
             return self._layers(node, path)
@@ -197,19 +205,19 @@ class _Reader:
         return check(hint, node, lambda at, message, inner: self._about((*path, *inner), message, at))
 
     def _kind(
-        self, kinds: Mapping[str, type], key: str, node: Node, path: KeyPath, common: tuple[str, ...] = ()
+        self, kinds: Mapping[str, type], key: str, node: YamlNode, path: KeyPath, common: tuple[str, ...] = ()
     ) -> Any:
         """Read one of several declarations that `key` tells apart; a bare word stands for it without arguments."""
         noun = _NOUNS.get(_last_key(path), _last_key(path))
         word, at = node, path
-        if isinstance(node, Table):
+        if isinstance(node, YamlMapping):
             if key not in node.entries:
                 self._without_kind(node, key, kinds, path)
                 return FAILED
             word, at = node.entries[key].node, (*path, key)
-        if isinstance(word, Broken):
+        if isinstance(word, InvalidNode):
             return FAILED
-        if not isinstance(word, Scalar) or not isinstance(word.value, str):
+        if not isinstance(word, YamlScalar) or not isinstance(word.value, str):
             wanted = "a word" if word is not node else "a word or a mapping"
             self._about(at, f"expected {wanted}, got {show(word)}", word)
             return FAILED
@@ -217,10 +225,10 @@ class _Reader:
         if cls is None:
             self._complain(at, f"unknown {noun} '{word.value}'{suggestion(word.value, list(kinds))}")
             return FAILED
-        table = node if isinstance(node, Table) else Table({}, node.span)
+        table = node if isinstance(node, YamlMapping) else YamlMapping({}, node.span)
         return self._record(cls, table, path, title=word.value, common=(key, *common))
 
-    def _without_kind(self, node: Table, key: str, kinds: Mapping[str, type], path: KeyPath) -> None:
+    def _without_kind(self, node: YamlMapping, key: str, kinds: Mapping[str, type], path: KeyPath) -> None:
         for other, entry in node.entries.items():
             if closest(other, [key]):
                 self._add(Problem(f"unknown key '{other}', did you mean '{key}'?", path, entry.key))
@@ -231,7 +239,7 @@ class _Reader:
     def _record(
         self,
         cls: type,
-        node: Node,
+        node: YamlNode,
         path: KeyPath,
         *,
         title: str = "",
@@ -239,7 +247,7 @@ class _Reader:
         given: Mapping[str, Any] | None = None,
     ) -> Any:
         """Read a dataclass from a mapping; `common` keys are somebody else's, `given` fields are no keys."""
-        if not isinstance(node, Table):
+        if not isinstance(node, YamlMapping):
             self._about(path, f"expected a mapping, got {show(node)}", node)
             return FAILED
         hints, values = hints_of(cls), dict(given or {})
@@ -248,7 +256,10 @@ class _Reader:
         self._unknown_keys(node, [*keys, *common], path, title or ".".join(map(str, path)))
         for f in wanted:
             if f.name in node.entries:
-                values[f.name] = self._value(hints[f.name], node.entries[f.name].node, (*path, f.name))
+                inner = node.entries[f.name].node
+                if isinstance(inner, YamlMapping) and inner.extends_default and f.default_factory is not MISSING:
+                    _name_type(inner, f.default_factory())
+                values[f.name] = self._value(hints[f.name], inner, (*path, f.name))
             elif f.default is MISSING and f.default_factory is MISSING:
                 of = f" of {title}" if title else ""
                 self._complain(path, f"missing key '{f.name}'{of}", whole=False)
@@ -262,22 +273,22 @@ class _Reader:
                 self._about((*path, *name.split(".")), message)
             return FAILED
 
-    def _unknown_keys(self, node: Table, keys: Sequence[str], path: KeyPath, title: str) -> None:
+    def _unknown_keys(self, node: YamlMapping, keys: Sequence[str], path: KeyPath, title: str) -> None:
         for key, entry in node.entries.items():
             if key not in keys:
                 of = f" of {title}" if title else ""
                 message = f"unknown key '{key}'{of}{suggestion(key, keys)}"
                 self._add(Problem(message, path, entry.key or entry.node.span))
 
-    def _path(self, node: Node, path: KeyPath) -> Any:
-        if not isinstance(node, Scalar) or not isinstance(node.value, str) or not node.value or "\0" in node.value:
+    def _path(self, node: YamlNode, path: KeyPath) -> Any:
+        if not isinstance(node, YamlScalar) or not isinstance(node.value, str) or not node.value or "\0" in node.value:
             self._about(path, f"expected a path, got {show(node)}", node)
             return FAILED
         folder = node.span.source.folder if node.span else Path()
         return _absolute(folder / node.value)
 
-    def _layers(self, node: Node, path: KeyPath) -> Any:
-        if not isinstance(node, Items) or not node.items:
+    def _layers(self, node: YamlNode, path: KeyPath) -> Any:
+        if not isinstance(node, YamlList) or not node.items:
             self._about(path, f"expected a list of layers, got {show(node)}", node)
             return FAILED
         names = layer_names(node.items)
@@ -293,15 +304,15 @@ class _Reader:
             if wire
         )
 
-    def _layer(self, node: Node, path: KeyPath) -> Any:
-        if isinstance(node, Broken):
+    def _layer(self, node: YamlNode, path: KeyPath) -> Any:
+        if isinstance(node, InvalidNode):
             return FAILED
         return self._kind(LAYERS, "type", node, path, common=("name", "inputs"))
 
-    def _wire(self, node: Node, name: str, layer: Any, path: KeyPath) -> Wire | None:
+    def _wire(self, node: YamlNode, name: str, layer: Any, path: KeyPath) -> Wire | None:
         """Return how a layer is connected; None where that cannot be told."""
         inputs = None
-        if isinstance(node, Table):
+        if isinstance(node, YamlMapping):
             if "name" in node.entries:
                 given = self._value(str, node.entries["name"].node, (*path, "name"))
                 if given is FAILED:
@@ -322,10 +333,10 @@ class _Reader:
         span = self._positions.span(path if whole else (*path, ""))
         self._add(Problem(message, path, span))
 
-    def _about(self, path: KeyPath, message: str, node: Node | None = None) -> None:
+    def _about(self, path: KeyPath, message: str, node: YamlNode | None = None) -> None:
         """Add a problem whose message does not name the key that it is about."""
         span = node.span if node else self._positions.span(path)
-        if not isinstance(node, Broken):
+        if not isinstance(node, InvalidNode):
             self._add(Problem(message, path, span, label=_label(path)))
 
     def _add(self, problem: Problem) -> None:
@@ -342,6 +353,12 @@ def _label(path: KeyPath) -> str:
 
 def _last_key(path: KeyPath) -> str:
     return next((part for part in reversed(path) if isinstance(part, str)), "")
+
+
+def _name_type(node: YamlMapping, default: Any) -> None:
+    """Give overrides of a default its type, unless they name one themselves."""
+    if key := discriminator(type(default)):
+        node.entries.setdefault(key, YamlEntry(node.span, YamlScalar(getattr(default, key), node.span)))
 
 
 def _default(cls: type, key: str) -> Any:

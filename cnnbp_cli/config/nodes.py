@@ -21,12 +21,13 @@ from cnnbp_cli.config.errors import LINE_BREAK, ConfigError, KeyPath, Problem, S
 
 MOST_NODES = 100_000  # after the expansion of aliases; a network of a thousand layers has about ten thousand
 DEEPEST = 40
+MAX_CONFIG_BYTES = 1_000_000
 
 Plain = None | bool | int | float | str
 
 
 @dataclass(slots=True, eq=False)
-class Scalar:
+class YamlScalar:
     """A single value."""
 
     value: Plain
@@ -34,37 +35,45 @@ class Scalar:
 
 
 @dataclass(slots=True, eq=False)
-class Items:
+class YamlList:
     """A list."""
 
-    items: list[Node] = field(default_factory=list["Node"])
+    items: list[YamlNode] = field(default_factory=list["YamlNode"])
     span: Span | None = None
 
 
 @dataclass(slots=True, eq=False)
-class Entry:
+class YamlEntry:
     """A key's place, and its value."""
 
     key: Span | None
-    node: Node
+    node: YamlNode
 
 
 @dataclass(slots=True, eq=False)
-class Table:
-    """A mapping."""
+class YamlMapping:
+    """A mapping.
 
-    entries: dict[str, Entry] = field(default_factory=dict[str, Entry])
+    Attributes
+    ----------
+    extends_default : bool
+        Whether it holds overrides of something that the config does not mention: what it leaves out, its type
+        included, is then the default's.
+    """
+
+    entries: dict[str, YamlEntry] = field(default_factory=dict[str, YamlEntry])
     span: Span | None = None
+    extends_default: bool = False
 
 
 @dataclass(slots=True, eq=False)
-class Broken:
+class InvalidNode:
     """What stands where a value was that has been complained about already."""
 
     span: Span | None = None
 
 
-Node = Scalar | Items | Table | Broken
+YamlNode = YamlScalar | YamlList | YamlMapping | InvalidNode
 
 _WORDS: dict[str, Plain] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
@@ -88,10 +97,10 @@ def resolve(text: str) -> Plain:
     return float(text) if _NUMBER.fullmatch(text) else text
 
 
-def compose(source: Source, problems: list[Problem], start: int = 0, end: int | None = None) -> Node:
+def compose(source: Source, problems: list[Problem], start: int = 0, end: int | None = None) -> YamlNode:
     """Parse the source's text, from the character `start` of its first line on, up to `end`.
 
-    Duplicate keys and tags are added to `problems`, with a `Broken` node in the tag's place.
+    Duplicate keys and tags are added to `problems`, with a `InvalidNode` node in the tag's place.
 
     Raises
     ------
@@ -109,7 +118,7 @@ class _Composer:
         self._lines = LINE_BREAK.split(source.text)
         self._events = self._parse()
         self._count = 0
-        self._anchors: dict[str, tuple[Node, int] | None] = {}  # the node and its size; None inside the node itself
+        self._anchors: dict[str, tuple[YamlNode, int] | None] = {}  # the node and its size; None inside the node itself
 
     def _parse(self) -> Iterator[yaml.Event]:
         if control := _CONTROL.search(self._source.text):
@@ -137,18 +146,18 @@ class _Composer:
             began += f" that began on line {error.context_mark.line + 1}"
         self._stop(f"not YAML: {error.problem}{began}", Span(self._source, line, column, column + 1))
 
-    def document(self) -> Node:
+    def document(self) -> YamlNode:
         """Return the root of the only document there may be."""
         next(self._events)  # the start of the stream
         if isinstance(next(self._events), yaml.StreamEndEvent):
-            return Scalar(None, Span(self._source, 0, self._start, self._start + 1))
+            return YamlScalar(None, Span(self._source, 0, self._start, self._start + 1))
         root = self._node(next(self._events), 0)
         next(self._events)  # the end of the document
         if not isinstance(more := next(self._events), yaml.StreamEndEvent):
             self._stop("a second document begins here, expected one config", self._span(more, more))
         return root
 
-    def _node(self, event: yaml.Event, depth: int) -> Node:
+    def _node(self, event: yaml.Event, depth: int) -> YamlNode:
         self._count += 1
         if self._count > MOST_NODES:
             self._stop(f"more than {MOST_NODES:,} values", self._span(event, event))
@@ -163,28 +172,28 @@ class _Composer:
         if tag := getattr(event, "tag", None):
             name = str(tag).replace("tag:yaml.org,2002:", "!!")
             self._complain(f"tags such as {name} are not allowed", self._span(event, event, width=len(name)))
-            node = Broken(node.span)
+            node = InvalidNode(node.span)
         if anchor:
             self._anchors[anchor] = (node, self._count - count + 1)
         return node
 
-    def _content(self, event: yaml.Event, depth: int) -> Node:
+    def _content(self, event: yaml.Event, depth: int) -> YamlNode:
         if isinstance(event, yaml.SequenceStartEvent):
-            items: list[Node] = []
+            items: list[YamlNode] = []
             while not isinstance(inner := next(self._events), yaml.SequenceEndEvent):
                 items.append(self._node(inner, depth + 1))
-            return Items(items, self._span(event, inner))
+            return YamlList(items, self._span(event, inner))
         if isinstance(event, yaml.MappingStartEvent):
-            entries: dict[str, Entry] = {}
+            entries: dict[str, YamlEntry] = {}
             while not isinstance(inner := next(self._events), yaml.MappingEndEvent):
                 self._entry(entries, inner, depth + 1)
             if merged := entries.pop("<<", None):
                 self._merge(entries, merged.node)
-            return Table(entries, self._span(event, inner))
+            return YamlMapping(entries, self._span(event, inner))
         span = self._span(event, event)
-        return Scalar(event.value if event.style else resolve(event.value), span)  # type: ignore[attr-defined]
+        return YamlScalar(event.value if event.style else resolve(event.value), span)  # type: ignore[attr-defined]
 
-    def _entry(self, entries: dict[str, Entry], event: yaml.Event, depth: int) -> None:
+    def _entry(self, entries: dict[str, YamlEntry], event: yaml.Event, depth: int) -> None:
         span = self._span(event, event)
         if not isinstance(event, yaml.ScalarEvent):
             self._stop("expected a word as the key", span)
@@ -195,18 +204,18 @@ class _Composer:
             first = entries[event.value].key
             self._complain(f"duplicate key '{event.value}', first on line {first.line + 1 if first else 1}", span)
         else:
-            entries[event.value] = Entry(span, node)
+            entries[event.value] = YamlEntry(span, node)
 
-    def _merge(self, entries: dict[str, Entry], node: Node) -> None:
+    def _merge(self, entries: dict[str, YamlEntry], node: YamlNode) -> None:
         """Add the keys of YAML's merge key, `<<: *anchor`, where the mapping does not have them itself."""
-        for table in node.items if isinstance(node, Items) else [node]:
-            if isinstance(table, Table):
+        for table in node.items if isinstance(node, YamlList) else [node]:
+            if isinstance(table, YamlMapping):
                 for key, entry in table.entries.items():
                     entries.setdefault(key, entry)
-            elif node.span and not isinstance(table, Broken):
+            elif node.span and not isinstance(table, InvalidNode):
                 self._complain(f"expected a mapping to merge, got {show(table)}", node.span)
 
-    def _alias(self, event: yaml.AliasEvent) -> Node:
+    def _alias(self, event: yaml.AliasEvent) -> YamlNode:
         span = self._span(event, event)
         if event.anchor not in self._anchors:
             self._stop(f"unknown alias '*{event.anchor}'", span)
@@ -237,57 +246,59 @@ class _Composer:
         raise ConfigError(self._problems)
 
 
-def copy(node: Node) -> Node:
+def copy(node: YamlNode) -> YamlNode:
     """Return a tree of its own, so that an edit at one alias leaves the others alone."""
-    if isinstance(node, Items):
-        return Items([copy(item) for item in node.items], node.span)
-    if isinstance(node, Table):
-        return Table({key: Entry(entry.key, copy(entry.node)) for key, entry in node.entries.items()}, node.span)
+    if isinstance(node, YamlList):
+        return YamlList([copy(item) for item in node.items], node.span)
+    if isinstance(node, YamlMapping):
+        return YamlMapping(
+            {key: YamlEntry(entry.key, copy(entry.node)) for key, entry in node.entries.items()}, node.span
+        )
     return node
 
 
-def from_python(value: object, problems: list[Problem], path: KeyPath = ()) -> Node:
+def from_python(value: object, problems: list[Problem], path: KeyPath = ()) -> YamlNode:
     """Return the nodes of a mapping that was made in Python; they have no places in a text."""
     if len(path) > DEEPEST:
         raise ConfigError([*problems, Problem(f"nested more than {DEEPEST} deep", path[:3])])
     if value is None or isinstance(value, bool | str):
-        return Scalar(value)
+        return YamlScalar(value)
     if isinstance(value, PurePath):
-        return Scalar(str(value))
+        return YamlScalar(str(value))
     if isinstance(value, Integral):
-        return Scalar(int(value))
+        return YamlScalar(int(value))
     if isinstance(value, Real):
-        return Scalar(float(value))
+        return YamlScalar(float(value))
     if isinstance(value, Mapping):
-        entries: dict[str, Entry] = {}
+        entries: dict[str, YamlEntry] = {}
         for key, inner in value.items():
             if isinstance(key, str):
-                entries[key] = Entry(None, from_python(inner, problems, (*path, key)))
+                entries[key] = YamlEntry(None, from_python(inner, problems, (*path, key)))
             else:
                 problems.append(Problem(f"expected a word as the key, got {key!r}", path))
-        return Table(entries)
+        return YamlMapping(entries)
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
-        return Items([from_python(inner, problems, (*path, i)) for i, inner in enumerate(value)])
+        return YamlList([from_python(inner, problems, (*path, i)) for i, inner in enumerate(value)])
     problems.append(Problem(f"expected a value that YAML can hold, got {type(value).__name__}", path))
-    return Broken()
+    return InvalidNode()
 
 
-def to_python(node: Node) -> Any:
+def to_python(node: YamlNode) -> Any:
     """Return the plain value that a node stands for."""
-    if isinstance(node, Items):
+    if isinstance(node, YamlList):
         return [to_python(item) for item in node.items]
-    if isinstance(node, Table):
+    if isinstance(node, YamlMapping):
         return {key: to_python(entry.node) for key, entry in node.entries.items()}
-    return node.value if isinstance(node, Scalar) else None
+    return node.value if isinstance(node, YamlScalar) else None
 
 
-def show(node: Node) -> str:
+def show(node: YamlNode) -> str:
     """Write a value for a message: ``'six'``, ``0.5``, ``a list of 3``."""
-    if isinstance(node, Table):
+    if isinstance(node, YamlMapping):
         return "a mapping"
-    if isinstance(node, Items):
+    if isinstance(node, YamlList):
         return f"a list of {len(node.items)}" if node.items else "an empty list"
-    value = node.value if isinstance(node, Scalar) else None
+    value = node.value if isinstance(node, YamlScalar) else None
     if value is None:
         return "nothing"
     if isinstance(value, str):

@@ -12,18 +12,21 @@ from pathlib import Path
 from typing import NoReturn, cast
 
 from cnnbp_cli.config.errors import ConfigError, KeyPath, Problem, Source, Span, dotted, suggestion
-from cnnbp_cli.config.nodes import DEEPEST, Broken, Entry, Items, Node, Scalar, Table, compose, show
+from cnnbp_cli.config.nodes import (
+    DEEPEST,
+    InvalidNode,
+    YamlEntry,
+    YamlList,
+    YamlMapping,
+    YamlNode,
+    YamlScalar,
+    compose,
+    show,
+)
 from cnnbp_cli.config.wiring import layer_names
 
 _BARE_WORDS = ("init", "optimizer", "schedule", "then")
 """Keys whose value may be a word that stands for a mapping with that `type`, like layers."""
-
-_DEFAULTS: dict[KeyPath, str] = {
-    ("model", "init"): "he_normal",
-    ("train", "optimizer"): "adam",
-    ("train", "schedule"): "constant",
-}
-"""What a key that is set under one of these extends, where the config does not have it."""
 
 Steps = list[tuple[str, Span]]
 """The parts of a key path, each with its place."""
@@ -50,8 +53,8 @@ class Setting:
 
 
 def apply_overrides(
-    root: Node, overrides: Sequence[str | Setting | Source], folder: Path, problems: list[Problem]
-) -> Node:
+    root: YamlNode, overrides: Sequence[str | Setting | Source], folder: Path, problems: list[Problem]
+) -> YamlNode:
     """Return the tree with every override in it: ``key.path=YAML``, a value of one, or the text of a file of them.
 
     Relative paths in the former start at `folder`.
@@ -72,7 +75,7 @@ def apply_overrides(
     return root
 
 
-def _apply_option(root: Node, source: Source, setting: Setting | None, problems: list[Problem]) -> None:
+def _apply_option(root: YamlNode, source: Source, setting: Setting | None, problems: list[Problem]) -> None:
     key, equals, _ = source.text.partition("=")
     if not equals or not key.strip():
         _stop("expected key.path=value", Span(source, 0, 0, max(len(source.text), 1)))
@@ -80,28 +83,28 @@ def _apply_option(root: Node, source: Source, setting: Setting | None, problems:
     _edit(root, _steps(key, Span(source, 0, 0, len(key))), value)
 
 
-def read_setting(setting: Setting, source: Source, problems: list[Problem]) -> Node:
+def read_setting(setting: Setting, source: Source, problems: list[Problem]) -> YamlNode:
     """Return the value of a setting, with its place in the source that has the setting's text."""
     if setting.drawn is not None:
-        return Scalar(setting.drawn, Span(source, 0, setting.start, setting.end))
+        return YamlScalar(setting.drawn, Span(source, 0, setting.start, setting.end))
     return compose(source, problems, setting.start, setting.end)
 
 
-def _apply_file(root: Node, source: Source, problems: list[Problem]) -> None:
+def _apply_file(root: YamlNode, source: Source, problems: list[Problem]) -> None:
     overrides = compose(source, problems)
-    if isinstance(overrides, Table):
+    if isinstance(overrides, YamlMapping):
         _merge(root, overrides, [], problems)
-    elif overrides.span and not isinstance(overrides, Broken):
+    elif overrides.span and not isinstance(overrides, InvalidNode):
         _stop(f"expected a mapping of key.path: value, got {show(overrides)}", overrides.span)
 
 
-def _merge(root: Node, overrides: Table, above: Steps, problems: list[Problem]) -> None:
+def _merge(root: YamlNode, overrides: YamlMapping, above: Steps, problems: list[Problem]) -> None:
     """Set what a mapping below `above` says, key by key; an inner one that names its type or source stays whole."""
     for key, entry in overrides.entries.items():
         try:
             steps = [*above, *_steps(key, entry.key or cast("Span", entry.node.span))]
             inner = entry.node
-            if isinstance(inner, Table) and inner.entries and not inner.entries.keys() & {"type", "source"}:
+            if isinstance(inner, YamlMapping) and inner.entries and not inner.entries.keys() & {"type", "source"}:
                 _merge(root, inner, steps, problems)
             else:
                 _edit(root, steps, inner)
@@ -123,49 +126,47 @@ def _steps(key: str, at: Span) -> Steps:
     return steps
 
 
-def _edit(root: Node, steps: Steps, value: Node) -> None:
+def _edit(root: YamlNode, steps: Steps, value: YamlNode) -> None:
     """Put a value where the steps lead."""
     *above, (last, last_span) = steps
     node, path = root, cast("KeyPath", ())
     for part, span in above:
         node, path = _descend(node, path, part, span)
-    if isinstance(node, Items):
+    if isinstance(node, YamlList):
         node.items[_index(node, last, path, last_span)] = value
-    elif isinstance(node, Table):
-        node.entries[last] = Entry(last_span, value)
+    elif isinstance(node, YamlMapping):
+        node.entries[last] = YamlEntry(last_span, value)
 
 
-def _descend(node: Node, path: KeyPath, part: str, span: Span) -> tuple[Node, KeyPath]:
+def _descend(node: YamlNode, path: KeyPath, part: str, span: Span) -> tuple[YamlNode, KeyPath]:
     """Return what stands under one part of the path, made into something that has keys, and its path."""
-    if isinstance(node, Items):
+    if isinstance(node, YamlList):
         index = _index(node, part, path, span)
         path = (*path, index)
         inner = node.items[index] = _open(node.items[index], path, span)
         return inner, path
-    if isinstance(node, Table):
+    if isinstance(node, YamlMapping):
         path = (*path, part)
         entry = node.entries.get(part)
         inner = _open(entry.node if entry else None, path, span)
-        node.entries[part] = Entry(entry.key if entry else span, inner)
+        node.entries[part] = YamlEntry(entry.key if entry else span, inner)
         return inner, path
     return node, path  # below something broken, which has been complained about
 
 
-def _open(node: Node | None, path: KeyPath, span: Span) -> Node:
+def _open(node: YamlNode | None, path: KeyPath, span: Span) -> YamlNode:
     """Return `node` as something that has keys."""
-    if isinstance(node, Items | Table | Broken):
+    if isinstance(node, YamlList | YamlMapping | InvalidNode):
         return node
     if node is None or node.value is None:
-        word = _DEFAULTS.get(path)
-        entries = {"type": Entry(span, Scalar(word, span))} if word else {}
-        return Table(entries, span)
+        return YamlMapping({}, span, extends_default=True)
     may_be_word = path[-1] in _BARE_WORDS or path[:-1] == ("model", "layers") or path == ("data",)
     if may_be_word and isinstance(node.value, str):
-        return Table({"source" if path == ("data",) else "type": Entry(node.span, node)}, node.span)
+        return YamlMapping({"source" if path == ("data",) else "type": YamlEntry(node.span, node)}, node.span)
     _stop(f"{dotted(path)} is {show(node)}, which has no keys", span)
 
 
-def _index(node: Items, part: str, path: KeyPath, span: Span) -> int:
+def _index(node: YamlList, part: str, path: KeyPath, span: Span) -> int:
     """Return the place in a list that a number or a layer's name stands for."""
     is_layers = path == ("model", "layers")
     names = layer_names(node.items) if is_layers else []

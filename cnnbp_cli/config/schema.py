@@ -1,6 +1,6 @@
 """What a config says, as frozen dataclasses: the keys are the fields, and every default is written here.
 
-Layers, initialisers, optimizers and schedules are declared in `core`, where they work; this file adds
+Layers, initializers, optimizers and schedules are declared in `core`, where they work; this file adds
 what surrounds them. A `FieldErrors` names the keys at fault by their dotted path.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from cnnbp_cli.config.errors import KeyPath, Problem, Span
-from cnnbp_cli.config.nodes import Entry, Items, Node, Table
+from cnnbp_cli.config.nodes import YamlEntry, YamlList, YamlMapping, YamlNode
 from cnnbp_cli.core.initializers import AnyInitializer, HeNormal
 from cnnbp_cli.core.layers import Operation
 from cnnbp_cli.core.optim import Adam, Optimizer
@@ -31,10 +31,10 @@ LOSSES: dict[Head, tuple[LossName, ...]] = {
 """The losses that a head allows; the first is its default."""
 
 MOST_WORKERS = 1024
-"""Processes that a config may ask for."""
+"""The most worker processes that a config may ask for."""
 
 DERIVED: Any = None
-"""The default of a field that follows other fields; no finished declaration holds it."""
+"""The default of a field that is set from other fields; no finished declaration holds it."""
 
 BadFields = Iterable[tuple[str, str]]
 
@@ -44,7 +44,7 @@ class Positions:
 
     __slots__ = ("_root",)
 
-    def __init__(self, root: Node | None = None) -> None:
+    def __init__(self, root: YamlNode | None = None) -> None:
         self._root = root
 
     def problem(self, path: KeyPath, message: str, label: str = "") -> Problem:
@@ -55,11 +55,11 @@ class Positions:
         """Return the place of the value at `path`, or of the nearest that there is: its type or its key."""
         node, key = self._root, None
         for part in path:
-            entry: Entry | None = None
-            if isinstance(node, Table):
+            entry: YamlEntry | None = None
+            if isinstance(node, YamlMapping):
                 entry = node.entries.get(str(part))
-            elif isinstance(node, Items) and isinstance(part, int) and part < len(node.items):
-                entry = Entry(None, node.items[part])
+            elif isinstance(node, YamlList) and isinstance(part, int) and part < len(node.items):
+                entry = YamlEntry(None, node.items[part])
             if entry is None:
                 break
             node, key = entry.node, entry.key
@@ -69,22 +69,22 @@ class Positions:
         return kind.span if kind else key or (node.span if node else None)
 
 
-def _kind(node: Node | None) -> Node | None:
+def _kind(node: YamlNode | None) -> YamlNode | None:
     """Return the word that says what a mapping declares: the best place for what the mapping lacks."""
-    entries = node.entries if isinstance(node, Table) else {}
+    entries = node.entries if isinstance(node, YamlMapping) else {}
     return next((entries[key].node for key in ("type", "source") if key in entries), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Augment:
-    """Random distortions of training images, drawn anew in every epoch."""
+    """Random distortions of the training images, drawn anew in every epoch."""
 
     shift: int = 0
-    """Pixels, up to, in each direction."""
+    """Largest shift in pixels: up, down, left and right."""
     rotate: float = 0.0
-    """Degrees, up to, either way."""
+    """Largest rotation in degrees, in either direction."""
     scale: float = 0.0
-    """Fraction, up to, larger or smaller."""
+    """Largest change in size, as a fraction: 0.1 scales by 0.9 to 1.1."""
 
     def __post_init__(self) -> None:
         require(at_least(self, 0, "shift"), within(self, 0, 180, "rotate"), within(self, 0, 1, "scale", open_high=True))
@@ -92,12 +92,12 @@ class Augment:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """Caps on how many images are used."""
+    """Limits on how many images are used."""
 
     train: int | None = None
-    """Training images at most; the classes keep their proportions."""
+    """Maximum number of training images; the classes keep their proportions."""
     test: int | None = None
-    """Test images at most; the classes keep their proportions."""
+    """Maximum number of test images; the classes keep their proportions."""
 
     def __post_init__(self) -> None:
         require(at_least(self, 1, "train", "test"))
@@ -108,15 +108,15 @@ class Data:
     """What all data sources have in common."""
 
     normalize: Literal["standard", "unit", "none"] = "standard"
-    """standard (the training images' mean and standard deviation), unit (0..1) or none."""
+    """standard (training mean 0 and standard deviation 1), unit (0..1) or none."""
     validation: float | int = 0
-    """Held out of the training images: a fraction below 1, or a count."""
+    """Training images held out for validation: a fraction below 1, or a count."""
     augment: Augment | None = None
-    """Random distortions of training images, for example `{shift: 2, rotate: 10}`."""
+    """Random distortions of the training images, for example `{shift: 2, rotate: 10}`."""
     limit: Limit | None = None
-    """Caps on how many images are used, for example `{train: 1000}`."""
+    """Limits on how many images are used, for example `{train: 1000}`."""
     target: Literal["auto", "label", "image"] = "auto"
-    """What the model learns to give: the label, the image itself, or whichever its output's shape asks for."""
+    """What the model learns to output: the label, the image itself, or auto: whichever its output shape fits."""
 
     def __post_init__(self) -> None:
         require(self._problems())
@@ -129,18 +129,18 @@ class Data:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MnistSubset(Data):
-    """The 6,000 training and 1,000 test digits that come with the program."""
+    """The 6,000 training and 1,000 test digits of MNIST that are part of the package."""
 
     source: Literal["mnist-subset"] = "mnist-subset"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Idx(Data):
-    """A folder with the four files of MNIST, Fashion-MNIST, EMNIST or KMNIST as published."""
+    """A folder with the four files of MNIST, Fashion-MNIST, EMNIST or KMNIST, as published."""
 
     source: Literal["idx"] = "idx"
     path: Path
-    """The folder, relative to the config's, for example `mnist`."""
+    """The folder, relative to the config's folder, for example `mnist`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,30 +154,30 @@ class Npz(Data):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Csv(Data):
-    """A table with the label first, then the pixels 0..255."""
+    """A CSV file per split: in each line the label first, then the pixels 0..255."""
 
     source: Literal["csv"] = "csv"
     path: Path
     """The file with training images, relative to the config's folder, for example `train.csv`."""
     test_path: Path | None = None
-    """The file with test images."""
+    """The file with test images, relative to the config's folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Synthetic(Data):
-    """Images drawn from the seed: digits, or bars for the smallest models. Nothing is stored."""
+    """Images generated from the seed: digits, or bars for very small models. Nothing is stored."""
 
     source: Literal["synthetic"] = "synthetic"
     kind: Literal["digits", "bars"] = "digits"
-    """What is drawn: digits, or vertical and horizontal bars."""
+    """What to draw: digits, or vertical and horizontal bars."""
     train: int = 1000
-    """Training images."""
+    """Number of training images."""
     test: int = 200
-    """Test images."""
+    """Number of test images."""
     image: tuple[int, int, int] = DERIVED
-    """Channels, height, width; by default [1, 28, 28] for digits and [1, 6, 6] for bars."""
+    """Image shape as [channels, height, width]; by default [1, 28, 28] for digits and [1, 6, 6] for bars."""
     classes: int = DERIVED
-    """By default 10 for digits and 2 for bars."""
+    """Number of classes; by default 10 for digits and 2 for bars."""
 
     def __post_init__(self) -> None:
         image, classes = {"digits": ((1, 28, 28), 10), "bars": ((1, 6, 6), 2)}[self.kind]
@@ -207,16 +207,16 @@ class LayerSpec:
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """The network: an image in, the head's predictions out."""
+    """The network, from the image to the head's predictions."""
 
     input: tuple[int, int, int]
-    """Channels, height, width."""
+    """Image shape as [channels, height, width]."""
     layers: tuple[LayerSpec, ...]
-    """A bare word is a layer without arguments, for example `[flatten, {type: dense, units: 10}]`."""
+    """The layers in order; a bare word is a layer without arguments, for example `[flatten, {type: dense, units: 10}]`."""
     init: AnyInitializer = field(default_factory=HeNormal)
-    """How weights start in layers that do not say it themselves."""
+    """Initializer of the layers that do not set their own."""
     head: Head = "softmax"
-    """What turns the last layer's outputs into predictions."""
+    """Turns the last layer's outputs into predictions."""
 
     def __post_init__(self) -> None:
         require(at_least(self, 1, "input"))
@@ -234,11 +234,11 @@ class EarlyStopping:
     """Stop when the monitored value has not improved by more than `min_delta` for `patience` epochs."""
 
     monitor: Monitor = "validation_loss"
-    """The value that should improve."""
+    """The value to monitor."""
     patience: int = 3
-    """Epochs without improvement that are tolerated."""
+    """Number of epochs without improvement before training stops."""
     min_delta: float = 0.0
-    """Smaller improvements do not count."""
+    """The smallest change that counts as an improvement."""
 
     def __post_init__(self) -> None:
         require(at_least(self, 1, "patience"), at_least(self, 0, "min_delta"))
@@ -246,32 +246,32 @@ class EarlyStopping:
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """How the network learns."""
+    """How to train the network."""
 
     loss: LossName = DERIVED
-    """By default what belongs to the head: cross_entropy, binary_cross_entropy, or mse for none."""
+    """Loss function; by default cross_entropy for softmax, binary_cross_entropy for sigmoid, mse for no head."""
     label_smoothing: float = 0.0
-    """The share of each label that is spread over all classes, for example `0.1`."""
+    """Fraction of each label that is spread evenly over all classes, for example `0.1`."""
     epochs: int = 5
-    """Passes over the training images, for example `5`."""
+    """Number of passes over the training images, for example `5`."""
     max_steps: int | None = None
-    """Updates at most; whichever of this and epochs ends first."""
+    """Maximum number of updates; training ends after these or after the epochs, whichever comes first."""
     batch_size: int = 64
-    """Images per update."""
+    """Number of images per update."""
     optimizer: Optimizer = field(default_factory=Adam)
     """How gradients become updates, for example `{type: sgd, learning_rate: 0.05, momentum: 0.9}`."""
     schedule: Schedule = field(default_factory=Constant)
-    """How the learning rate changes over the run, for example `cosine`."""
+    """How the learning rate changes during training, for example `cosine`."""
     clip_norm: float | None = None
-    """The largest L2 norm of the whole gradient; longer ones are scaled down to it."""
+    """Maximum total L2 norm of the gradients; larger gradients are scaled down to it."""
     early_stopping: EarlyStopping | None = None
-    """Stop when a value does not improve any more, for example `{patience: 3}`."""
+    """Stop when a monitored value no longer improves, for example `{patience: 3}`."""
     workers: Literal["auto"] | int = "auto"
-    """The number of processes, or auto."""
+    """Number of worker processes, or auto."""
     checkpoint_every: int | None = None
-    """Steps from one checkpoint to the next within an epoch; there is one at each epoch's end in any case."""
+    """Number of steps between checkpoints within an epoch; each epoch ends with one in any case."""
     keep_checkpoints: int = 3
-    """How many of the latest checkpoints to keep, besides the best."""
+    """Number of latest checkpoints to keep, besides the best."""
 
     def __post_init__(self) -> None:
         require(
@@ -288,20 +288,20 @@ class TrainConfig:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything that a run depends on."""
+    """A training run: its data, its network and its training."""
 
     name: str
-    """Names the run's directory; by default the name of the file."""
+    """Name of the run directory; by default the name of the config file."""
     seed: int = field(default=0, kw_only=True)
-    """Initial weights, shuffling, dropout, augmentation and synthetic data all derive from it."""
+    """Seed of the initial weights, shuffling, dropout, augmentation and synthetic data."""
     dtype: Literal["float32", "float64"] = field(default="float32", kw_only=True)
-    """The precision of all numbers."""
+    """Floating-point type of all numbers."""
     data: AnyData
     """The images and their labels."""
     model: ModelConfig
-    """The network: an image in, the head's predictions out."""
+    """The network, from the image to the head's predictions."""
     train: TrainConfig = field(default_factory=TrainConfig)
-    """How the network learns."""
+    """How to train the network."""
     positions: Positions = field(default_factory=Positions, compare=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -12,26 +12,26 @@ from dataclasses import dataclass
 from itertools import dropwhile
 
 from cnnbp_cli.config.errors import suggestion
-from cnnbp_cli.config.nodes import Node, Scalar, Table
+from cnnbp_cli.config.nodes import YamlMapping, YamlNode, YamlScalar
 
 IMAGE = "input"
 """What layers call the image."""
 
 
-def layer_names(layers: Sequence[Node]) -> list[str]:
+def layer_names(layers: Sequence[YamlNode]) -> list[str]:
     """Return each layer's name: its own, or `<type>_<k>` with k counting all layers of that type from 1."""
     counts: Counter[str] = Counter()
     names: list[str] = []
     for node in layers:
-        kind = _word(node.entries["type"].node if isinstance(node, Table) and "type" in node.entries else node)
+        kind = _word(node.entries["type"].node if isinstance(node, YamlMapping) and "type" in node.entries else node)
         counts[kind] += 1
-        given = _word(node.entries["name"].node) if isinstance(node, Table) and "name" in node.entries else ""
+        given = _word(node.entries["name"].node) if isinstance(node, YamlMapping) and "name" in node.entries else ""
         names.append(given or f"{kind}_{counts[kind]}")
     return names
 
 
-def _word(node: Node) -> str:
-    return node.value if isinstance(node, Scalar) and isinstance(node.value, str) else ""
+def _word(node: YamlNode) -> str:
+    return node.value if isinstance(node, YamlScalar) and isinstance(node.value, str) else ""
 
 
 def bad_name(name: str) -> str | None:
@@ -103,7 +103,7 @@ def _cycles(wires: Sequence[Wire | None]) -> Iterator[list[str]]:
     for start in order:
         trail: dict[str, None] = {}
         rests = [iter([start])]
-        while rests:  # a depth-first walk towards the image, without recursion: models may be long
+        while rests:  # a depth-first walk toward the image, without recursion: models may be long
             name = next((n for n in rests[-1] if n in inputs and n not in done), None)
             if name is None:
                 rests.pop()

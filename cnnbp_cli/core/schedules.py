@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from cnnbp_cli.core.types import at_least, require, show, within
@@ -214,6 +214,9 @@ class ReduceOnPlateau:
         return reduced if rate - reduced > 1e-8 else rate  # PyTorch's eps: smaller changes are not made
 
 
+AfterWarmup = Constant | StepDecay | MultiStep | Exponential | Cosine | OneCycle | ReduceOnPlateau
+
+
 @dataclass(frozen=True, slots=True)
 class LinearWarmup:
     """From `start_factor` times the rate up to the rate in `steps` updates; PyTorch's `LinearLR`.
@@ -231,10 +234,7 @@ class LinearWarmup:
     """Updates."""
     start_factor: float = 1 / 3
     """The fraction of the rate to start at."""
-    # The metadata tells a validator which field names the kind of schedule.
-    then: Constant | StepDecay | MultiStep | Exponential | Cosine | OneCycle | ReduceOnPlateau | None = field(
-        default=None, metadata={"discriminator": "type"}
-    )
+    then: AfterWarmup | None = None
     """The schedule after the warm-up; by default the rate stays."""
     type: Literal["linear_warmup"] = "linear_warmup"
 
@@ -251,7 +251,7 @@ class LinearWarmup:
         return self.then.learning_rate(base, rest)
 
 
-Schedule = Constant | StepDecay | MultiStep | Exponential | Cosine | OneCycle | ReduceOnPlateau | LinearWarmup
+Schedule = AfterWarmup | LinearWarmup
 
 SCHEDULES: dict[str, type[Schedule]] = {
     "constant": Constant,

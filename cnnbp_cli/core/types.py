@@ -90,7 +90,7 @@ def pair(size: Size) -> tuple[int, int]:
     return size if isinstance(size, tuple) else (size, size)
 
 
-def show_shape(shape: Shape) -> str:
+def show_shape(shape: Sequence[int]) -> str:
     """Write a shape as people say it: `6×28×28`, or `10` for a vector."""
     return "×".join(str(size) for size in shape)
 

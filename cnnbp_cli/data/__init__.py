@@ -1,1 +1,1 @@
-"""Sources, normalisation, augmentation and batches: everything between a config and the first layer."""
+"""Sources, normalization, augmentation and batches: everything between a config and the first layer."""

@@ -52,7 +52,7 @@ def draw_maps(strength: Strength, seed: int, step: int, first_sample: int, count
 
 
 def warp(images: Array, maps: Array, dtype: DTypeLike) -> Array:
-    """Apply one affine map to each image, about its centre.
+    """Apply one affine map to each image, about its center.
 
     Parameters
     ----------
@@ -64,10 +64,10 @@ def warp(images: Array, maps: Array, dtype: DTypeLike) -> Array:
     Returns
     -------
     Array of `dtype`, shape (c, h, w, n)
-        Still raw pixels, not normalised.
+        Still raw pixels, not normalized.
     """
     count, channels, height, width = images.shape
-    # A frame of background: one pixel before and two after, so that all four neighbours of any place exist.
+    # A frame of background: one pixel before and two after, so that all four neighbors of any place exist.
     padded = np.zeros((channels, count, height + 3, width + 3), dtype)
     padded[:, :, 1:-2, 1:-2] = images.transpose(1, 0, 2, 3)
     pixels = padded.reshape(channels, -1)

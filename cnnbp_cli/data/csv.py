@@ -10,8 +10,8 @@ from typing import TextIO
 
 import numpy as np
 
-from cnnbp_cli.core.types import Shape
-from cnnbp_cli.data.errors import DataError, require_file, show_list, unreadable
+from cnnbp_cli.core.types import Shape, show
+from cnnbp_cli.data.errors import DataError, require_file, unreadable
 from cnnbp_cli.data.split import Split
 
 _WHOLE_NUMBER = re.compile(r"[ \t]*[+-]?[0-9]+[ \t]*")
@@ -98,7 +98,7 @@ def _first_fault(lines: Iterable[str], header: int, input_shape: Shape) -> str:
         if len(fields) != columns:
             return (
                 f"line {number} has {len(fields):,} fields, expected {columns:,}: a label and the pixels of "
-                f"`model.input: {show_list(input_shape)}`; mend the line or model.input"
+                f"`model.input: {show(input_shape)}`; mend the line or model.input"
             )
         for column, field in enumerate(fields, 1):
             what = "label" if column == 1 else "pixel"

@@ -1,9 +1,9 @@
-"""From the config's `data` to arrays in memory: the source, the caps, the hold-out, the normalisation."""
+"""From the config's `data` to arrays in memory: the source, the caps, the hold-out, the normalization."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, assert_never
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from cnnbp_cli.core.types import Array, Shape
 from cnnbp_cli.data.errors import DataError
 from cnnbp_cli.data.normalization import Normalization
 from cnnbp_cli.data.split import Split
+
+if TYPE_CHECKING:
+    from cnnbp_cli.config.schema import AnyData
 
 __all__ = ["DataError", "Dataset", "Normalization", "Split", "check_labels", "load_dataset"]
 
@@ -42,7 +45,7 @@ class Dataset:
     name: str
 
 
-def load_dataset(data_config: Any, input_shape: Shape, seed: int) -> Dataset:
+def load_dataset(data_config: AnyData, input_shape: Shape, seed: int) -> Dataset:
     """Load what the config's `data` describes.
 
     Parameters
@@ -72,7 +75,7 @@ def load_dataset(data_config: Any, input_shape: Shape, seed: int) -> Dataset:
         raise DataError("data: does not fit into memory; use a smaller set") from None
 
 
-def _load(data_config: Any, input_shape: Shape, seed: int) -> Dataset:
+def _load(data_config: AnyData, input_shape: Shape, seed: int) -> Dataset:
     train, test, classes, name = _read_source(data_config, input_shape, seed)
     if classes is None and train.has_classes:
         classes = int(train.labels.max()) + 1
@@ -105,44 +108,50 @@ def check_labels(dataset: Dataset, classes: int) -> None:
             )
 
 
-def _read_source(data_config: Any, input_shape: Shape, seed: int) -> tuple[Split, Split | None, int | None, str]:
+def _read_source(data_config: AnyData, input_shape: Shape, seed: int) -> tuple[Split, Split | None, int | None, str]:
     """Return the training split, the test split, the number of classes if declared, and a name."""
-    source = data_config.source
+    from cnnbp_cli.config.schema import Csv, Idx, MnistSubset, Npz, Synthetic
+
     test: Split | None
-    if source == "mnist-subset":
-        from importlib.resources import files
+    match data_config:
+        case MnistSubset(source=source):
+            from importlib.resources import files
 
-        from cnnbp_cli.data.idx import read_split
+            from cnnbp_cli.data.idx import read_split
 
-        folder = files("cnnbp_cli.data") / "mnist_subset"
-        train, test = (
-            read_split(folder / f"{part}-images-idx3-ubyte.gz", folder / f"{part}-labels-idx1-ubyte.gz", input_shape)
-            for part in ("train", "t10k")
-        )
-        return train, test, 10, source
-    if source == "idx":
-        from cnnbp_cli.data.idx import read_folder
+            folder = files("cnnbp_cli.data") / "mnist_subset"
+            train, test = (
+                read_split(
+                    folder / f"{part}-images-idx3-ubyte.gz", folder / f"{part}-labels-idx1-ubyte.gz", input_shape
+                )
+                for part in ("train", "t10k")
+            )
+            return train, test, 10, source
+        case Idx(path=path):
+            from cnnbp_cli.data.idx import read_folder
 
-        train, test = read_folder(data_config.path, input_shape)
-        return train, test, None, f"idx {data_config.path}"
-    if source == "npz":
-        from cnnbp_cli.data.npz import read_npz
+            train, test = read_folder(path, input_shape)
+            return train, test, None, f"idx {path}"
+        case Npz(path=path):
+            from cnnbp_cli.data.npz import read_npz
 
-        train, test = read_npz(data_config.path, input_shape)
-        return train, test, None, f"npz {data_config.path}"
-    if source == "csv":
-        from cnnbp_cli.data.csv import read_csv
+            train, test = read_npz(path, input_shape)
+            return train, test, None, f"npz {path}"
+        case Csv(path=path, test_path=test_path):
+            from cnnbp_cli.data.csv import read_csv
 
-        train = read_csv(data_config.path, input_shape, "data.path")
-        test = read_csv(data_config.test_path, input_shape, "data.test_path") if data_config.test_path else None
-        return train, test, None, f"csv {data_config.path}"
-    from cnnbp_cli.data.synthetic import check_synthetic, draw_split
+            train = read_csv(path, input_shape, "data.path")
+            test = read_csv(test_path, input_shape, "data.test_path") if test_path else None
+            return train, test, None, f"csv {path}"
+        case Synthetic(kind=kind, image=image, classes=classes):
+            from cnnbp_cli.data.synthetic import check_synthetic, draw_split
 
-    kind, image, classes = data_config.kind, tuple(data_config.image), data_config.classes
-    check_synthetic(kind, data_config.train + data_config.test, image, classes, input_shape)
-    train = draw_split(kind, data_config.train, image, classes, seed, "train")
-    test = draw_split(kind, data_config.test, image, classes, seed, "test") if data_config.test else None
-    return train, test, classes, f"synthetic {kind}"
+            check_synthetic(kind, data_config.train + data_config.test, image, classes, input_shape)
+            train = draw_split(kind, data_config.train, image, classes, seed, "train")
+            test = draw_split(kind, data_config.test, image, classes, seed, "test") if data_config.test else None
+            return train, test, classes, f"synthetic {kind}"
+        case _:
+            assert_never(data_config)
 
 
 def _limited(split: Split, count: int | None) -> Split:

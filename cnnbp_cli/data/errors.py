@@ -6,10 +6,11 @@ import os
 import stat
 from pathlib import Path
 
-from cnnbp_cli.core.types import Shape
+from cnnbp_cli.core.types import Shape, show
 from cnnbp_cli.errors import UserError
+from cnnbp_cli.text import show_bytes
 
-LARGEST = 1 << 34
+MAX_BYTES = 1 << 34
 """The most bytes that one array of a data set may take: all of it has to fit into memory."""
 
 DEFLATE_LIMIT = 1032
@@ -20,17 +21,12 @@ class DataError(UserError):
     """A data set that cannot be used: names the file, what is wrong with it, and the remedy."""
 
 
-def show_list(shape: Shape) -> str:
-    """Write a shape as the config does: `[1, 28, 28]`."""
-    return "[" + ", ".join(str(size) for size in shape) + "]"
-
-
 def require_shape(where: object, shape: Shape, input_shape: Shape) -> None:
     """Complain unless the images' shape is the one that the model takes."""
     if tuple(shape) != tuple(input_shape):
         raise DataError(
-            f"{where}: images are {show_list(shape)}, but the model takes {show_list(input_shape)}; "
-            f"write `model.input: {show_list(shape)}`"
+            f"{where}: images are {show(shape)}, but the model takes {show(input_shape)}; "
+            f"write `model.input: {show(shape)}`"
         )
 
 
@@ -51,8 +47,8 @@ def require_file(path: Path, key: str) -> int:
         raise DataError(f"{path}: is a folder; `{key}` names a file")
     if not stat.S_ISREG(status.st_mode):
         raise DataError(f"{path}: is not a regular file; copy the data into one")
-    if status.st_size > LARGEST:
-        raise DataError(f"{path}: is larger than {LARGEST >> 30} GiB; the data have to fit into memory, use a part")
+    if status.st_size > MAX_BYTES:
+        raise DataError(f"{path}: is larger than {show_bytes(MAX_BYTES)}; the data has to fit into memory, use a part")
     return status.st_size
 
 

@@ -41,11 +41,11 @@ SLOWEST = 100
 ATTEMPTS = 5
 """Connections to one address, as long as each of them brings something."""
 
-CHUNK = 1 << 16
+READ_SIZE = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
-class IdxSource:
+class PublishedFile:
     """One IDX file of a set.
 
     Attributes
@@ -66,11 +66,11 @@ class IdxSource:
     @property
     def largest(self) -> int:
         """More bytes than it could take in any packing."""
-        return prod(self.shape) * 11 // 10 + CHUNK
+        return prod(self.shape) * 11 // 10 + READ_SIZE
 
 
 @dataclass(frozen=True, slots=True)
-class Archive:
+class PublishedArchive:
     """A ZIP file that all splits of a set are published in, its members below `folder`."""
 
     name: str
@@ -80,14 +80,14 @@ class Archive:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class PublishedSet:
     """A set, and where it is to be had: the addresses are tried in turn."""
 
     name: str
     addresses: tuple[str, ...]
     classes: int
-    files: tuple[IdxSource, ...]
-    archive: Archive | None = None
+    files: tuple[PublishedFile, ...]
+    archive: PublishedArchive | None = None
 
     @property
     def input(self) -> Shape:
@@ -101,15 +101,15 @@ def _four(
     counts: tuple[int, int] = (60_000, 10_000),
     content: Sequence[str] = ("",) * 4,
     packed: Sequence[str] = ("",) * 4,
-) -> tuple[IdxSource, ...]:
+) -> tuple[PublishedFile, ...]:
     """Return the four files of 28×28 images: training images and labels, test images and labels."""
     names = [f"{prefix}{split}-{kind}-ubyte.gz" for split in ("train", test) for kind in ("images-idx3", "labels-idx1")]
     shapes = [shape for count in counts for shape in ((count, 28, 28), (count,))]
-    return tuple(IdxSource(*fields) for fields in zip(names, shapes, content, packed, strict=True))
+    return tuple(PublishedFile(*fields) for fields in zip(names, shapes, content, packed, strict=True))
 
 
-SOURCES = {
-    "mnist": Source(
+PUBLISHED_SETS = {
+    "mnist": PublishedSet(
         "mnist",
         ("https://ossci-datasets.s3.amazonaws.com/mnist", "https://storage.googleapis.com/cvdf-datasets/mnist"),
         10,
@@ -122,7 +122,7 @@ SOURCES = {
             )
         ),
     ),
-    "fashion-mnist": Source(
+    "fashion-mnist": PublishedSet(
         "fashion-mnist",
         ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",),
         10,
@@ -135,7 +135,7 @@ SOURCES = {
             )
         ),
     ),
-    "kmnist": Source(
+    "kmnist": PublishedSet(
         "kmnist",
         ("https://codh.rois.ac.jp/kmnist/dataset/kmnist", "http://codh.rois.ac.jp/kmnist/dataset/kmnist"),
         10,
@@ -161,12 +161,12 @@ EMNIST_SPLITS = {
 """Classes, and how many images there are to train and to test."""
 
 for _split, (_classes, _counts) in EMNIST_SPLITS.items():
-    SOURCES[f"emnist-{_split}"] = Source(
+    PUBLISHED_SETS[f"emnist-{_split}"] = PublishedSet(
         f"emnist-{_split}",
         ("https://biometrics.nist.gov/cs_links/EMNIST", "https://www.itl.nist.gov/iaui/vip/cs_links/EMNIST"),
         _classes,
         _four(f"emnist-{_split}-", "test", _counts),
-        Archive("gzip.zip", "gzip", "58c8d27c78d21e728a6bc7b3cc06412e", 700_000_000),
+        PublishedArchive("gzip.zip", "gzip", "58c8d27c78d21e728a6bc7b3cc06412e", 700_000_000),
     )
 
 
@@ -209,12 +209,14 @@ class Ready:
 Event = Receiving | Retrying | Ready
 
 
-def fetch(source: Source, folder: Path, mirror: str | None = None, *, timeout: float = TIMEOUT) -> Iterator[Event]:
+def fetch(
+    source: PublishedSet, folder: Path, mirror: str | None = None, *, timeout: float = TIMEOUT
+) -> Iterator[Event]:
     """Yield what happens until all files of a set are in a folder, the `Ready` of each among it.
 
     Parameters
     ----------
-    source : Source
+    source : PublishedSet
     folder : Path
         Made where it is missing. Files that are there and right are not fetched again.
     mirror : str, optional
@@ -232,7 +234,7 @@ def fetch(source: Source, folder: Path, mirror: str | None = None, *, timeout: f
     is_new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        missing: list[IdxSource] = []
+        missing: list[PublishedFile] = []
         for file in source.files:
             if present := _present(folder, file):
                 yield present
@@ -263,7 +265,7 @@ def _checked(mirror: str) -> str:
     return mirror
 
 
-def _refuse_other_sets(folder: Path, source: Source) -> None:
+def _refuse_other_sets(folder: Path, source: PublishedSet) -> None:
     """Complain about files of another set, whose names differ: a folder with two sets cannot be read."""
     own = {FILE_NAME.fullmatch(file.name)[1] for file in source.files}  # type: ignore[index]
     for path in sorted(folder.iterdir()):
@@ -271,7 +273,7 @@ def _refuse_other_sets(folder: Path, source: Source) -> None:
             raise DataError(f"{path}: belongs to another set; give each set a folder of its own")
 
 
-def _present(folder: Path, file: IdxSource) -> Ready | None:
+def _present(folder: Path, file: PublishedFile) -> Ready | None:
     """Return the file that is there already: plain, as the reader prefers it, or packed."""
     for path in (folder / file.name.removesuffix(".gz"), folder / file.name):
         if path.exists():
@@ -284,7 +286,7 @@ def _present(folder: Path, file: IdxSource) -> Ready | None:
     return None
 
 
-def verify(path: Path, file: IdxSource) -> str:
+def verify(path: Path, file: PublishedFile) -> str:
     """Compare a file with all that is known about it, and say what that was.
 
     Raises
@@ -324,7 +326,7 @@ def _file_md5(path: Path) -> str:
         return hashlib.file_digest(file, _md5).hexdigest()
 
 
-def _fetch_file(file: IdxSource, folder: Path, addresses: Sequence[str], timeout: float) -> Iterator[Event]:
+def _fetch_file(file: PublishedFile, folder: Path, addresses: Sequence[str], timeout: float) -> Iterator[Event]:
     path = folder / file.name
     with _part_of(path) as part:
         verified = yield from _receive(
@@ -334,7 +336,7 @@ def _fetch_file(file: IdxSource, folder: Path, addresses: Sequence[str], timeout
 
 
 def _fetch_archive(
-    archive: Archive, files: Sequence[IdxSource], folder: Path, addresses: Sequence[str], timeout: float
+    archive: PublishedArchive, files: Sequence[PublishedFile], folder: Path, addresses: Sequence[str], timeout: float
 ) -> Iterator[Event]:
     with _part_of(folder / archive.name) as part:
 
@@ -348,7 +350,7 @@ def _fetch_archive(
                 path = folder / file.name
                 with _part_of(path) as unpacked, members.open(f"{archive.folder}/{file.name}") as member:
                     unpacked.truncate(0)
-                    shutil.copyfileobj(member, unpacked, CHUNK)
+                    shutil.copyfileobj(member, unpacked, READ_SIZE)
                     unpacked.flush()
                     verify(Path(unpacked.name), file)
                     yield _put_in_place(unpacked, path, verified)
@@ -458,7 +460,7 @@ def _transfer(url: str, name: str, part: IO[bytes], largest: int, timeout: float
                 part.truncate(0)
                 raise _TransferError(f"the server sends more than {largest:,} bytes, which the file cannot have")
             try:
-                chunk = response.read1(CHUNK)
+                chunk = response.read1(READ_SIZE)
             except (OSError, http.client.HTTPException) as error:
                 raise _TransferError(_reason(error, timeout)) from None
             if not chunk:

@@ -20,13 +20,13 @@ from typing import IO, TYPE_CHECKING, cast
 import numpy as np
 
 from cnnbp_cli.core.types import Array, Shape
-from cnnbp_cli.data.errors import DEFLATE_LIMIT, LARGEST, DataError, require_shape, unreadable
+from cnnbp_cli.data.errors import DEFLATE_LIMIT, MAX_BYTES, DataError, require_shape, unreadable
 from cnnbp_cli.data.split import Split
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
-    Source = Path | Traversable
+    IdxPath = Path | Traversable
 
 FILE_NAME = re.compile(r"(.*?)(train|t10k|test)-(images|labels)[-.]idx[13]-ubyte(\.gz)?")
 """A set's prefix, the split, what it holds, and how it is packed."""
@@ -77,8 +77,8 @@ class IdxFile:
 
 
 @contextmanager
-def open_idx(source: Source, axes: int) -> Iterator[IdxFile]:
-    """Open an IDX file of unsigned bytes, plain or gzip (recognised by its content).
+def open_idx(source: IdxPath, axes: int) -> Iterator[IdxFile]:
+    """Open an IDX file of unsigned bytes, plain or gzip (recognized by its content).
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def _read_header(name: str, stream: IO[bytes], axes: int, capacity: int) -> Shap
     shape = tuple(int(size) for size in np.frombuffer(header, ">u4", axes, 4))
     if 0 in shape:
         raise DataError(f"{name}: is empty (its header declares {' × '.join(map(str, shape))}); fetch the file again")
-    if prod(shape) > min(capacity, LARGEST):
+    if prod(shape) > min(capacity, MAX_BYTES):
         raise DataError(
             f"{name}: declares {' × '.join(map(str, shape))} bytes, more than a file of its size can hold; "
             "fetch the file again"
@@ -135,7 +135,7 @@ def _damage_reported(name: str) -> Iterator[None]:
         raise unreadable(name, error) from None
 
 
-def read_split(images: Source, labels: Source, input_shape: Shape, *, transpose: bool = False) -> Split:
+def read_split(images: IdxPath, labels: IdxPath, input_shape: Shape, *, transpose: bool = False) -> Split:
     """Read one pair of images and labels.
 
     Everything that the headers say is compared with the model and with each other before any content is read.

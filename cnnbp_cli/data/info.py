@@ -15,7 +15,7 @@ from cnnbp_cli.data.split import Split
 
 @dataclass(frozen=True, slots=True)
 class SplitInfo:
-    """One split, before normalisation.
+    """One split, before normalization.
 
     Attributes
     ----------
@@ -58,7 +58,7 @@ class DataInfo:
     classes : int or None
         None for regression targets.
     normalization : Normalization
-        What batches are normalised with: measured on `train`.
+        What batches are normalized with: measured on `train`.
     splits : tuple of SplitInfo
         Those that exist, in the order train, validation, test.
     bytes : int

@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike
 from cnnbp_cli.core.types import Array
 from cnnbp_cli.data.errors import DataError
 
-CHUNK = 1 << 18
+PIXELS_AT_A_TIME = 1 << 18
 """Pixels that are widened at a time: statistics must not need eight times the data set's memory."""
 
 
@@ -40,7 +40,7 @@ class Normalization:
 
     @classmethod
     def fit(cls, kind: str, images: Array) -> Normalization:
-        """Measure the normalisation on training images.
+        """Measure the normalization on training images.
 
         Parameters
         ----------
@@ -62,7 +62,7 @@ class Normalization:
         return cls(kind, (0.0,) * channels, (1.0,) * channels)
 
     def apply(self, images: Array, dtype: DTypeLike = np.float32) -> Array:
-        """Return raw images (N, C, H, W) normalised, in `dtype`.
+        """Return raw images (N, C, H, W) normalized, in `dtype`.
 
         Raises
         ------
@@ -72,14 +72,14 @@ class Normalization:
         if images.ndim != 4 or images.shape[1] != len(self.mean):
             raise DataError(
                 f"images of shape {tuple(images.shape)}: expected (N, {len(self.mean)}, H, W), "
-                "the channels that the normalisation was measured on"
+                "the channels that the normalization was measured on"
             )
         x = images.astype(dtype)
         self.apply_to(x.transpose(1, 2, 3, 0))
         return x
 
     def apply_to(self, x: Array) -> None:
-        """Normalise, in place, floats of shape (c, h, w, n)."""
+        """Normalize, in place, floats of shape (c, h, w, n)."""
         if self.kind == "none":
             return
         x -= np.array(self.mean, x.dtype)[:, None, None, None]
@@ -91,7 +91,7 @@ class Normalization:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Normalization:
-        """Return the normalisation that `to_dict` wrote.
+        """Return the normalization that `to_dict` wrote.
 
         Raises
         ------
@@ -117,7 +117,7 @@ def moments(images: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
     count, channels = images.shape[0], images.shape[1]
     rows = images.reshape(count, channels, -1)
     size = count * rows.shape[2]
-    step = max(1, CHUNK // rows.shape[2])
+    step = max(1, PIXELS_AT_A_TIME // rows.shape[2])
     means, stds = [], []
     for channel in range(channels):
         total = squares = 0.0

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from cnnbp_cli.core.types import Array, Shape
-from cnnbp_cli.data.errors import DEFLATE_LIMIT, LARGEST, DataError, require_file, require_shape, show_list, unreadable
+from cnnbp_cli.core.types import Array, Shape, show
+from cnnbp_cli.data.errors import DEFLATE_LIMIT, MAX_BYTES, DataError, require_file, require_shape, unreadable
 from cnnbp_cli.data.split import Split
 
 HEADER_LIMIT = 10_000
@@ -97,7 +97,7 @@ def read_arrays(path: Path) -> dict[str, Array]:
         with zipfile.ZipFile(path) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist()]
             declared = sum(member.file_size for member in archive.infolist())
-            if declared > min(LARGEST, size * DEFLATE_LIMIT):  # many members may share what is compressed once
+            if declared > min(MAX_BYTES, size * DEFLATE_LIMIT):  # many members may share what is compressed once
                 raise DataError(f"{path}: declares {declared:,} bytes, more than a file of its size can hold")
             return {name: _read_member(archive, f"{path}: {name}", f"{name}.npy") for name in names}
     except OSError as error:
@@ -133,7 +133,7 @@ def _read_member(archive: zipfile.ZipFile, where: str, name: str) -> Array:
         raise DataError(f"{where}: is compressed in a way that NumPy does not use; write it again with numpy.savez")
     with archive.open(info) as file:
         head = BytesIO(file.read(HEADER_LIMIT + 12))
-    if info.file_size > min(LARGEST, info.compress_size * DEFLATE_LIMIT):
+    if info.file_size > min(MAX_BYTES, info.compress_size * DEFLATE_LIMIT):
         raise DataError(f"{where}: declares {info.file_size:,} bytes, more than a file of its size can hold")
     _check_header(where, head, info.file_size, "savez")
     with archive.open(info) as file:
@@ -149,10 +149,10 @@ def _check_header(where: str, head: BytesIO, size: int, writer: str) -> None:
         raise DataError(f"{where}: has dtype {dtype}, expected numbers")
     declared = prod(shape) * dtype.itemsize
     if 0 in shape:
-        raise DataError(f"{where}: is empty (shape {show_list(shape)}); store at least one sample")
+        raise DataError(f"{where}: is empty (shape {show(shape)}); store at least one sample")
     if head.tell() + declared != size:
         raise DataError(
-            f"{where}: declares the shape {show_list(shape)[:200]} of {dtype}, which is not what the file holds; "
+            f"{where}: declares the shape {show(shape)[:200]} of {dtype}, which is not what the file holds; "
             f"write it again with numpy.{writer}"
         )
 
@@ -164,7 +164,7 @@ def _read_header(where: str, head: BytesIO, writer: str) -> tuple[Shape, np.dtyp
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # what Python 2 wrote, or what never was Python
             shape, _, dtype = read(head)
-        if min(shape, default=0) < 0 or max(shape, default=0) > LARGEST:
+        if min(shape, default=0) < 0 or max(shape, default=0) > MAX_BYTES:
             raise ValueError
     except (*_HEADER_DAMAGE, KeyError, Warning):
         raise DataError(f"{where}: is not a NumPy array; write it again with numpy.{writer}") from None
@@ -191,7 +191,7 @@ def _images(where: str, images: Array, input_shape: Shape) -> Array:
         first, last = images.shape[1:], (images.shape[3], *images.shape[1:3])
         if first == last == input_shape and input_shape != (1, 1, 1):
             raise DataError(
-                f"{where}: shape {show_list(images.shape)} may mean channels first or channels last; "
+                f"{where}: shape {show(images.shape)} may mean channels first or channels last; "
                 "pad the images so that their sides differ from the number of channels"
             )
         if last == input_shape:
@@ -200,7 +200,7 @@ def _images(where: str, images: Array, input_shape: Shape) -> Array:
             require_shape(where, last if last[0] in (1, 3, 4) and first[0] not in (1, 3, 4) else first, input_shape)
     else:
         raise DataError(
-            f"{where}: has shape {show_list(images.shape)}, expected images as (N, H, W), (N, H, W, C) or (N, C, H, W)"
+            f"{where}: has shape {show(images.shape)}, expected images as (N, H, W), (N, H, W, C) or (N, C, H, W)"
         )
     return np.ascontiguousarray(_pixels(where, images))
 
@@ -219,7 +219,7 @@ def _labels(where: str, labels: Array) -> Array:
     """Return class numbers as int64 (N,), or targets as float64 (N,) or (N, K)."""
     if labels.dtype.kind == "f":
         if labels.ndim not in (1, 2):
-            raise DataError(f"{where}: has shape {show_list(labels.shape)}, expected targets as (N,) or (N, K)")
+            raise DataError(f"{where}: has shape {show(labels.shape)}, expected targets as (N,) or (N, K)")
         if not np.isfinite(labels).all():
             sample = int(np.argwhere(~np.isfinite(labels))[0][0])
             raise DataError(f"{where}: target {sample} is not finite; remove or replace it")
@@ -228,7 +228,7 @@ def _labels(where: str, labels: Array) -> Array:
         labels = labels[:, 0]
     if labels.ndim != 1:
         raise DataError(
-            f"{where}: has shape {show_list(labels.shape)}, expected class numbers as (N,); "
+            f"{where}: has shape {show(labels.shape)}, expected class numbers as (N,); "
             "store the class's number instead of one-hot rows, or floats for regression"
         )
     if labels.min() < 0 or labels.max() >= 1 << 63:

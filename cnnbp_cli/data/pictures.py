@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from cnnbp_cli.core.types import Array, Shape
-from cnnbp_cli.data.errors import DataError, require_file, show_list
+from cnnbp_cli.core.types import Array, Shape, show
+from cnnbp_cli.data.errors import DataError, require_file
 from cnnbp_cli.data.npz import read_array, read_arrays
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -49,9 +49,9 @@ def read_pictures(path: Path, input_shape: Shape, *, invert: bool | None = None)
     Notes
     -----
     A picture is turned as its EXIF orientation says; 16 bits become 8; what is transparent becomes white behind
-    dark strokes and black behind light ones (but for models of four channels); colours become grey by ITU-R 601
-    luma, or grey becomes colours; it is inverted or not; last, it is resized (Lanczos) to fit into the model's
-    image without distortion, in the middle, and the margins get the median colour of its outermost pixels.
+    dark strokes and black behind light ones (but for models of four channels); colors become gray by ITU-R 601
+    luma, or gray becomes colors; it is inverted or not; last, it is resized (Lanczos) to fit into the model's
+    image without distortion, in the middle, and the margins get the median color of its outermost pixels.
     One that has the model's size is left as it is.
     """
     if not path.exists():
@@ -81,7 +81,7 @@ def _as_images(name: str, array: Array, input_shape: Shape) -> Array:
     for shape in ((h, w), (c, h, w)):
         if array.shape[-len(shape) :] == shape and array.ndim <= len(shape) + 1 and (len(shape) == 3 or c == 1):
             return array.reshape(-1, c, h, w)
-    raise DataError(f"{name}: has shape {show_list(array.shape)}, but the model takes images {show_list(input_shape)}")
+    raise DataError(f"{name}: has shape {show(array.shape)}, but the model takes images {show(input_shape)}")
 
 
 def _read_picture(path: Path, input_shape: Shape, invert: bool | None) -> tuple[Array, bool]:
@@ -135,8 +135,8 @@ def _on_paper(image: Any, channels: int) -> Any:
 
     layered = image.convert("RGBA")
     weight = np.asarray(layered.getchannel("A"), np.float64)
-    grey = np.asarray(layered.convert("RGB").convert("L"), np.float64)
-    is_light = (grey * weight).sum() > 127 * weight.sum()
+    gray = np.asarray(layered.convert("RGB").convert("L"), np.float64)
+    is_light = (gray * weight).sum() > 127 * weight.sum()
     paper = Image.new("RGBA", layered.size, (0, 0, 0, 255) if is_light else (255, 255, 255, 255))
     return Image.alpha_composite(paper, layered)
 

@@ -9,7 +9,7 @@ from cnnbp_cli.core.types import Array
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
-    """Samples and their labels, as the source has them: not normalised.
+    """Samples and their labels, as the source has them: not normalized.
 
     Attributes
     ----------

@@ -10,12 +10,16 @@ from math import prod
 import numpy as np
 
 from cnnbp_cli.core.rng import generator
-from cnnbp_cli.core.types import Array, Shape
-from cnnbp_cli.data.errors import LARGEST, DataError, require_shape, show_list
+from cnnbp_cli.core.types import Array, Shape, show
+from cnnbp_cli.data.errors import MAX_BYTES, DataError, require_shape
 from cnnbp_cli.data.split import Split
+from cnnbp_cli.text import show_bytes
 
-NOISE = 40  # the background's brightest grey, of 255
-CHUNK, CHUNK_PIXELS = 1024, 1 << 22  # images drawn at a time, and their pixels: the float intermediates stay small
+NOISE = 40  # the background's brightest gray, of 255
+CHUNK_IMAGES, CHUNK_PIXELS = (
+    1024,
+    1 << 22,
+)  # images drawn at a time, and their pixels: the float intermediates stay small
 
 # A bar is the set of pixels with a·x + b·y equal to its value at one point; (a, b) by class.
 BARS = np.array([[1, 0], [0, 1], [1, -1], [1, 1]])  # vertical, horizontal, falling diagonal, rising diagonal
@@ -63,7 +67,7 @@ def draw_split(kind: str, count: int, image: Shape, classes: int, seed: int, spl
     labels = rng.permutation(np.arange(count) % classes)
     draw = _bars if kind == "bars" else _digits
     images = np.empty((count, *image), np.uint8)
-    chunk = max(1, min(CHUNK, CHUNK_PIXELS // prod(image)))
+    chunk = max(1, min(CHUNK_IMAGES, CHUNK_PIXELS // prod(image)))
     for first in range(0, count, chunk):
         part = slice(first, first + chunk)
         _paint(rng, draw(rng, labels[part], image[1:]), images[part])
@@ -77,15 +81,15 @@ def check_synthetic(kind: str, count: int, image: Shape, classes: int, input_sha
         raise DataError(f"data.classes: {kind} have 2 to {most} classes, got {classes}")
     require_shape("data.image", image, input_shape)
     if min(image[1:]) < smallest:
-        raise DataError(f"data.image: {kind} need a height and width of {smallest} or more, got {show_list(image)}")
+        raise DataError(f"data.image: {kind} need a height and width of {smallest} or more, got {show(image)}")
     if prod(image) > CHUNK_PIXELS:
-        raise DataError(f"data.image: {kind} have {CHUNK_PIXELS:,} values at most, got {show_list(image)}")
-    if count * prod(image) > LARGEST:
-        raise DataError(f"data: {count:,} images of {show_list(image)} take more than {LARGEST >> 30} GiB; draw fewer")
+        raise DataError(f"data.image: {kind} have {CHUNK_PIXELS:,} values at most, got {show(image)}")
+    if count * prod(image) > MAX_BYTES:
+        raise DataError(f"data: {count:,} images of {show(image)} take more than {show_bytes(MAX_BYTES)}; draw fewer")
 
 
 def _paint(rng: np.random.Generator, ink: Array, images: Array) -> None:
-    """Fill uint8 images (n, C, H, W) with noise and, where `ink` (n, H, W) is towards 1, with the shape."""
+    """Fill uint8 images (n, C, H, W) with noise and, where `ink` (n, H, W) is toward 1, with the shape."""
     bright = rng.uniform(140, 255, size=(*images.shape[:2], 1, 1)).astype(np.float32)
     noise = rng.integers(0, NOISE, size=images.shape, dtype=np.uint8)
     images[...] = np.maximum(noise, ink[:, None] * bright)
@@ -125,15 +129,15 @@ def _digits(rng: np.random.Generator, labels: Array, size: Shape) -> Array:
 
 
 def _field_index(offset: Array) -> Array:
-    """Return the cell of a position relative to the box's centre, in box sizes."""
+    """Return the cell of a position relative to the box's center, in box sizes."""
     cell = (offset + 0.5 + _MARGIN) * (_FIELD / (1 + 2 * _MARGIN))
     return np.clip(cell, 0, _FIELD - 1).astype(np.int64)
 
 
 def _distance_fields() -> Array:
     """Return the distance of each cell of the table to each digit's strokes, shape (10, row, column)."""
-    centres = (np.arange(_FIELD) + 0.5) * ((1 + 2 * _MARGIN) / _FIELD) - _MARGIN
-    points = np.stack(np.meshgrid(centres, centres), axis=-1)[:, :, None]  # row, column, 1, (x, y)
+    centers = (np.arange(_FIELD) + 0.5) * ((1 + 2 * _MARGIN) / _FIELD) - _MARGIN
+    points = np.stack(np.meshgrid(centers, centers), axis=-1)[:, :, None]  # row, column, 1, (x, y)
     fields = []
     for strokes in _STROKES:
         start = np.array([point for stroke in strokes for point in stroke[:-1]])

@@ -8,14 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from cnnbp_cli.core.types import show_shape
 from cnnbp_cli.report.records import write_csv, write_json
 from cnnbp_cli.report.terminal import console, note, plain
-from cnnbp_cli.report.text import count, memory, shape
+from cnnbp_cli.report.text import count
+from cnnbp_cli.text import show_bytes
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from cnnbp_cli.data.fetch import Event, Ready, Receiving, Source
+    from cnnbp_cli.data.fetch import Event, PublishedSet, Ready, Receiving
     from cnnbp_cli.data.info import DataInfo
 
 
@@ -45,7 +47,7 @@ def _tables(info: DataInfo) -> None:
     from cnnbp_cli.report.table import Column, line, show
 
     classes = f", {count(info.classes)} classes" if info.classes else ""
-    line(f"{info.name}: images {shape(info.shape)}{classes}", "bold")
+    line(f"{info.name}: images {show_shape(info.shape)}{classes}", "bold")
     columns = [
         Column("split", text=True),
         Column("images", leaves=1),
@@ -65,7 +67,7 @@ def _tables(info: DataInfo) -> None:
             f"{split.maximum:g}",
             _numbers(split.mean),
             _numbers(split.std),
-            memory(split.bytes),
+            show_bytes(split.bytes),
         ]
         for split in info.splits
     ]
@@ -83,7 +85,9 @@ def _tables(info: DataInfo) -> None:
         )
     line()
     norm = info.normalization
-    line(f"normalize {norm.kind}: (x - {_numbers(norm.mean)}) / {_numbers(norm.std)}; {memory(info.bytes)} in memory")
+    line(
+        f"normalize {norm.kind}: (x - {_numbers(norm.mean)}) / {_numbers(norm.std)}; {show_bytes(info.bytes)} in memory"
+    )
 
 
 def _labels(info: DataInfo) -> list[int]:
@@ -123,7 +127,7 @@ class FetchProgress:
 
         if isinstance(event, Ready):
             came = "fetched" if event.fetched else "was there"
-            self._note(f"{event.path}: {came}, {memory(event.bytes)}, verified by {event.verified}")
+            self._note(f"{event.path}: {came}, {show_bytes(event.bytes)}, verified by {event.verified}")
             return event
         if isinstance(event, Retrying):
             self._note(f"{event.problem}; trying again")
@@ -138,8 +142,8 @@ class FetchProgress:
             self._bar.update(self._tasks[event.name], completed=event.received, total=event.total)
         elif event.name not in self._tasks:
             self._tasks[event.name] = 0  # type: ignore[assignment]
-            here = f", {memory(event.received)} of it are here" if event.received else ""
-            note(f"{event.name}: {memory(event.total) if event.total is not None else 'of unknown size'}{here}")
+            here = f", {show_bytes(event.received)} of it are here" if event.received else ""
+            note(f"{event.name}: {show_bytes(event.total) if event.total is not None else 'of unknown size'}{here}")
 
     def _note(self, text: str) -> None:
         if self._bar:
@@ -148,13 +152,13 @@ class FetchProgress:
             note(text)
 
 
-def render_fetched(source: Source, folder: Path, files: Sequence[Ready], format: str) -> None:
+def render_fetched(source: PublishedSet, folder: Path, files: Sequence[Ready], format: str) -> None:
     """Write what was fetched to standard output: for people, the lines of a config that use it."""
     data = {"source": "idx", "path": str(folder)}
     if format == "table":
         import yaml
 
-        images = f"{shape(source.input)} images of {source.classes} classes"
+        images = f"{show_shape(source.input)} images of {source.classes} classes"
         print(plain(f"# {images}; the path is relative to the config's folder", sys.stdout))
         print(yaml.safe_dump({"data": data}, sort_keys=False, allow_unicode=True), end="")
         return

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cnnbp_cli.core.types import show_shape
 from cnnbp_cli.report.records import write_csv, write_json
-from cnnbp_cli.report.text import count, power, shape
+from cnnbp_cli.report.text import count, power
 
 if TYPE_CHECKING:
     from cnnbp_cli.gradient_check.check import GradcheckReport, ParameterCheck
@@ -117,7 +118,7 @@ def _row(check: ParameterCheck, with_coverage: bool, with_numbers: bool) -> list
         power(check.relative_error),
         count(check.checked),
         *([count(check.kinks), count(check.noise), f"{check.coverage:.0f}%"] * with_coverage),
-        shape(check.shape),
+        show_shape(check.shape),
         index,
         *([f"{check.analytic:.5e}", f"{check.numeric:.5e}"] * with_numbers),
     ]

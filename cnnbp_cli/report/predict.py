@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from math import isfinite
 from typing import TYPE_CHECKING
 
+from cnnbp_cli.core.types import show_shape
 from cnnbp_cli.report.records import write_csv, write_json
 from cnnbp_cli.report.terminal import note
-from cnnbp_cli.report.text import count, figure, percent, shape
+from cnnbp_cli.report.text import count, figure, percent
 
 if TYPE_CHECKING:
     from cnnbp_cli.analysis.predict import Prediction
@@ -110,7 +111,7 @@ def _outputs(predictions: Sequence[Prediction], format: str) -> None:
     names = ("shape", "smallest", "mean", "largest")
     columns = [Column("image", text=True), *(Column(name, leaves=k) for k, name in enumerate(names, start=1))]
     rows: list[list[Cell]] = [
-        [image, shape(output.shape), *(figure(float(f())) for f in (output.min, output.mean, output.max))]
+        [image, show_shape(output.shape), *(figure(float(f())) for f in (output.min, output.mean, output.max))]
         for image, output in outputs
     ]
     show(columns, rows)

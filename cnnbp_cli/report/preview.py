@@ -18,7 +18,7 @@ LIGHT = 0.35  # from here on a pixel is drawn where there are only two shades
 def preview(image: Array, width: int) -> list[Text]:
     """Return the lines of an image, light pixels as light characters.
 
-    Grey or coloured half blocks where colours are shown, black and white ones where they are not, and a ramp
+    Gray or colored half blocks where colors are shown, black and white ones where they are not, and a ramp
     of characters in ASCII.
 
     Parameters
@@ -41,7 +41,7 @@ def preview(image: Array, width: int) -> list[Text]:
     lines = [Text() for _ in range(upper.shape[1])]
     for line, above, below in zip(lines, upper.transpose(1, 2, 0), lower.transpose(1, 2, 0), strict=True):
         for front, back in zip(above, below, strict=True):
-            line.append("▀", f"{_colour(front)} on {_colour(back)}")
+            line.append("▀", f"{_color(front)} on {_color(back)}")
     return lines
 
 
@@ -63,7 +63,7 @@ def _shrunk(pixels: Array, width: int) -> Array:
     return sums / np.outer(*counts)
 
 
-def _colour(values: Array) -> str:
-    """Return rich's name of a colour of one, three or any number of channels."""
+def _color(values: Array) -> str:
+    """Return rich's name of a color of one, three or any number of channels."""
     channels = values[:3] if len(values) >= 3 else values[:1].repeat(3)
     return "#" + "".join(f"{round(255 * float(value)):02x}" for value in channels)

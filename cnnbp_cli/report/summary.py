@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from cnnbp_cli.core.types import show_shape
 from cnnbp_cli.report.records import write_csv, write_json
-from cnnbp_cli.report.text import count, memory, shape
+from cnnbp_cli.report.text import count
+from cnnbp_cli.text import show_bytes
 
 if TYPE_CHECKING:
     from cnnbp_cli.analysis.summary import Kernel, Summary
@@ -55,35 +57,33 @@ def _table(summary: Summary) -> None:
         [
             layer.name,
             layer.type,
-            shape(layer.output_shape),
+            show_shape(layer.output_shape),
             _windows(layer.kernel),
             count(layer.parameters),
             count(layer.macs),
-            shape(layer.receptive_field),
-            memory(layer.activation_bytes),
-            memory(layer.gradient_bytes) if layer.gradient_bytes else "",
+            show_shape(layer.receptive_field),
+            show_bytes(layer.activation_bytes),
+            show_bytes(layer.gradient_bytes) if layer.gradient_bytes else "",
         ]
         for layer in summary.layers
     ]
     total = ["total", "", "", "", count(summary.total_parameters), count(summary.total_macs), ""]
-    total += [memory(summary.total_activation_bytes), memory(summary.total_gradient_bytes)]
-    line(f"{summary.name}: input {shape(summary.input_shape)}, {summary.dtype}", "bold")
+    total += [show_bytes(summary.total_activation_bytes), show_bytes(summary.total_gradient_bytes)]
+    line(f"{summary.name}: input {show_shape(summary.input_shape)}, {summary.dtype}", "bold")
     show(columns, rows, total)
     fixed = summary.total_parameters - summary.trainable_parameters
     batch = summary.batch_size
     line(count(summary.trainable_parameters, "trainable parameter") + (f", {count(fixed)} others" if fixed else ""))
-    line(
-        f"memory: activations of one image ({memory(batch * summary.total_activation_bytes)} for a batch of {batch}), "
-        "gradients of the parameters"
-    )
+    together = show_bytes(batch * summary.total_activation_bytes)
+    line(f"memory: activations of one image ({together} for a batch of {batch}), gradients of the parameters")
 
 
 def _windows(kernel: Kernel | None) -> str:
     """Write a kernel's size, and its stride and dilation where they are not 1: ``3×3 s2 d2``."""
     if kernel is None:
         return ""
-    words = [shape(kernel.size)]
+    words = [show_shape(kernel.size)]
     for letter, pair in (("s", kernel.stride), ("d", kernel.dilation)):
         if pair != (1, 1):
-            words.append(letter + (str(pair[0]) if pair[0] == pair[1] else shape(pair)))
+            words.append(letter + (str(pair[0]) if pair[0] == pair[1] else show_shape(pair)))
     return " ".join(words)

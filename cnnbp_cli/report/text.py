@@ -3,27 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 
 def count(number: int, noun: str = "") -> str:
     """Write a whole number in full, ``61,706``, and what it counts, if that is said."""
     return f"{number:,} {noun}{'s' * (number != 1)}" if noun else f"{number:,}"
-
-
-def shape(sizes: Sequence[int]) -> str:
-    """Write a shape: ``6×28×28``, or ``10`` for a vector."""
-    return "×".join(map(str, sizes))
-
-
-def memory(number: int) -> str:
-    """Write bytes in binary units: ``18.4 KiB``."""
-    value, unit = float(number), "B"
-    for larger in ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB"):
-        if value < 1000:
-            break
-        value, unit = value / 1024, larger
-    return f"{number} B" if unit == "B" else f"{value:,.1f} {unit}"
 
 
 def figure(number: float | None) -> str:

@@ -16,7 +16,7 @@ import yaml
 from cli.bars import Command
 
 from cnnbp_cli.data import fetch as module
-from cnnbp_cli.data.fetch import IdxSource, Source
+from cnnbp_cli.data.fetch import PublishedFile, PublishedSet
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -34,8 +34,10 @@ def mirror(tmp_path_factory, monkeypatch):
             values = np.arange(np.prod(shape)).astype(np.uint8) % 2
             header = bytes([0, 0, 8, len(shape)]) + b"".join(size.to_bytes(4, "big") for size in shape)
             (folder / name).write_bytes(gzip.compress(header + values.tobytes()))
-            files.append(IdxSource(name, shape))
-    monkeypatch.setitem(module.SOURCES, "kmnist", Source("kmnist", ("http://127.0.0.1:9",), 2, tuple(files)))
+            files.append(PublishedFile(name, shape))
+    monkeypatch.setitem(
+        module.PUBLISHED_SETS, "kmnist", PublishedSet("kmnist", ("http://127.0.0.1:9",), 2, tuple(files))
+    )
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))

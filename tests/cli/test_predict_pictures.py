@@ -50,9 +50,9 @@ def samples(digits_run: Path) -> list[tuple[int, np.ndarray]]:
     return [(digit, test.images[index, 0]) for digit, index in enumerate(best)]
 
 
-def transparent(pixels: np.ndarray, colour: int) -> object:
-    """Return strokes of one colour, with the digit as their opacity."""
-    return Image.fromarray(np.dstack([np.full((28, 28, 3), colour, np.uint8), pixels]))
+def transparent(pixels: np.ndarray, color: int) -> object:
+    """Return strokes of one color, with the digit as their opacity."""
+    return Image.fromarray(np.dstack([np.full((28, 28, 3), color, np.uint8), pixels]))
 
 
 VARIANTS = {
@@ -127,14 +127,14 @@ def test_a_photo_is_turned_upright_and_keeps_its_proportions(tmp_path: Path) -> 
     image = images[0, 0]
     assert (image[:, 5] > 190).all()
     assert (image[:, 2] < 10).all()
-    assert (image[:, :2] == image[0, 0]).all()  # the margins, in the median colour of the edge
+    assert (image[:, :2] == image[0, 0]).all()  # the margins, in the median color of the edge
     assert (image[:, 6:] == image[0, 0]).all()
 
 
-def test_a_picture_for_colours(tmp_path: Path) -> None:
+def test_a_picture_for_colors(tmp_path: Path) -> None:
     pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3) + 180
-    Image.fromarray(pixels).save(tmp_path / "colours.png")
-    images, _, inverted = read_pictures(tmp_path / "colours.png", (3, 4, 4))
+    Image.fromarray(pixels).save(tmp_path / "colors.png")
+    images, _, inverted = read_pictures(tmp_path / "colors.png", (3, 4, 4))
     np.testing.assert_array_equal(images[0], pixels.transpose(2, 0, 1))
     assert inverted is False
 
@@ -195,7 +195,7 @@ class TestDrawing:
         assert [line.split()[1] for line in done.lines[2:]] == [*map(str, range(10)), "0"]
 
 
-def test_preview_in_ascii_and_in_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_preview_in_ascii_and_in_colors(monkeypatch: pytest.MonkeyPatch) -> None:
     import io
     import sys
 

@@ -10,6 +10,7 @@ import pytest
 
 from cnnbp_cli.report import evaluate, progress, text
 from cnnbp_cli.report.table import Column, Table, folded
+from cnnbp_cli.text import show_bytes
 from cnnbp_cli.train.evaluate import Evaluation, PerClass
 from cnnbp_cli.train.events import Interrupted, NonFinite, RunStarted, StepDone
 
@@ -43,8 +44,8 @@ def test_figures(number: float | None, words: str) -> None:
         (2**70, "1,024.0 EiB"),
     ],
 )
-def test_memory(number: int, words: str) -> None:
-    assert text.memory(number) == words
+def test_bytes(number: int, words: str) -> None:
+    assert show_bytes(number) == words
 
 
 @pytest.mark.parametrize(

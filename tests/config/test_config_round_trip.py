@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from cnnbp_cli.config.errors import ConfigError
-from cnnbp_cli.config.hints import FAILED, LARGEST, check, hints_of, members
+from cnnbp_cli.config.hints import FAILED, MAX_INTEGER, check, hints_of, members
 from cnnbp_cli.config.load import config_from_dict, load_config, parse_config
 from cnnbp_cli.config.nodes import from_python
 from cnnbp_cli.config.schema import (
@@ -129,16 +129,16 @@ def configs(draw):
     train = TrainConfig(
         loss=loss,
         label_smoothing=draw(st.floats(0, 0.99)) if loss == "cross_entropy" else 0.0,
-        epochs=draw(st.integers(1, LARGEST)),
-        max_steps=draw(st.none() | st.integers(1, LARGEST)),
-        batch_size=draw(st.integers(1, LARGEST)),
+        epochs=draw(st.integers(1, MAX_INTEGER)),
+        max_steps=draw(st.none() | st.integers(1, MAX_INTEGER)),
+        batch_size=draw(st.integers(1, MAX_INTEGER)),
         optimizer=draw(st.sampled_from(sorted(OPTIMIZERS)).map(OPTIMIZERS.get).flatmap(declarations)),
         schedule=draw(st.sampled_from(sorted(SCHEDULES)).map(SCHEDULES.get).flatmap(declarations)),
         clip_norm=draw(st.none() | st.floats(0, 1e300, exclude_min=True)),
         early_stopping=draw(st.none() | declarations(EarlyStopping)),
         workers=draw(st.just("auto") | st.integers(1, MOST_WORKERS)),
     )
-    seed, dtype = draw(st.integers(0, LARGEST)), draw(st.sampled_from(["float32", "float64"]))
+    seed, dtype = draw(st.integers(0, MAX_INTEGER)), draw(st.sampled_from(["float32", "float64"]))
     return Config(draw(FOLDER_NAMES), seed=seed, dtype=dtype, data=draw(sources()), model=model, train=train)
 
 

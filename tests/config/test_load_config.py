@@ -5,12 +5,15 @@ import sys
 from dataclasses import dataclass
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
+from pydantic import AfterValidator
 
 from cnnbp_cli.config.errors import ConfigError
+from cnnbp_cli.config.hints import check
 from cnnbp_cli.config.load import config_from_dict, load_config, parse_config
+from cnnbp_cli.config.nodes import YamlScalar
 from cnnbp_cli.config.schema import (
     Augment,
     Config,
@@ -358,3 +361,14 @@ def test_nine_configs_are_shipped():
         *("allconv", "autoencoder", "depthwise", "keras-mnist", "lenet5"),
         *("pytorch-mnist", "resnet-mini", "toy", "vgg-bn"),
     ]
+
+
+def test_other_hints_are_told_without_the_validators_own_words():
+    def even(value: int) -> int:
+        if value % 2:
+            raise ValueError("expected an even number")
+        return value
+
+    found: list[str] = []
+    check(Annotated[int, AfterValidator(even)], YamlScalar(3), lambda node, message, at: found.append(message))
+    assert found == ["expected an even number, got 3"]

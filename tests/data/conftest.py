@@ -1,29 +1,19 @@
 """What the data tests share: a config's `data` section."""
 
 from collections.abc import Callable
-from types import SimpleNamespace
 
 import pytest
 
+from cnnbp_cli.config.schema import AnyData, Csv, Idx, MnistSubset, Npz, Synthetic
+
 
 @pytest.fixture
-def data_config() -> Callable[..., SimpleNamespace]:
-    """Return a builder of the config's `data` section, with the defaults of everything that is not given."""
+def data_config() -> Callable[..., AnyData]:
+    """Return a builder of the config's `data` section; synthetic sets are small unless a size is given."""
+    small = {"train": 100, "test": 40, "image": (1, 12, 12), "classes": 10}
+    sources = {"mnist-subset": MnistSubset, "idx": Idx, "npz": Npz, "csv": Csv, "synthetic": Synthetic}
 
-    def build(source: str, **fields: object) -> SimpleNamespace:
-        defaults = {
-            "normalize": "standard",
-            "validation": 0,
-            "augment": None,
-            "limit": None,
-            "path": None,
-            "test_path": None,
-            "kind": "digits",
-            "train": 100,
-            "test": 40,
-            "image": (1, 12, 12),
-            "classes": 10,
-        }
-        return SimpleNamespace(source=source, **(defaults | fields))
+    def build(source: str, **fields: object) -> AnyData:
+        return sources[source](**((small if source == "synthetic" else {}) | fields))
 
     return build

@@ -35,7 +35,7 @@ def test_order_depends_on_seed_and_epoch():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("kind", ["standard", "unit", "none"])
-def test_batch_is_the_normalised_images_with_the_batch_last(dtype, kind):
+def test_batch_is_the_normalized_images_with_the_batch_last(dtype, kind):
     indices = np.array([5, 3, 3, 80])
     normalization = Normalization.fit(kind, SPLIT.images)
     x, labels = make_batch(SPLIT, indices, normalization, dtype)
@@ -90,7 +90,7 @@ def test_augmentation_depends_on_seed_and_step():
     assert (batch(1, 2) != batch(2, 2)).any()
 
 
-def test_background_is_zero_before_normalisation():
+def test_background_is_zero_before_normalization():
     white = Split(np.full((50, 1, 5, 5), 255, np.uint8), np.zeros(50, np.int64))
     augment = SimpleNamespace(shift=1, rotate=0, scale=0)
     x, _ = make_batch(white, np.arange(50), Normalization("unit", (51.0,), (204.0,)), np.float64, augment=augment)

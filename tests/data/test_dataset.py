@@ -3,11 +3,11 @@
 import subprocess
 import sys
 from importlib.resources import files
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from cnnbp_cli.config.schema import Limit
 from cnnbp_cli.data import dataset as dataset_module
 from cnnbp_cli.data.dataset import DataError, Dataset, Normalization, Split, check_labels, load_dataset
 from cnnbp_cli.errors import UserError
@@ -95,18 +95,18 @@ def test_validation_leaves_something(data_config, sorted_npz, amount, count):
 
 
 def test_limit_keeps_the_first_of_each_class(data_config, sorted_npz):
-    dataset = load_sorted(data_config, sorted_npz, limit=SimpleNamespace(train=6, test=None))
+    dataset = load_sorted(data_config, sorted_npz, limit=Limit(train=6, test=None))
     assert samples(dataset.train) == [0, 1, 2, 30, 31, 50]
     assert dataset.classes == 3
 
 
 def test_limit_beyond_the_split_changes_nothing(data_config, sorted_npz):
-    dataset = load_sorted(data_config, sorted_npz, limit=SimpleNamespace(train=100, test=10))
+    dataset = load_sorted(data_config, sorted_npz, limit=Limit(train=100, test=10))
     assert samples(dataset.train) == list(range(60))
 
 
 def test_limit_comes_before_the_hold_out(data_config):
-    limit = SimpleNamespace(train=1000, test=50)
+    limit = Limit(train=1000, test=50)
     dataset = load_dataset(data_config("mnist-subset", limit=limit, validation=0.1), MNIST_INPUT, seed=0)
     assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (900, 100, 50)
 

@@ -19,7 +19,17 @@ import numpy as np
 import pytest
 
 from cnnbp_cli.data.errors import DataError
-from cnnbp_cli.data.fetch import SOURCES, Archive, IdxSource, Ready, Receiving, Retrying, Source, fetch, verify
+from cnnbp_cli.data.fetch import (
+    PUBLISHED_SETS,
+    PublishedArchive,
+    PublishedFile,
+    PublishedSet,
+    Ready,
+    Receiving,
+    Retrying,
+    fetch,
+    verify,
+)
 from cnnbp_cli.data.idx import read_folder
 
 MNIST = Path(__file__).parents[3] / "shared" / "data" / "mnist"
@@ -43,7 +53,7 @@ ARRAYS = [
 NAMES = [f"{split}-{kind}-ubyte.gz" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
 CONTENT = dict(zip(NAMES, map(idx, ARRAYS), strict=True))
 PACKED = {name: gzip.compress(content, mtime=0) for name, content in CONTENT.items()}
-FILES = tuple(IdxSource(name, a.shape, md5(idx(a))) for name, a in zip(NAMES, ARRAYS, strict=True))
+FILES = tuple(PublishedFile(name, a.shape, md5(idx(a))) for name, a in zip(NAMES, ARRAYS, strict=True))
 IMAGES = NAMES[0]
 
 
@@ -105,8 +115,10 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     server.server_close()
 
 
-def source(*addresses: str, files: tuple[IdxSource, ...] = FILES, archive: Archive | None = None) -> Source:
-    return Source("tiny", addresses, 10, files, archive)
+def source(
+    *addresses: str, files: tuple[PublishedFile, ...] = FILES, archive: PublishedArchive | None = None
+) -> PublishedSet:
+    return PublishedSet("tiny", addresses, 10, files, archive)
 
 
 def names(folder: Path) -> list[str]:
@@ -421,8 +433,8 @@ def test_two_at_once(server, tmp_path):
 
 
 def test_a_file_without_a_known_digest_of_its_content(server, tmp_path):
-    packed = tuple(IdxSource(file.name, file.shape, packed_md5=md5(PACKED[file.name])) for file in FILES)
-    bare = tuple(IdxSource(file.name, file.shape) for file in FILES)
+    packed = tuple(PublishedFile(file.name, file.shape, packed_md5=md5(PACKED[file.name])) for file in FILES)
+    bare = tuple(PublishedFile(file.name, file.shape) for file in FILES)
     for files, verified in ((packed, "md5 of the file"), (bare, "header and size")):
         folder = tmp_path / verified
         ready = [event for event in fetch(source(server.url, files=files), folder) if isinstance(event, Ready)]
@@ -443,7 +455,7 @@ def archive_of(files: dict[str, bytes]) -> bytes:
 def test_a_set_in_an_archive(server, tmp_path):
     content = archive_of(PACKED | {"../../evil": b"x"})
     server.files["gzip.zip"] = content
-    chosen = source(server.url, archive=Archive("gzip.zip", "gzip", md5(content), 10**6))
+    chosen = source(server.url, archive=PublishedArchive("gzip.zip", "gzip", md5(content), 10**6))
     server.trouble = lambda handler, name: not server.requests[1:] and handler.serve(content, 1000) is None
     ready = [event for event in fetch(chosen, tmp_path / "set") if isinstance(event, Ready)]
     assert server.requests == [("gzip.zip", None), ("gzip.zip", "bytes=1000-")]
@@ -454,15 +466,15 @@ def test_a_set_in_an_archive(server, tmp_path):
 
 def test_a_wrong_archive_is_not_unpacked(server, tmp_path):
     server.files["gzip.zip"] = archive_of(PACKED)
-    chosen = source(server.url, archive=Archive("gzip.zip", "gzip", "0" * 32, 10**6))
+    chosen = source(server.url, archive=PublishedArchive("gzip.zip", "gzip", "0" * 32, 10**6))
     with pytest.raises(DataError, match=r"/gzip.zip: the md5 of the file is [0-9a-f]{32}, expected 0{32}"):
         list(fetch(chosen, tmp_path / "set"))
     assert not (tmp_path / "set").exists()
 
 
 def test_the_sets():
-    assert list(SOURCES)[:3] == ["mnist", "fashion-mnist", "kmnist"]
-    for chosen in SOURCES.values():
+    assert list(PUBLISHED_SETS)[:3] == ["mnist", "fashion-mnist", "kmnist"]
+    for chosen in PUBLISHED_SETS.values():
         assert chosen.input == (1, 28, 28)
         assert len({file.name for file in chosen.files}) == 4
         assert all(url.startswith("http") and not url.endswith("/") for url in chosen.addresses)
@@ -476,7 +488,7 @@ def test_the_sets():
 @pytest.mark.skipif(not MNIST.exists(), reason="needs MNIST's four files")
 def test_the_digests_of_the_real_mnist(server, tmp_path):
     server.files = {path.name: path.read_bytes() for path in MNIST.glob("*.gz")}
-    ready = [event for event in fetch(SOURCES["mnist"], tmp_path, server.url) if isinstance(event, Ready)]
+    ready = [event for event in fetch(PUBLISHED_SETS["mnist"], tmp_path, server.url) if isinstance(event, Ready)]
     assert [event.verified for event in ready] == ["md5 of the content"] * 4
-    with pytest.raises(DataError, match=f"expected {SOURCES['fashion-mnist'].files[0].content_md5}"):
-        verify(tmp_path / IMAGES, SOURCES["fashion-mnist"].files[0])
+    with pytest.raises(DataError, match=f"expected {PUBLISHED_SETS['fashion-mnist'].files[0].content_md5}"):
+        verify(tmp_path / IMAGES, PUBLISHED_SETS["fashion-mnist"].files[0])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cnnbp_cli.data.dataset import DataError, Normalization
-from cnnbp_cli.data.normalization import CHUNK
+from cnnbp_cli.data.normalization import PIXELS_AT_A_TIME
 
 RNG = np.random.default_rng(5)
 
@@ -19,7 +19,7 @@ def test_standard_gives_each_channel_mean_0_and_deviation_1():
 
 
 def test_standard_adds_up_over_chunks():
-    images = RNG.integers(0, 256, size=(3 * CHUNK // 100 + 7, 1, 10, 10), dtype=np.uint8)
+    images = RNG.integers(0, 256, size=(3 * PIXELS_AT_A_TIME // 100 + 7, 1, 10, 10), dtype=np.uint8)
     normalization = Normalization.fit("standard", images)
     assert normalization.mean[0] == pytest.approx(images.mean(), rel=1e-12)
     assert normalization.std[0] == pytest.approx(images.std(), rel=1e-12)
@@ -69,7 +69,7 @@ def test_apply_to_other_channels():
     with pytest.raises(DataError) as caught:
         Normalization("none", (0.0,), (1.0,)).apply(np.zeros((2, 3, 4, 4), np.uint8))
     assert str(caught.value) == (
-        "images of shape (2, 3, 4, 4): expected (N, 1, H, W), the channels that the normalisation was measured on"
+        "images of shape (2, 3, 4, 4): expected (N, 1, H, W), the channels that the normalization was measured on"
     )
 
 

@@ -35,7 +35,7 @@ def test_bars_are_where_their_labels_say(data_config, classes, image):
 
 
 @pytest.mark.parametrize("size", [8, 12, 28])
-def test_digits_are_told_apart_by_their_nearest_neighbours(data_config, size):
+def test_digits_are_told_apart_by_their_nearest_neighbors(data_config, size):
     dataset = load(data_config, kind="digits", image=(1, size, size), train=1500, test=150)
     train, test = (split.images.reshape(len(split), -1).astype(float) for split in (dataset.train, dataset.test))
     distance = (train * train).sum(1) - 2 * test @ train.T
@@ -70,7 +70,7 @@ def test_without_a_test_split(data_config):
     ("fields", "expected"),
     [
         ({"kind": "bars", "classes": 5}, "data.classes: bars have 2 to 4 classes, got 5"),
-        ({"kind": "digits", "classes": 1}, "data.classes: digits have 2 to 10 classes, got 1"),
+        ({"kind": "digits", "classes": 11}, "data.classes: digits have 2 to 10 classes, got 11"),
         (
             {"kind": "bars", "classes": 2, "image": (1, 3, 9)},
             "data.image: bars need a height and width of 4 or more, got [1, 3, 9]",
@@ -78,7 +78,7 @@ def test_without_a_test_split(data_config):
         ({"image": (1, 9, 7)}, "data.image: digits need a height and width of 8 or more, got [1, 9, 7]"),
         (
             {"train": 10**12},
-            "data: 1,000,000,000,040 images of [1, 12, 12] take more than 16 GiB; draw fewer",
+            "data: 1,000,000,000,040 images of [1, 12, 12] take more than 16.0 GiB; draw fewer",
         ),
     ],
 )

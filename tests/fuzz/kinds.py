@@ -16,7 +16,6 @@ from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,7 @@ from cnnbp_cli.analysis.summary import summary
 from cnnbp_cli.analysis.trained import load_trained
 from cnnbp_cli.build import build
 from cnnbp_cli.config.load import load_config, parse_config
+from cnnbp_cli.config.schema import Csv, Idx, Limit, Npz
 from cnnbp_cli.config.write import to_yaml
 from cnnbp_cli.data.dataset import load_dataset
 from cnnbp_cli.data.pictures import read_pictures
@@ -223,10 +223,7 @@ _IMAGES = _RNG.integers(0, 256, (12, 4, 6), dtype=np.uint8)
 _LABELS = np.arange(12, dtype=np.uint8) % 3
 
 
-def _data(source: str, **fields: Any) -> SimpleNamespace:
-    common: dict[str, Any] = {"normalize": "standard", "validation": 0.2, "augment": None}
-    common |= {"limit": SimpleNamespace(train=9, test=3), "path": None, "test_path": None}
-    return SimpleNamespace(source=source, **common | fields)
+_HELD_OUT: dict[str, Any] = {"validation": 0.2, "limit": Limit(train=9, test=3)}
 
 
 def _idx(array: Any) -> bytes:
@@ -263,7 +260,7 @@ def read_idx(folder: Path, changed: tuple[str, bytes]) -> None:
     name, content = changed
     (folder / name.removesuffix(".gz")).unlink()
     (folder / name).write_bytes(content)
-    load_dataset(_data("idx", path=folder), INPUT, 0)
+    load_dataset(Idx(path=folder, **_HELD_OUT), INPUT, 0)
 
 
 SIZES = (0, 1, 2, 4, 6, 12, 13, -1, 2**31, 2**63, 10**30, True, "x", None, 1.5)
@@ -332,7 +329,7 @@ def read_npz(folder: Path, content: bytes) -> None:
     path.write_bytes(content)
     with suppress(UserError):
         read_pictures(path, INPUT)
-    load_dataset(_data("npz", path=path), INPUT, 0)
+    load_dataset(Npz(path=path, **_HELD_OUT), INPUT, 0)
 
 
 _ROWS = "\n".join(",".join(map(str, [label, *image.ravel()])) for label, image in zip(_LABELS, _IMAGES, strict=True))
@@ -346,7 +343,7 @@ _TABLES = [
 def read_csv(folder: Path, content: bytes) -> None:
     path = folder / "set.csv"
     path.write_bytes(content)
-    load_dataset(_data("csv", path=path), INPUT, 0)
+    load_dataset(Csv(path=path, **_HELD_OUT), INPUT, 0)
 
 
 # ---------------------------------------------------------------- runs and checkpoints

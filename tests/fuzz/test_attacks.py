@@ -180,7 +180,7 @@ def test_many_classes_have_no_table_of_confusions():
 @pytest.mark.parametrize(
     ("count", "image", "message"),
     [
-        (10**12, (1, 8, 8), "data: 1,000,000,000,000 images of [1, 8, 8] take more than 16 GiB; draw fewer"),
+        (10**12, (1, 8, 8), "data: 1,000,000,000,000 images of [1, 8, 8] take more than 16.0 GiB; draw fewer"),
         (1, (1, 100_000, 100_000), "data.image: bars have 4,194,304 values at most, got [1, 100000, 100000]"),
     ],
 )
@@ -200,15 +200,15 @@ def test_large_synthetic_images_are_drawn_in_small_parts():
 def numeric_fields():
     """Return the key path of every number in a config that says everything."""
     from cnnbp_cli.config.errors import Source
-    from cnnbp_cli.config.nodes import Scalar, Table, compose
+    from cnnbp_cli.config.nodes import YamlMapping, YamlScalar, compose
 
     found = []
 
     def walk(node, path):
-        if isinstance(node, Table):
+        if isinstance(node, YamlMapping):
             for key, entry in node.entries.items():
                 walk(entry.node, [*path, key])
-        elif isinstance(node, Scalar):
+        elif isinstance(node, YamlScalar):
             if type(node.value) in (int, float):
                 found.append(".".join(path))
         else:
@@ -716,8 +716,3 @@ def test_a_checkpoint_whose_config_is_another_network(bars_run, tmp_path):
     assert refusal(load, path) == (
         f"{path}: does not fit the model: parameter dense_1.weight: expected shape (50000000, 8), got (2, 8)"
     )
-
-
-def test_sizes_as_people_read_them():
-    sizes = {0: "0 bytes", 999: "999 bytes", 1 << 10: "1.0 KiB", 1536 << 20: "1.5 GiB", 1 << 62: "4,096.0 PiB"}
-    assert {size: memory.show_bytes(size) for size in sizes} == sizes
