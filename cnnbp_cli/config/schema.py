@@ -212,7 +212,7 @@ class ModelConfig:
     input: tuple[int, int, int]
     """Image shape as [channels, height, width]."""
     layers: tuple[LayerSpec, ...]
-    """The layers in order; a bare word is a layer without arguments, for example `[flatten, {type: dense, units: 10}]`."""
+    """Layers in order; a bare word is a layer without arguments, for example `[flatten, {type: dense, units: 10}]`."""
     init: AnyInitializer = field(default_factory=HeNormal)
     """Initializer of the layers that do not set their own."""
     head: Head = "softmax"
@@ -255,7 +255,7 @@ class TrainConfig:
     epochs: int = 5
     """Number of passes over the training images, for example `5`."""
     max_steps: int | None = None
-    """Maximum number of updates; training ends after these or after the epochs, whichever comes first."""
+    """Maximum number of updates; training ends there or after the epochs, whichever comes first."""
     batch_size: int = 64
     """Number of images per update."""
     optimizer: Optimizer = field(default_factory=Adam)

@@ -94,7 +94,7 @@ class TestOverrides:
     def test_without_a_config_the_format_still_helps(self, folder: Path, path: str) -> None:
         root = read_tree(folder / path)
         assert names_of_layers(root) == []
-        assert ("train.batch_size=", "Images per update. (default 64)") in complete_override("train.b", root)
+        assert ("train.batch_size=", "Number of images per update. (default 64)") in complete_override("train.b", root)
 
     @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
     def test_nothing_waits_for_a_pipe(self, folder: Path) -> None:

@@ -63,12 +63,12 @@ def test_describes_keys_and_gives_defaults():
     train = json_schema()["properties"]["train"]["properties"]
     assert train["max_steps"] == {
         "anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}],
-        "description": "Updates at most; whichever of this and epochs ends first.",
+        "description": "Maximum number of updates; training ends there or after the epochs, whichever comes first.",
     }
     assert train["batch_size"] == {
         "type": "integer",
         "minimum": 1,
-        "description": "Images per update.",
+        "description": "Number of images per update.",
         "default": 64,
     }
     assert "default" not in train["loss"]
