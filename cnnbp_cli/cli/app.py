@@ -28,15 +28,15 @@ from cnnbp_cli.cli import (
     validate,
 )
 from cnnbp_cli.cli.boundary import Boundary
+from cnnbp_cli.cli.help import App
 
-app = typer.Typer(
+app = App(
     cls=Boundary,
     no_args_is_help=True,
     add_completion=False,  # `cnnbp completion` has scripts that know more
-    rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="[bold]Start with[/]  cnnbp init lenet5 && cnnbp train lenet5.yaml",
+    epilog="cnnbp init lenet5 && cnnbp train lenet5.yaml",
 )
 
 
@@ -49,7 +49,7 @@ def show_version(wanted: bool) -> None:
 @app.callback()
 def root(
     version: Annotated[
-        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Train a convolutional network from one YAML file, watch its gradients, and prove them right."""

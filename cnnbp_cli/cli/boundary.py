@@ -14,22 +14,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
 
+from cnnbp_cli.cli.help import Group
 from cnnbp_cli.errors import UserError
 
 VERDICT, BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
-
-
-class Group(TyperGroup):
-    """Commands below a common name."""
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        """Return the options, all of them flags: off means False, where None would make Typer import pydantic."""
-        params: list[Any] = super().get_params(ctx)
-        for param in params:
-            param.default = param.default or False
-        return params
 
 
 class Boundary(Group):
@@ -48,7 +37,7 @@ class Boundary(Group):
 
 @contextmanager
 def boundary() -> Iterator[None]:
-    """Turn what is the user's to mend into one message on standard error."""
+    """Turn what is the user's to fix into one message on standard error."""
     try:
         try:
             yield
@@ -70,7 +59,7 @@ def boundary() -> Iterator[None]:
 
 
 def fail(error: UserError | str) -> None:
-    """Print a complaint and leave with the code for bad input."""
+    """Print a complaint and exit with the code for bad input."""
     from cnnbp_cli.report.terminal import complaint
 
     complain(complaint(error))

@@ -24,8 +24,8 @@ def add_to(app: typer.Typer) -> None:
     )
 
 
-def completion(shell: Annotated[Shell, typer.Argument(help="Which shell.")]) -> None:
-    """Print the script for a shell; sourced, it completes what you type after `cnnbp`."""
+def completion(shell: Annotated[Shell, typer.Argument(metavar="SHELL", help="bash, zsh or fish.")]) -> None:
+    """Print the completion script for a shell."""
     from importlib.resources import files
 
     print(files("cnnbp_cli.cli").joinpath(f"shells/cnnbp.{shell.value}").read_text(encoding="utf-8"), end="")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cnnbp_cli.cli.help import choices
 from cnnbp_cli.cli.options import ConfigFile, CustomLayers, OverrideFiles, Overrides, examples
 
 
@@ -32,9 +33,11 @@ def config(
     overrides: Overrides = None,
     override_files: OverrideFiles = None,
     layers: CustomLayers = None,
-    format: Annotated[Notation, typer.Option("--format", help="How to write the config.")] = Notation.YAML,
+    format: Annotated[
+        Notation, typer.Option("--format", metavar=choices(Notation), help="Output format.")
+    ] = Notation.YAML,
 ) -> None:
-    """Print the complete config: every default written out, every override in its place."""
+    """Print the complete config, with all defaults and overrides."""
     from cnnbp_cli.config.load import load_config
     from cnnbp_cli.config.write import to_dict, to_yaml
     from cnnbp_cli.report.records import write_json

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cnnbp_cli.cli.boundary import Group
+from cnnbp_cli.cli.help import App, Group
 from cnnbp_cli.cli.options import ConfigFile, CustomLayers, Format, OutputFormat, OverrideFiles, Overrides, examples
 
 
@@ -33,7 +33,7 @@ class EmnistSplit(StrEnum):
 
 
 def add_to(app: typer.Typer) -> None:
-    data = typer.Typer(cls=Group, no_args_is_help=True)
+    data = App(cls=Group, no_args_is_help=True)
     data.command(epilog=examples("cnnbp data info lenet5.yaml", "cnnbp data info lenet5.yaml --format json"))(info)
     data.command(
         epilog=examples(
@@ -69,10 +69,13 @@ def info(
 def fetch(
     data_set: Annotated[DataSet, typer.Argument(metavar="NAME", help="One of mnist, fashion-mnist, kmnist, emnist.")],
     folder: Annotated[
-        Path | None, typer.Argument(metavar="DIR", help="Where the files go; by default a folder named like the set.")
+        Path | None, typer.Argument(metavar="DIR", help="Target folder; by default one with the name of the data set.")
     ] = None,
     split: Annotated[
-        EmnistSplit | None, typer.Option("--split", help="Which of EMNIST's sets; by default balanced.")
+        EmnistSplit | None,
+        typer.Option(
+            "--split", metavar="NAME", help="Which EMNIST set: " + ", ".join(EmnistSplit) + "; balanced by default."
+        ),
     ] = None,
     mirror: Annotated[
         str | None, typer.Option("--mirror", metavar="URL", help="The address of a folder that has the files.")

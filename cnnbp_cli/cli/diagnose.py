@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from cnnbp_cli.cli.help import choices
 from cnnbp_cli.cli.options import CustomLayers, Format, OutputFormat, Overrides, examples
 
 
@@ -53,7 +54,7 @@ def diagnose(
         bool, typer.Option("--confirm", help="Train again with each remedy and report whether it helped.")
     ] = False,
     fail_on: Annotated[
-        FailOn, typer.Option(help="Exit with code 1 if a finding has at least this severity.")
+        FailOn, typer.Option(metavar=choices(FailOn), help="Exit with code 1 if a finding has at least this severity.")
     ] = FailOn.ERROR,
     explain: Annotated[str | None, typer.Option(metavar="RULE", help="Explain a rule and exit.")] = None,
     list_rules: Annotated[bool, typer.Option("--list-rules", help="List all rules and exit.")] = False,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cnnbp_cli.cli import complete
+from cnnbp_cli.cli.help import choices
 from cnnbp_cli.cli.options import CustomLayers, Format, OutputFormat, Trained, WeightFile, examples
 
 
@@ -34,18 +35,21 @@ def evaluate(
     data: Annotated[
         str | None,
         typer.Option(
-            metavar="CONFIG", autocompletion=complete.configs, help="Take the data of this config instead of the run's."
+            metavar="CONFIG",
+            autocompletion=complete.configs,
+            help="Evaluate on the data of this config instead of the run's.",
         ),
     ] = None,
-    split: Annotated[Part, typer.Option(help="Which images.")] = Part.TEST,
+    split: Annotated[Part, typer.Option(metavar=choices(Part), help="Split to evaluate.")] = Part.TEST,
     min_accuracy: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="Leave with code 1 where the accuracy is below this share.")
+        float | None,
+        typer.Option(min=0.0, max=1.0, metavar="A", help="Exit with code 1 if the accuracy is below A (0 to 1)."),
     ] = None,
     weights: WeightFile = None,
     layers: CustomLayers = None,
     format: OutputFormat = Format.TABLE,
 ) -> None:
-    """Measure loss, accuracy, and which classes a trained model confuses."""
+    """Measure the loss, the accuracy and the confusion of classes of a trained model."""
     from cnnbp_cli.analysis.trained import load_trained, split_for
     from cnnbp_cli.cli.boundary import VERDICT, fail
     from cnnbp_cli.report.evaluate import render

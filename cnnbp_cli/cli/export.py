@@ -32,17 +32,21 @@ def add_to(app: typer.Typer) -> None:
 
 def export(
     source: Annotated[
-        str, typer.Argument(metavar="RUN|CHECKPOINT|CONFIG", help="What to export; a config has its initial weights.")
+        str,
+        typer.Argument(
+            metavar="RUN|CHECKPOINT|CONFIG", help="What to export; a config is exported with its initial weights."
+        ),
     ],
     file: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="Where to write it, replaced if it exists; for tensorboard, a folder."),
+        typer.Argument(metavar="FILE", help="Output file, replaced if it exists; for tensorboard, a folder."),
     ],
     to: Annotated[
         Form | None,
         typer.Option(
-            help="The whole network (onnx), its weights by name (safetensors, npz), or a run's curves (tensorboard); "
-            "by default what FILE ends in."
+            metavar="FORMAT",
+            help="onnx (the network), safetensors or npz (its weights by name), or tensorboard (a run's curves); by "
+            "default the ending of FILE.",
         ),
     ] = None,
     overrides: Overrides = None,

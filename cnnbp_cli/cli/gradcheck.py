@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cnnbp_cli.cli import complete
+from cnnbp_cli.cli.help import choices
 from cnnbp_cli.cli.options import CustomLayers, Format, OutputFormat, OverrideFiles, Overrides, examples
 
 
@@ -56,10 +57,17 @@ def gradcheck(
     override_files: OverrideFiles = None,
     method: Annotated[
         Method,
-        typer.Option(help="Complex steps (exact to machine precision) or central differences (as in textbooks)."),
+        typer.Option(
+            metavar=choices(Method),
+            help="Complex steps (exact to machine precision) or central differences (as in textbooks).",
+        ),
     ] = Method.COMPLEX,
-    batch: Annotated[int, typer.Option(min=1, help="Number of images, from the first training batch.")] = 4,
-    directions: Annotated[int, typer.Option(min=0, help="Random directions in each parameter tensor.")] = 3,
+    batch: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Number of images, from the first training batch.")
+    ] = 4,
+    directions: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Random directions in each parameter tensor.")
+    ] = 3,
     elements: Annotated[
         str, typer.Option(metavar="N|all", help="Single elements of each tensor, chosen at random.")
     ] = "5",
@@ -67,16 +75,20 @@ def gradcheck(
         float | None,
         typer.Option(
             min=0.0,
+            metavar="T",
             show_default="1e-10 for complex, 1e-5 for central, 1e-2 in float32",
             help="The largest relative error that passes.",
         ),
     ] = None,
     step: Annotated[
         float | None,
-        typer.Option(show_default="1e-5, or 1e-2 in float32", help="Step length for --method central."),
+        typer.Option(metavar="H", show_default="1e-5, or 1e-2 in float32", help="Step length for --method central."),
     ] = None,
     dtype: Annotated[
-        Precision, typer.Option(help="Precision for --method central. float32 shows why it is not enough.")
+        Precision,
+        typer.Option(
+            metavar=choices(Precision), help="Precision for --method central. float32 shows why it is not enough."
+        ),
     ] = Precision.FLOAT64,
     layer: Annotated[
         str | None, typer.Option(metavar="NAME", autocompletion=complete.layers, help="Check only this layer.")
@@ -89,7 +101,7 @@ def gradcheck(
             help="Check only this tensor, such as conv1.weight or input.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed for the directions and elements.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed for the directions and elements.")] = 0,
     layers: CustomLayers = None,
     format: OutputFormat = Format.TABLE,
 ) -> None:

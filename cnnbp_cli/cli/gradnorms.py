@@ -54,7 +54,9 @@ def gradnorms(
         typer.Option(min=1, metavar="N", help="Steps to train, 10 by default; or rows of a run, all by default."),
     ] = None,
     every: Annotated[int, typer.Option(min=1, metavar="K", help="Show every K-th step.")] = 1,
-    of: Annotated[Quantity, typer.Option(help="What to show of every layer.")] = Quantity.GRADIENT,
+    of: Annotated[
+        Quantity, typer.Option(metavar="NAME", help="Statistic to show: " + ", ".join(Quantity) + ".")
+    ] = Quantity.GRADIENT,
     layers: CustomLayers = None,
     format: OutputFormat = Format.TABLE,
 ) -> None:

@@ -26,7 +26,7 @@ def init(
         str | None, typer.Argument(metavar="FILE", help="Where to write it, by default TEMPLATE.yaml; - prints it.")
     ] = None,
 ) -> None:
-    """Write a config to start from, or list those that there are."""
+    """Write a config from a template, or list the templates."""
     from cnnbp_cli.cli import templates
     from cnnbp_cli.report.terminal import note
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from cnnbp_cli.cli import complete
+from cnnbp_cli.cli.help import choices
 
 
 class Format(StrEnum):
@@ -29,7 +30,7 @@ Trained = Annotated[
     typer.Argument(
         metavar="RUN|CHECKPOINT",
         autocompletion=complete.trained,
-        help="A run directory (its best checkpoint counts) or a checkpoint file; with --weights, a config will do.",
+        help="A run directory (its best checkpoint is used) or a checkpoint file; with --weights, also a config.",
     ),
 ]
 
@@ -37,7 +38,7 @@ WeightFile = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Take the parameters of this file, npz or safetensors, as `cnnbp export` or PyTorch wrote it.",
+        help="Load parameters from this npz or safetensors file, as `cnnbp export` or PyTorch wrote it.",
     ),
 ]
 
@@ -48,7 +49,7 @@ OverrideFiles = Annotated[
         metavar="FILE",
         is_eager=True,
         autocompletion=complete.configs,
-        help="Override what this YAML file says, key by key; may be repeated, and --set overrides it again.",
+        help="Override config values with those of this YAML file; repeatable. --set takes precedence.",
     ),
 ]
 
@@ -65,7 +66,7 @@ Overrides = Annotated[
         metavar="KEY=VALUE",
         callback=after_files,
         autocompletion=complete.overrides,
-        help="Override a value of the config, as in train.batch_size=32; may be repeated.",
+        help="Override a config value, as in train.batch_size=32; repeatable.",
     ),
 ]
 
@@ -91,9 +92,9 @@ CustomLayers = Annotated[
     ),
 ]
 
-OutputFormat = Annotated[Format, typer.Option("--format", help="How to write the result.")]
+OutputFormat = Annotated[Format, typer.Option("--format", metavar=choices(Format), help="Output format.")]
 
 
 def examples(*lines: str) -> str:
-    """Return an epilog that shows one example on each line."""
-    return "[bold]Examples[/]\n\n" + "\n\n".join(lines)
+    """Return an epilog: one example on each line."""
+    return "\n".join(lines)

@@ -41,7 +41,7 @@ def predict(
     layers: CustomLayers = None,
     format: OutputFormat = Format.TABLE,
 ) -> None:
-    """Show the class and the probabilities of images."""
+    """Predict the class of images, with its probability."""
     from cnnbp_cli.analysis.predict import predict_files
     from cnnbp_cli.analysis.trained import load_trained
     from cnnbp_cli.report.predict import render

@@ -20,9 +20,10 @@ def profile(
     overrides: Overrides = None,
     override_files: OverrideFiles = None,
     steps: Annotated[int, typer.Option(min=2, metavar="N", help="Steps to measure; the faster half counts.")] = 40,
-    batch: Annotated[int | None, typer.Option(min=1, help="Images in a batch.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, metavar="N", help="Images in a batch.")] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Share each batch among so many processes; the first is measured.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Number of processes that share each batch; the first is measured."),
     ] = None,
     layers: CustomLayers = None,
     format: OutputFormat = Format.TABLE,

@@ -12,7 +12,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def schema() -> None:
-    """Print the JSON Schema of a config, with which editors complete keys and underline mistakes."""
+    """Print the JSON Schema of a config, for completion and checks in editors."""
     import json
 
     from cnnbp_cli.config.jsonschema import json_schema

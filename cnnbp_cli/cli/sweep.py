@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from cnnbp_cli.cli.help import choices
 from cnnbp_cli.cli.options import ConfigFile, CustomLayers, Format, OutputFormat, examples
 
 
@@ -45,8 +46,8 @@ def sweep(
         typer.Option(
             "--set",
             metavar="KEY=VALUES",
-            help="Values of a key with commas between them, or a range: log(LOW..HIGH), uniform(LOW..HIGH) or "
-            "int(LOW..HIGH); with one value an ordinary override. May be repeated.",
+            help="Values of a key, separated by commas, or a range: log(LOW..HIGH), uniform(LOW..HIGH) or "
+            "int(LOW..HIGH); a single value is an ordinary override. Repeatable.",
         ),
     ] = None,
     seeds: Annotated[
@@ -56,28 +57,34 @@ def sweep(
         int | None, typer.Option(min=1, max=10_000, metavar="N", help="Draw N points instead of running all.")
     ] = None,
     search: Annotated[
-        Search, typer.Option(help="How --samples are chosen: at random, or by Optuna from the results so far.")
+        Search,
+        typer.Option(
+            metavar=choices(Search), help="How --samples are chosen: at random, or by Optuna from the results so far."
+        ),
     ] = Search.RANDOM,
-    search_seed: Annotated[int, typer.Option(min=0, metavar="N", help="What the choice of --samples depends on.")] = 0,
+    search_seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed for the choice of --samples.")] = 0,
     by: Annotated[
         By | None,
         typer.Option(
-            help="The figure to rank by: by default the validation accuracy, or the loss if there is none; never the "
-            "test.",
+            metavar="FIGURE",
+            help="Rank by " + ", ".join(By) + "; by default the validation accuracy, or the loss without one.",
         ),
     ] = None,
     jobs: Annotated[
-        int | None, typer.Option("--jobs", "-j", min=1, help="Runs at the same time: as many as cores by default.")
+        int | None,
+        typer.Option(
+            "--jobs", "-j", min=1, metavar="N", help="Number of runs at the same time; by default one per core."
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The sweep's folder; by default the next free sweeps/NAME-K.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the sweep in --out, if it has begun.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the sweep in --out if it exists.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show results only, no progress.")] = False,
     layers: CustomLayers = None,
     format: OutputFormat = Format.TABLE,
 ) -> None:
-    """Train a config with many values, one run for each, and rank the runs."""
+    """Train a config with each of many values, and rank the runs."""
     if resume and out is None:
         raise typer.BadParameter("names no sweep: add --out DIR", param_hint="--resume")
     if search is Search.OPTUNA and samples is None:

@@ -34,22 +34,24 @@ def train(
     config: ConfigFile,
     overrides: Overrides = None,
     override_files: OverrideFiles = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Train for so many epochs.")] = None,
-    max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after so many steps, if epochs go on.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Share each batch among so many processes.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, metavar="N", help="Number of epochs.")] = None,
+    max_steps: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after N steps at the latest.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Number of processes that share each batch.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The run directory; by default the next free runs/NAME-K.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, if it has begun.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the run in --out if it exists.")] = False,
     grad_norms: Annotated[
-        bool, typer.Option("--grad-norms", help="Show the gradient norm of every layer at each watched step.")
+        bool, typer.Option("--grad-norms", help="Show every layer's gradient norm at each recorded step.")
     ] = False,
     watch_every: Annotated[
         int | None,
         typer.Option(
             min=0,
             metavar="K",
-            help="Record what every layer does at the first and at every K-th step: 25 by default, 1 with "
+            help="Record statistics of every layer at the first and every K-th step: 25 by default, 1 with "
             "--grad-norms, 0 for never.",
         ),
     ] = None,

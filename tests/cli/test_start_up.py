@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from cli.registered import commands
@@ -85,3 +86,21 @@ def test_a_mistyped_command_gets_a_suggestion() -> None:
 
 def test_a_mistyped_option_gets_a_suggestion() -> None:
     assert "--epochs" in start("train", "toy.yaml", "--epoch", "3").stderr
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+@pytest.mark.parametrize(("name", "command"), commands().items(), ids=commands())
+def test_help_is_plain_text_that_fits(
+    name: str, command: Any, columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with pytest.raises(SystemExit) as exit:
+        command.main(["--help"], prog_name=f"cnnbp {name}")
+    assert exit.value.code == 0
+    text, _, samples = capsys.readouterr().out.partition("\n\nExamples:\n")
+    assert text.startswith(f"Usage: cnnbp {name} [OPTIONS]")
+    assert samples.startswith(f"  cnnbp {name}") or name in samples
+    assert all(len(line) <= columns for line in text.splitlines())
+    assert not any(noise in text for noise in ("None", "<bool>", "{", "╭"))
+    for parameter in command.params:
+        assert (parameter.opts[0] if parameter.param_type_name == "option" else parameter.metavar) in text

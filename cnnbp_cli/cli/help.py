@@ -1,0 +1,133 @@
+"""How `--help` and usage lines look: plain text, a column of names beside a column of sentences, at any width.
+
+Typer's own help draws boxes, writes `{CONFIG}` and `<bool>`, and cuts choices in the middle of a word.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from enum import Enum, StrEnum
+from textwrap import wrap
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from cnnbp_cli.report.terminal import width
+
+WIDEST = 100  # columns: longer lines are hard to read
+WIDEST_NAME = 26  # columns of a name that has its sentence beside it
+
+
+def choices(values: type[StrEnum]) -> str:
+    """Return the metavar of an option that takes one of a few words: `table|json|csv`."""
+    return "|".join(values)
+
+
+def usage(command: Any, ctx: Any) -> str:
+    """Return the line that says how to call a command."""
+    words = [ctx.command_path, "[OPTIONS]"]
+    for param in _arguments(command, ctx):
+        name = param.metavar if param.required else f"[{param.metavar}]"
+        words.append(name if param.nargs == 1 else f"{name}...")
+    if isinstance(command, TyperGroup):
+        words += ["COMMAND", "[ARGS]..."]
+    return "Usage: " + " ".join(words)
+
+
+def help_text(command: Any, ctx: Any) -> str:
+    """Return all that `--help` shows."""
+    columns = min(width(), WIDEST)
+    sections = [[usage(command, ctx)], *(wrap(paragraph, columns) for paragraph in _paragraphs(command))]
+    arguments = [(param.metavar, _sentence(param)) for param in _arguments(command, ctx)]
+    options = [(_names(param), _sentence(param)) for param in command.get_params(ctx) if _is_option(param)]
+    inner = [(name, _paragraphs(one)[0]) for name, one in getattr(command, "commands", {}).items()]
+    for title, rows in (("Arguments", arguments), ("Options", options), ("Commands", inner)):
+        if rows:
+            sections.append([_bold(f"{title}:"), *_two_columns(rows, columns)])
+    if command.epilog:
+        sections.append([_bold("Examples:"), *(f"  {line}" for line in command.epilog.splitlines())])
+    return "\n\n".join("\n".join(lines) for lines in sections) + "\n"
+
+
+def _paragraphs(command: Any) -> list[str]:
+    return (command.help or "").split("\n\n")
+
+
+def _is_option(param: Any) -> bool:
+    return param.param_type_name == "option" and not param.hidden
+
+
+def _arguments(command: Any, ctx: Any) -> list[Any]:
+    return [param for param in command.get_params(ctx) if param.param_type_name == "argument"]
+
+
+def _names(param: Any) -> str:
+    """Return an option's names, the short one first, and what it takes: `-j, --jobs N`."""
+    names = ", ".join([*sorted(param.opts, key=len), *param.secondary_opts])
+    return names if param.is_flag else f"{names} {param.metavar}"
+
+
+def _sentence(param: Any) -> str:
+    """Return what a parameter does, and its default where a user could wonder."""
+    default = param.show_default if isinstance(param.show_default, str) else param.default
+    if isinstance(default, Enum):
+        default = default.value
+    flag = getattr(param, "is_flag", False)
+    if flag or not param.show_default or default is None or not isinstance(default, str | int | float):
+        return str(param.help)
+    return f"{param.help} [default: {default}]"
+
+
+def _two_columns(rows: Iterable[tuple[str, str]], columns: int) -> Iterator[str]:
+    """Yield the lines of names and sentences; a name that is too long stands on a line of its own."""
+    rows = list(rows)
+    indent = max((len(name) for name, _ in rows if len(name) <= WIDEST_NAME), default=WIDEST_NAME) + 4
+    for name, sentence in rows:
+        lines = wrap(sentence, max(20, columns - indent), break_on_hyphens=False) or [""]
+        if len(name) > indent - 4:
+            yield f"  {name}"
+        else:
+            yield f"  {name}".ljust(indent) + lines.pop(0)
+        yield from (" " * indent + line for line in lines)
+
+
+def _bold(text: str) -> str:
+    from os import environ
+
+    return typer.style(text, bold=True) if sys.stdout.isatty() and not environ.get("NO_COLOR") else text
+
+
+class Command(TyperCommand):
+    """A command whose help is plain text."""
+
+    def get_usage(self, ctx: Any) -> str:
+        return usage(self, ctx)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        formatter.write(help_text(self, ctx))
+
+
+class Group(TyperGroup):
+    """Commands below a common name, with plain help."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the options, all of them flags: off means False, where None would make Typer import pydantic."""
+        params: list[Any] = super().get_params(ctx)
+        for param in params:
+            param.default = param.default or False
+        return params
+
+    def get_usage(self, ctx: Any) -> str:
+        return usage(self, ctx)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        formatter.write(help_text(self, ctx))
+
+
+class App(typer.Typer):
+    """A Typer application whose commands have plain help."""
+
+    def command(self, name: str | None = None, *, cls: type[TyperCommand] | None = Command, **settings: Any) -> Any:
+        return super().command(name, cls=cls, **settings)
