@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Literal
+from typing import Any
 
 import numpy as np
 
@@ -11,10 +11,10 @@ from cnnbp_cli.config.errors import ConfigError
 from cnnbp_cli.config.schema import Config
 from cnnbp_cli.core.graph import Graph, Node, NodeShapeError
 from cnnbp_cli.core.losses import make_loss
-from cnnbp_cli.core.types import Shape, show_shape
+from cnnbp_cli.core.types import Loss, show_shape
 from cnnbp_cli.errors import UserError
 from cnnbp_cli.memory import require_parameters
-from cnnbp_cli.model import Model
+from cnnbp_cli.model import Model, target_of
 
 TRACE = 8  # shapes shown before the layer that fails
 
@@ -47,7 +47,7 @@ def _misfit(config: Config, graph: Graph) -> str | None:
     """Return why the last layer's output does not fit what the network is to learn, if it does not."""
     output = graph.shapes[graph.output]
     gives = f"the last layer {graph.output} gives {show_shape(output)}"
-    if target(config, output) == "image":
+    if target_of(config, output) == "image":
         if prod(output) != prod(config.model.input):
             return f"{gives}, but the target is the image, {show_shape(config.model.input)}"
     elif len(output) != 1:
@@ -57,15 +57,14 @@ def _misfit(config: Config, graph: Graph) -> str | None:
     return None
 
 
-def target(config: Config, output: Shape) -> Literal["label", "image"]:
-    """Return what the network learns to give: the config's word, or the image where the output is one."""
-    if config.data.target != "auto":
-        return config.data.target
-    return "image" if len(output) == 3 and config.model.head != "softmax" else "label"
-
-
-def build(config: Config) -> Model:
+def build(config: Config, *, graph: Graph | None = None, loss: Loss[Any] | None = None) -> Model:
     """Return the model of a config, with fresh parameters drawn from its seed.
+
+    Parameters
+    ----------
+    config : Config
+    graph, loss : optional
+        Take the place of those that the config describes.
 
     Raises
     ------
@@ -74,12 +73,12 @@ def build(config: Config) -> Model:
     UserError
         When they do not fit into what is left of it.
     """
-    graph = build_graph(config)
-    loss = make_loss(config.model.head, config.train.loss, config.train.label_smoothing)
+    graph = graph or build_graph(config)
+    loss = loss or make_loss(config.model.head, config.train.loss, config.train.label_smoothing)
     dtype = np.dtype(config.dtype)
     require_parameters(config, graph, dtype.itemsize)
     try:
         params = graph.init_params(config.seed, dtype)
-        return Model(config, graph, loss, params, dtype, target(config, graph.shapes[graph.output]))
+        return Model(config, graph, loss, params, dtype)
     except MemoryError:
         raise UserError("the model's parameters do not fit into memory; `cnnbp summary` shows which layer") from None

@@ -1,17 +1,19 @@
 """The model: a graph, a loss and the current parameters, seen from outside in (N, C, H, W).
 
 Inside, the batch is the last axis; this is the boundary where images are turned round, checked and
-converted. Methods do not change the model, but for `set_parameters`.
+converted. Only the methods that say so change the model: its parameters, their place in memory, and their statistics.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
+from cnnbp_cli.config.schema import Config
+from cnnbp_cli.core.backprop import backpropagate
 from cnnbp_cli.core.graph import INPUT, Graph
 from cnnbp_cli.core.parameters import Layout
 from cnnbp_cli.core.types import Array, Communicator, Context, Loss, Params, Shape, Workspace, show_shape
@@ -35,17 +37,18 @@ class Model:
     Parameters
     ----------
     config : Config
-        What it was built from; training reads it.
+        What it was built from. Training reads it, unless it is given another.
     graph : Graph
     loss : Loss
     params : dict of str to dict
         Initial values by node and key; copied into one vector.
     dtype : float32 or float64
-    target : {"label", "image"}
-        What the network learns to give.
+    normalization : Normalization, optional
 
     Attributes
     ----------
+    target : {"label", "image"}
+        What the network learns to give.
     vector : Array, shape (parameters,)
         All trainable values; `params` holds views of it.
     params : dict of str to dict
@@ -56,19 +59,18 @@ class Model:
 
     def __init__(
         self,
-        config: Any,
+        config: Config,
         graph: Graph,
         loss: Loss[Any],
         params: Mapping[str, Params],
         dtype: np.dtype[Any],
-        target: Literal["label", "image"],
         normalization: Normalization | None = None,
     ) -> None:
-        self.config = config
+        self._config = config
         self.graph = graph
         self.loss_function = loss
         self.dtype = dtype
-        self.target = target
+        self.target = target_of(config, self.output_shape)
         self.normalization = normalization
         self.layout = Layout(graph)
         self.vector = np.empty(self.layout.size, dtype)
@@ -98,6 +100,10 @@ class Model:
             self.params[node].update(values)
 
     @property
+    def config(self) -> Config:
+        return self._config
+
+    @property
     def output_shape(self) -> Shape:
         return self.graph.shapes[self.graph.output]
 
@@ -109,12 +115,12 @@ class Model:
     @property
     def classifies(self) -> bool:
         """Whether labels are class numbers and accuracy has a meaning."""
-        return self.target == "label" and len(self.output_shape) == 1 and self.config.model.head != "none"
+        return classifies(self.config, self.output_shape)
 
     @property
     def classes(self) -> int:
-        """How many classes a classifier tells apart: its outputs, or two for a single yes-or-no unit."""
-        return max(2, self.output_shape[0])
+        """How many classes a classifier tells apart."""
+        return class_count(self.output_shape)
 
     def parameters(self) -> dict[str, Array]:
         """Return copies of all parameters and running statistics by name, in layer order.
@@ -213,9 +219,9 @@ class Model:
             raise ModelInputError(f"labels of shape {labels.shape} do not fit outputs of shape {show_shape(out)}")
         if labels.dtype.kind == "f" and out == (1,):
             return labels.astype(self.dtype)[None, :]
-        classes = max(2, out[0])
-        if labels.dtype.kind not in "bui" or ((out != (1,) or self.classifies) and not _in_range(labels, classes)):
-            raise ModelInputError(f"expected labels from 0 to {classes - 1}, the model's classes")
+        unbounded = out == (1,) and not self.classifies
+        if labels.dtype.kind not in "bui" or not (unbounded or _in_range(labels, self.classes)):
+            raise ModelInputError(f"expected labels from 0 to {self.classes - 1}, the model's classes")
         return labels
 
     def batch_in(self, images: Array, labels: Array | None) -> tuple[Array, Array]:
@@ -263,13 +269,32 @@ class Model:
     def loss(self, images: Array, labels: Array | None = None) -> float:
         """Return the mean loss over the images, in evaluation mode."""
         x = self.images_in(images)
-        target = self.targets_in(labels, x)
-        total, count, size, ctx = 0.0, 0.0, self.affordable_batch(CHUNK), Context(arrays=Workspace(), fused=True)
-        for k in range(0, x.shape[-1], size):
-            z = self.logits(x[..., k : k + size], ctx)
-            total += float(self.loss_function.forward(z, target[..., k : k + size])[0])
-            count += self.loss_function.count(z)
+        target, size = self.targets_in(labels, x), self.affordable_batch(CHUNK)
+        batches = ((x[..., k : k + size], target[..., k : k + size]) for k in range(0, x.shape[-1], size))
+        total, count = self.summed_loss(batches, Context(arrays=Workspace(), fused=True))
         return total / count if count else float("nan")
+
+    def summed_loss(
+        self, batches: Iterable[tuple[Array, Array]], ctx: Context, see: Callable[[Array], None] | None = None
+    ) -> tuple[float, float]:
+        """Return the loss summed over batches, and what to divide it by for the mean.
+
+        Parameters
+        ----------
+        batches : iterable of (x, target)
+            The input (c, h, w, n), and what `targets_in` returns for it.
+        ctx : Context
+        see : callable, optional
+            Called with the last layer's output for each batch.
+        """
+        total = count = 0.0
+        for x, target in batches:
+            z = self.logits(x, ctx)
+            total += float(self.loss_function.forward(z, target)[0])
+            count += self.loss_function.count(z)
+            if see is not None:
+                see(z)
+        return total, count
 
     def loss_and_gradients(self, images: Array, labels: Array | None = None) -> tuple[float, dict[str, Array]]:
         """Return the mean loss and its gradients, in training mode.
@@ -287,12 +312,26 @@ class Model:
 
     def backpropagate(self, x: Array, target: Array, ctx: Context) -> tuple[float, Array, dict[str, Params]]:
         """Return the mean loss, its gradient to the input (c, h, w, n), and those by node and key."""
-        z, tape = self.graph.forward(self.params, x, ctx)
-        loss_sum, residuals = self.loss_function.forward(z, target)
-        count = self.loss_function.count(z)
-        dx, grads = self.graph.backward(self.params, tape, self.loss_function.backward(residuals) / count, ctx)
-        assert dx is not None
-        return float(loss_sum) / count, dx, grads
+        found = backpropagate(self.graph, self.loss_function, self.params, x, target, ctx)
+        assert found.dx is not None
+        return float(found.loss_sum) / found.count, found.dx, found.grads
+
+
+def target_of(config: Config, output: Shape) -> Literal["label", "image"]:
+    """Return what a network learns to give: the config's word, or the image where the output is one."""
+    if config.data.target != "auto":
+        return config.data.target
+    return "image" if len(output) == 3 and config.model.head != "softmax" else "label"
+
+
+def classifies(config: Config, output: Shape) -> bool:
+    """Return whether labels are class numbers, for a network with outputs of this shape."""
+    return target_of(config, output) == "label" and len(output) == 1 and config.model.head != "none"
+
+
+def class_count(output: Shape) -> int:
+    """Return how many classes a classifier's outputs tell apart: each is one, but a single one says yes or no."""
+    return max(2, output[0])
 
 
 def _in_range(labels: Array, classes: int) -> bool:

@@ -12,10 +12,9 @@ from typing import Any
 from cnnbp_cli.analysis.history import History, read_history
 from cnnbp_cli.config.load import load_config
 from cnnbp_cli.config.write import to_dict
+from cnnbp_cli.train.events import RUN_FIGURES
 from cnnbp_cli.train.run_directory import RunDirectory
 from cnnbp_cli.train.statistics import DEFINITIONS
-
-FIGURES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "test_loss", "test_accuracy")
 
 FLOW = f"median over the watched steps that all runs reached of the {DEFINITIONS['gradient']}"
 """What `LayerFlow` compares."""
@@ -49,7 +48,7 @@ class Outcome:
     finished : bool
     steps, epochs : int
     figures : dict of str to float or None
-        By the names in `FIGURES`: the last epoch's, and the test's.
+        By the names in `RUN_FIGURES`: the last epoch's, and the test's.
     seconds : float
         Spent in steps.
     """
@@ -180,7 +179,7 @@ def _differences(configs: Sequence[Mapping[str, Any]]) -> list[Difference]:
 
 def _outcome(history: History) -> Outcome:
     last = history.epochs[-1] if history.epochs else None
-    figures = {name: getattr(history.finished or last, name, None) for name in FIGURES}
+    figures = {name: getattr(history.finished or last, name, None) for name in RUN_FIGURES}
     return Outcome(
         str(history.run),
         history.finished is not None,

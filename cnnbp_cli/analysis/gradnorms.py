@@ -31,7 +31,7 @@ class NormRow:
         Counted from 1.
     loss : float
     total : float
-        The L2 norm of the whole gradient.
+        The L2 norm of the gradient of all parameters together.
     of : Statistic
     norms : dict of str to float
         By layer, in network order.
@@ -68,20 +68,17 @@ def norm_row(done: StepDone, watched: LayersWatched, of: Statistic) -> NormRow:
 def watch_norms(
     model: Model, data: Dataset, *, steps: int = 10, every: int = 1, of: Statistic = "gradient"
 ) -> Iterator[NormRow]:
-    """Train `model` for some steps and yield a row for every `every`-th; it stops where values go bad."""
-    config = model.config
-    model.config = replace(config, train=replace(config.train, max_steps=steps, epochs=max(config.train.epochs, steps)))
+    """Train `model` for some steps and yield a row for every `every`-th, as long as all values are finite."""
+    train = model.config.train
+    config = replace(model.config, train=replace(train, max_steps=steps, epochs=max(train.epochs, steps)))
     done: StepDone | None = None
-    try:
-        for event in fit(model, data, watch_every=every):
-            if isinstance(event, NonFinite):
-                return
-            if isinstance(event, StepDone):
-                done = event
-            elif isinstance(event, LayersWatched) and done and event.step % every == 0:
-                yield norm_row(done, event, of)
-    finally:
-        model.config = config
+    for event in fit(model, data, config=config, watch_every=every):
+        if isinstance(event, NonFinite):
+            return
+        if isinstance(event, StepDone):
+            done = event
+        elif isinstance(event, LayersWatched) and done and event.step % every == 0:
+            yield norm_row(done, event, of)
 
 
 def recorded_norms(run: Path, *, every: int = 1, of: Statistic = "gradient") -> Iterator[NormRow]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cnnbp_cli.train.events import EpochDone, Event, LayersWatched, RunFinished, StepDone, from_dict
-from cnnbp_cli.train.run_directory import RunDirectory, RunError, read_events
+from cnnbp_cli.train.event_log import run_events
+from cnnbp_cli.train.events import EpochDone, LayersWatched, RunFinished, StepDone
+from cnnbp_cli.train.run_directory import RunDirectory, RunError
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,21 +58,3 @@ def read_history(run: Path) -> History:
     if not history.steps:
         raise RunError(f"{run}: has made no step yet")
     return History(run, history.steps, history.epochs, history.watched, finished)
-
-
-def run_events(run: Path) -> Iterator[Event]:
-    """Yield the events of a run; a last line that a crash has cut short is left out.
-
-    Raises
-    ------
-    RunError
-        When there is no such run, or its events are damaged.
-    """
-    directory = RunDirectory(run)
-    if not run.is_dir() or not directory.events.exists():
-        raise RunError(f"{run}: is not a run directory; `cnnbp train` makes one from a config")
-    for number, record in enumerate(read_events(run), 1):
-        try:
-            yield from_dict(record)
-        except ValueError:
-            raise RunError(f"{directory.events}:{number}: is not an event of a run") from None

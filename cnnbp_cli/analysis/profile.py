@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from cnnbp_cli.core.backprop import Part
 from cnnbp_cli.core.graph import Graph, Node
-from cnnbp_cli.core.types import Layer
+from cnnbp_cli.core.types import Array, Layer
 from cnnbp_cli.data.dataset import Dataset
 from cnnbp_cli.errors import UserError
 from cnnbp_cli.memory import require_batch
@@ -125,12 +126,12 @@ class Profile:
 
 
 class Stopwatch:
-    """Takes the time of the parts of a step, as `Trainer` marks them."""
+    """Takes the time of the parts of a step, as an `Observer`."""
 
     def __init__(self) -> None:
         self._marks: list[tuple[float, str, str]] = []
 
-    def __call__(self, part: str, layer: str) -> None:
+    def __call__(self, part: Part, layer: str, *arrays: Array) -> None:
         self._marks.append((perf_counter(), part, layer))
 
     def taken(self, seconds: float) -> Times:
@@ -164,22 +165,19 @@ def profile(model: Model, data: Dataset, *, steps: int = 40) -> Profile:
     config = model.config
     size = config.train.batch_size
     train = replace(config.train, max_steps=WARM_UP + steps, epochs=WARM_UP + steps, early_stopping=None)
-    model.config = replace(config, train=train)
+    config = replace(config, train=train)
     require_batch(config, model.graph, size, model.dtype.itemsize, "choose a smaller --batch or train.batch_size")
     count = len(data.train)
     whole = slice(count - count % size) if count >= size else np.arange(size) % count
     data = replace(data, train=data.train.take(whole), validation=None, test=None)
     watch, rows, workers = Stopwatch(), list[tuple[float, Times]](), 1
-    try:
-        for event in fit(model, data, watch_every=0, mark=watch):
-            if isinstance(event, RunStarted):
-                workers = event.workers
-            elif isinstance(event, StepDone):
-                rows.append((event.seconds, watch.taken(event.seconds)))
-            elif isinstance(event, NonFinite) and len(rows) <= WARM_UP:
-                raise ProfileError(f"values of layer {event.layer} become infinite or NaN in step {event.step}")
-    finally:
-        model.config = config
+    for event in fit(model, data, config=config, watch_every=0, observer=watch):
+        if isinstance(event, RunStarted):
+            workers = event.workers
+        elif isinstance(event, StepDone):
+            rows.append((event.seconds, watch.taken(event.seconds)))
+        elif isinstance(event, NonFinite) and len(rows) <= WARM_UP:
+            raise ProfileError(f"{event.what} became infinite or NaN at step {event.step}")
     rows = sorted(rows[WARM_UP:], key=lambda row: row[0])[: (len(rows) - WARM_UP + 1) // 2]
     return _report(model, rows, workers)
 

@@ -94,7 +94,7 @@ def sweep(
     from cnnbp_cli.cli.boundary import INTERRUPTED, VERDICT
     from cnnbp_cli.cli.interrupts import Interrupts
     from cnnbp_cli.config.load import read_config
-    from cnnbp_cli.parallel.local import available_cores
+    from cnnbp_cli.parallel.processes import available_cores
     from cnnbp_cli.report.sweep import rendering
     from cnnbp_cli.sweep.engine import SweepEvent, SweepFinished
     from cnnbp_cli.sweep.engine import sweep as run_sweep

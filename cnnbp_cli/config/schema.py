@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
+from math import ceil
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -281,6 +282,22 @@ class TrainConfig:
             self._too_many_workers(),
         )
 
+    @property
+    def main_schedule(self) -> tuple[str, Schedule]:
+        """The schedule that follows the warm-up, if there is one, and its key."""
+        if isinstance(self.schedule, LinearWarmup):
+            return "train.schedule.then", self.schedule.then or Constant()
+        return "train.schedule", self.schedule
+
+    def steps_per_epoch(self, samples: int) -> int:
+        """Return the updates of one pass over so many training images."""
+        return ceil(samples / self.batch_size)
+
+    def total_steps(self, samples: int) -> int:
+        """Return the updates of the whole run, unless it stops early."""
+        steps = self.steps_per_epoch(samples) * self.epochs
+        return steps if self.max_steps is None else min(steps, self.max_steps)
+
     def _too_many_workers(self) -> BadFields:
         if self.workers != "auto" and self.workers > MOST_WORKERS:
             yield "workers", f"expected {MOST_WORKERS} processes or fewer, got {self.workers}"
@@ -327,11 +344,9 @@ class Config:
         stopping = self.train.early_stopping
         if stopping and stopping.monitor.startswith("validation"):
             yield "train.early_stopping.monitor", _unmonitored(stopping.monitor)
-        outer = self.train.schedule
-        then = outer.then if isinstance(outer, LinearWarmup) else None
-        for path, schedule in (("train.schedule", outer), ("train.schedule.then", then)):
-            if isinstance(schedule, ReduceOnPlateau) and schedule.monitor.startswith("validation"):
-                yield f"{path}.monitor", _unmonitored(schedule.monitor)
+        path, schedule = self.train.main_schedule
+        if isinstance(schedule, ReduceOnPlateau) and schedule.monitor.startswith("validation"):
+            yield f"{path}.monitor", _unmonitored(schedule.monitor)
 
 
 def _unmonitored(monitor: str) -> str:

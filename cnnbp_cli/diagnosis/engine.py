@@ -24,8 +24,7 @@ from cnnbp_cli.diagnosis.rules import CAUSES_FIRST, load_rules
 from cnnbp_cli.diagnosis.rules.data import NO_AUGMENTATION
 from cnnbp_cli.diagnosis.rules.progress import next_rates
 from cnnbp_cli.loading import load, load_data
-from cnnbp_cli.model import Model
-from cnnbp_cli.train.trainer import quiet
+from cnnbp_cli.model import Model, quiet
 
 TRIALS, PAIRED_TRIALS = 6, 2
 """Remedies that are tried while the network does not do well, and how many of them with a lower learning rate, too."""

@@ -8,7 +8,7 @@ from cnnbp_cli.config.write import plain
 from cnnbp_cli.core.graph import INPUT, Node
 from cnnbp_cli.core.layers import Operation
 from cnnbp_cli.core.optim import Adagrad, RmsProp, Sgd
-from cnnbp_cli.core.schedules import LinearWarmup, OneCycle
+from cnnbp_cli.core.schedules import OneCycle
 from cnnbp_cli.diagnosis.evidence import CLEAR_GAIN, Evidence
 
 
@@ -35,16 +35,15 @@ USUAL_RATES = {Sgd: 0.01, RmsProp: 0.001, Adagrad: 0.01}
 def with_rate(evidence: Evidence, factor: float) -> tuple[str, ...]:
     """Return the overrides that multiply the learning rate; where it is 0, those for a usual one."""
     train = evidence.config.train
-    schedule = train.schedule.then if isinstance(train.schedule, LinearWarmup) else train.schedule
-    then = ".then" if isinstance(train.schedule, LinearWarmup) else ""
+    key, schedule = train.main_schedule
     rate = train.optimizer.learning_rate
     overrides: list[str] = []
-    if not isinstance(schedule, OneCycle) or then:
+    if not isinstance(schedule, OneCycle) or schedule is not train.schedule:
         usual = USUAL_RATES.get(type(train.optimizer), 0.001)
         overrides.append(f"train.optimizer.learning_rate={number(rate * factor if rate else usual * factor / 10)}")
     if isinstance(schedule, OneCycle):
         peak = number(schedule.max_learning_rate * factor)
-        overrides.append(f"train.schedule{then}.max_learning_rate={peak}")
+        overrides.append(f"{key}.max_learning_rate={peak}")
     return tuple(overrides)
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import DTypeLike
 
+from cnnbp_cli.core.backprop import Part, backpropagate
 from cnnbp_cli.core.graph import INPUT, Node
 from cnnbp_cli.core.types import Array, Context, Layer, Merge, Params
 from cnnbp_cli.model import Model
@@ -100,15 +101,21 @@ class ReferencePass:
         }
         self.nodes: dict[str, Node] = {node.name: node for node in self.graph.nodes}
         self.values: dict[str, Array] = {INPUT: x.astype(dtype)}
-        z, self._tape = self.graph.forward(self.params, self.values[INPUT], self.ctx, self.values.__setitem__)
-        self.count = self.loss.count(z)
-        loss_sum, residuals = self.loss.forward(z, self.target)
-        self.loss_value = float(loss_sum) / self.count
         self.output_gradients: dict[str, Array] = {}
-        dz = self.loss.backward(residuals) / self.count
-        dx, grads = self.graph.backward(self.params, self._tape, dz, self.ctx, self.output_gradients.__setitem__)
-        assert dx is not None
-        self.gradients = {f"{node}.{key}": g for node, own in grads.items() for key, g in own.items()} | {INPUT: dx}
+        x = self.values[INPUT]
+        found = backpropagate(self.graph, self.loss, self.params, x, self.target, self.ctx, observe=self._keep)
+        self._tape, self.count = found.tape, found.count
+        self.loss_value = float(found.loss_sum) / self.count
+        assert found.dx is not None
+        grads = {f"{node}.{key}": g for node, own in found.grads.items() for key, g in own.items()}
+        self.gradients = grads | {INPUT: found.dx}
+
+    def _keep(self, part: Part, layer: str, *arrays: Array) -> None:
+        """Keep every output, and the gradient that arrives at it."""
+        if part == "forward":
+            (self.values[layer],) = arrays
+        elif part == "backward":
+            (self.output_gradients[layer],) = arrays
 
     def start(self, name: str, step: Array) -> tuple[str, Array, Any]:
         """Move one tensor by `step`.

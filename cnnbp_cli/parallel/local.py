@@ -1,39 +1,37 @@
 """Workers as processes of this machine, which add up their arrays in shared memory.
 
-The parent is worker 0. The others are forked where that is possible, and so share the data set with it
-at no cost; else they are spawned, and get it once, through shared memory. Nothing of it has a name in
-the file system, so nothing is left behind whatever happens to a process.
-
-Workers meet at barriers. A parent that waits there looks after the others meanwhile: what one of them raised
-it raises itself, and when one has gone without a word it raises `WorkerDiedError`; either way it ends the
-rest. A worker ends itself soon after its parent has gone.
+The parent is worker 0. Workers meet at barriers. A parent that waits there polls the others meanwhile: what one of
+them raised it raises itself, and when one has died without a message it raises `WorkerDiedError`; either way it ends
+the rest.
 """
 
 from __future__ import annotations
 
 import atexit
-import mmap
-import multiprocessing
 import os
 import pickle
-import signal
-import sys
-import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
-from multiprocessing.context import ForkContext, SpawnContext
-from multiprocessing.process import BaseProcess
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from cnnbp_cli.core.types import Array, Shape
+from cnnbp_cli.core.types import Array
 from cnnbp_cli.errors import UserError
-from cnnbp_cli.parallel.blas import blas_threads, set_blas_threads
+from cnnbp_cli.parallel.blas import blas_threads
+from cnnbp_cli.parallel.processes import (
+    POLL_SECONDS,
+    Child,
+    StartMethod,
+    available_cores,
+    cause_of_death,
+    shared_bytes,
+    start_method,
+    start_process,
+)
+from cnnbp_cli.parallel.solo import SoloWorker
 
 SMALL = 1 << 16
 """The values that `all_reduce` adds up at a time: batch statistics, sums, confusion counts are seldom more."""
@@ -41,12 +39,8 @@ SMALL = 1 << 16
 SPINS = 3000
 """How often to look for the others before going to sleep: about as long as a wake-up takes."""
 
-LOOK_AFTER = 0.2  # seconds between two looks at the other processes
-
-give_way: Callable[[], None] = getattr(os, "sched_yield", lambda: None)
+yield_core: Callable[[], None] = getattr(os, "sched_yield", lambda: None)
 """Let others have the core: where there are fewer cores than processes, it is they who are waited for."""
-
-Context = ForkContext | SpawnContext
 
 
 class WorkerDiedError(UserError):
@@ -58,8 +52,8 @@ class Shared:
 
     Parameters
     ----------
-    context : multiprocessing context
-        Says how workers will be started.
+    method : StartMethod
+        How workers will be started.
     size : int
         Workers, the parent included.
     values : int
@@ -67,13 +61,13 @@ class Shared:
     dtype : float32 or float64
     """
 
-    def __init__(self, context: Context, size: int, values: int, dtype: np.dtype[Any]) -> None:
+    def __init__(self, method: StartMethod, size: int, values: int, dtype: np.dtype[Any]) -> None:
         self.size = size
         self.dtype = dtype
-        self._vector = shared_bytes(context, values * dtype.itemsize)
-        self._gradients = shared_bytes(context, size * values * dtype.itemsize)
-        self._small = shared_bytes(context, 2 * size * SMALL * 16)
-        self.semaphores = [[context.Semaphore(0) for _ in range(size)] for _ in range(2)]
+        self._vector = shared_bytes(method, values * dtype.itemsize)
+        self._gradients = shared_bytes(method, size * values * dtype.itemsize)
+        self._small = shared_bytes(method, 2 * size * SMALL * 16)
+        self.semaphores = [[method.Semaphore(0) for _ in range(size)] for _ in range(2)]
 
     @property
     def vector(self) -> Array:
@@ -91,14 +85,7 @@ class Shared:
         return np.frombuffer(self._small, np.uint8).reshape(2, self.size, -1)
 
 
-def shared_bytes(context: Context, count: int) -> Any:
-    """Return zeroed memory that workers of this context share with the parent."""
-    if context.get_start_method() == "fork":
-        return mmap.mmap(-1, max(1, count))  # takes nothing of /dev/shm, which containers keep small
-    return context.RawArray("B", max(1, count))
-
-
-class LocalWorkers:
+class LocalWorker:
     """One worker's communicator.
 
     Attributes
@@ -110,14 +97,14 @@ class LocalWorkers:
         This worker's own gradient, which the others can read.
     """
 
-    def __init__(self, shared: Shared, rank: int, look_after: Callable[[], None]) -> None:
+    def __init__(self, shared: Shared, rank: int, poll_children: Callable[[], None]) -> None:
         self.rank, self.size = rank, shared.size
         self.vector = shared.vector
         self._gradients = shared.gradients
         self.gradient = self._gradients[rank]
         self._small = shared.small
         self._semaphores = shared.semaphores
-        self._look_after = look_after
+        self._poll_children = poll_children
         self._turn = self._small_turn = 0
         self._spins = SPINS if shared.size <= available_cores() else 1
 
@@ -139,9 +126,9 @@ class LocalWorkers:
         for _ in range(self._spins):
             if semaphore.acquire(False):
                 return
-            give_way()
-        while not semaphore.acquire(True, LOOK_AFTER):
-            self._look_after()
+            yield_core()
+        while not semaphore.acquire(True, POLL_SECONDS):
+            self._poll_children()
 
     def all_reduce(self, array: Array) -> Array:
         """Return the sum of all workers' arrays, added up in the order of their ranks.
@@ -186,18 +173,10 @@ class LocalWorkers:
         return gathered
 
 
-def available_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+Worker = SoloWorker | LocalWorker
+"""One worker of a run, alone or one of several."""
 
-
-def start_context() -> Context:
-    """Return `fork` where it is safe, which it is not on macOS, nor in a process with threads; else `spawn`."""
-    forking = hasattr(os, "sched_getaffinity") and threading.active_count() == 1
-    return multiprocessing.get_context("fork") if forking else multiprocessing.get_context("spawn")
-
-
-Program = Callable[[LocalWorkers, Any], None]
+Program = Callable[[LocalWorker, Any], None]
 """What a worker runs: called with its communicator and the payload."""
 
 
@@ -207,10 +186,10 @@ def local_workers(
     values: int,
     dtype: np.dtype[Any],
     program: Program,
-    payload: Callable[[Context], Any],
+    payload: Callable[[StartMethod], Any],
     *,
     script: bool = True,
-) -> Iterator[LocalWorkers]:
+) -> Iterator[LocalWorker]:
     """Start `size - 1` workers that run `program`, and be worker 0 meanwhile.
 
     Parameters
@@ -221,10 +200,9 @@ def local_workers(
     program : callable
         A function of a module, so that it can be spawned.
     payload : callable
-        Given the context, returns what the program needs; arrays in it should be `SharedArray`.
+        Given the start method, returns what the program needs; arrays in it should be `SharedArray`.
     script : bool
-        Whether the payload has objects of classes that the user's script defines. If not, workers that are
-        spawned do not run it once more, and it may do without an ``if __name__ == "__main__"``.
+        Whether the payload has objects of classes that the user's script defines; see `start_process`.
 
     Raises
     ------
@@ -233,19 +211,19 @@ def local_workers(
     Exception
         Whatever a worker raises.
     """
-    context = start_context()
-    shared = Shared(context, size, values, dtype)
-    content = payload(context)
-    team: list[tuple[BaseProcess, Connection]] = []
+    method = start_method()
+    shared = Shared(method, size, values, dtype)
+    content = payload(method)
+    team: list[Child] = []
 
-    def look_after() -> None:
+    def poll_children() -> None:
         for rank, (process, failures) in enumerate(team, 1):
             if failures.poll():
                 try:
                     error = failures.recv()
-                except EOFError:  # it has gone without a word
+                except EOFError:  # it died without a message
                     process.join()
-                    error = WorkerDiedError(_obituary(rank, process.exitcode))
+                    error = WorkerDiedError(_death_message(rank, process.exitcode))
                 raise error
 
     def kill() -> None:
@@ -255,17 +233,10 @@ def local_workers(
 
     atexit.register(kill)  # multiprocessing would send SIGTERM, which may be held back, and wait
     try:
-        with interrupts_held_back(), nullcontext() if script else without_script():
-            for rank in range(1, size):
-                failures, tell = context.Pipe(duplex=False)
-                process: BaseProcess = context.Process(
-                    target=_work, args=(shared, rank, os.getpid(), program, content, tell), daemon=True
-                )
-                process.start()
-                tell.close()
-                team.append((process, failures))
+        for rank in range(1, size):
+            start_process(method, team.append, _work, shared, rank, program, content, script=script)
         with blas_threads(1):
-            yield LocalWorkers(shared, 0, look_after)
+            yield LocalWorker(shared, 0, poll_children)
         for process, _ in team:
             process.join(timeout=5)
     finally:
@@ -277,48 +248,12 @@ def local_workers(
             failures.close()
 
 
-@contextmanager
-def interrupts_held_back() -> Iterator[None]:
-    """Keep Ctrl-C from workers that do not ignore it yet; they inherit what is held back."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    handled = signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, None)
-    held = {signal.SIGINT, signal.SIGTERM} if handled else {signal.SIGINT}  # whoever handles it asks the parent to stop
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
-def without_script() -> Iterator[None]:
-    """Let processes start without the user's script, which `multiprocessing` looks for in this module."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
-def _work(shared: Shared, rank: int, parent: int, program: Program, payload: Any, tell: Connection) -> None:
+def _work(failures: Connection, shared: Shared, rank: int, program: Program, payload: Any) -> None:
     """Be one of the other workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and tells between two steps
-    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
-    set_blas_threads(1)
     try:
-        program(LocalWorkers(shared, rank, lambda: None), payload)
+        program(LocalWorker(shared, rank, lambda: None), payload)
     except Exception as error:
-        tell.send(_portable(error, rank))
-
-
-def end_with(parent: int) -> None:
-    """End this process soon after its parent, whatever it is doing at the time."""
-    while os.getppid() == parent:
-        time.sleep(LOOK_AFTER)
-    os._exit(1)
+        failures.send(_portable(error, rank))
 
 
 def _portable(error: Exception, rank: int) -> Exception:
@@ -332,29 +267,6 @@ def _portable(error: Exception, rank: int) -> Exception:
     return whole
 
 
-def cause_of_end(exitcode: int | None) -> str:
-    """Say how a process ended that did not say it itself."""
-    if exitcode is not None and exitcode < 0:
-        name = signal.Signals(-exitcode).name
-        return f"was killed by {name}" + (", perhaps for lack of memory" if name == "SIGKILL" else "")
-    return f"ended with exit code {exitcode}"
-
-
-def _obituary(rank: int, exitcode: int | None) -> str:
-    cause = cause_of_end(exitcode)
+def _death_message(rank: int, exitcode: int | None) -> str:
+    cause = cause_of_death(exitcode)
     return f"worker {rank} {cause}; the last checkpoint is intact: continue with --resume, or with --workers 1"
-
-
-class SharedArray:
-    """An array that is pickled as a place in shared memory instead of a copy."""
-
-    def __init__(self, context: Context, array: Array) -> None:
-        self._memory = shared_bytes(context, array.nbytes)
-        self._shape: Shape = array.shape
-        self._dtype = array.dtype
-        self.array[...] = array
-
-    @property
-    def array(self) -> Array:
-        count = int(np.prod(self._shape))
-        return np.frombuffer(self._memory, self._dtype, count).reshape(self._shape)

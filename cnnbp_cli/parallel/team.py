@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from cnnbp_cli.core.types import Communicator, Solo
-from cnnbp_cli.parallel.local import LocalWorkers, WorkerDiedError, available_cores, local_workers, start_context
+from cnnbp_cli.parallel.local import LocalWorker, WorkerDiedError, local_workers
+from cnnbp_cli.parallel.processes import available_cores, forks, start_method
 
 WORTHWHILE = 4_000_000_000
 """Multiply-accumulates: about 0.05 s of work on one core, several times what it takes to start a worker."""
@@ -24,17 +25,17 @@ def on_all_cores(program: Program[R], macs: int) -> R:
     One worker does it all where there is too little to do, where workers take long to start, in a process that is
     one of several already, and once another worker was killed: alone it needs less memory.
     """
-    fast = start_context().get_start_method() == "fork" and not current_process().daemon
+    fast = forks(start_method()) and not current_process().daemon
     count = available_cores() if fast and macs >= WORTHWHILE else 1
     if count > 1:
         try:
-            with local_workers(count, 1, np.dtype(np.float64), _work, lambda context: program) as workers:
+            with local_workers(count, 1, np.dtype(np.float64), _work, lambda method: program) as workers:
                 return program(workers)
         except WorkerDiedError:
             pass
     return program(Solo())
 
 
-def _work(workers: LocalWorkers, program: Program[Any]) -> None:
+def _work(workers: LocalWorker, program: Program[Any]) -> None:
     """Run the program of a worker other than the first."""
     program(workers)

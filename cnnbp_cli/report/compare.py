@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from math import isfinite
 from typing import Any
 
-from cnnbp_cli.analysis.compare import FIGURES, FLOW, Comparison, LayerFlow
+from cnnbp_cli.analysis.compare import FLOW, Comparison, LayerFlow
 from cnnbp_cli.analysis.compare import magnitude as powers
 from cnnbp_cli.report.chart import Series, chart, draw
 from cnnbp_cli.report.gradnorms import magnitude
@@ -15,6 +15,7 @@ from cnnbp_cli.report.records import write_csv, write_json
 from cnnbp_cli.report.table import Cell, Column, line, show
 from cnnbp_cli.report.terminal import console
 from cnnbp_cli.report.text import count, duration, figure, percent
+from cnnbp_cli.train.events import RUN_FIGURES
 
 MARKS = "123456789abcdefghijklmnopqrstuvwxyz"
 STYLES = ("cyan", "yellow", "green", "magenta", "blue", "red")
@@ -37,7 +38,7 @@ def _records(comparison: Comparison) -> Iterator[list[Any]]:
         yield ["config", difference.key, *map(_value, difference.values)]
     yield ["figure", "steps", *(one.steps for one in comparison.outcomes)]
     yield ["figure", "seconds", *(one.seconds for one in comparison.outcomes)]
-    for name in FIGURES:
+    for name in RUN_FIGURES:
         yield ["figure", name, *(one.figures[name] for one in comparison.outcomes)]
     for flow in comparison.flows:
         yield ["gradient", flow.layer, *flow.norms]
@@ -71,15 +72,15 @@ def _tables(comparison: Comparison) -> None:
 
 
 def _outcomes(comparison: Comparison, names: list[str]) -> None:
-    columns = [Column(""), Column("run", text=True), Column("steps", leaves=len(FIGURES) + 2)]
-    titles = [name.replace("_", "\n") for name in FIGURES]
+    columns = [Column(""), Column("run", text=True), Column("steps", leaves=len(RUN_FIGURES) + 2)]
+    titles = [name.replace("_", "\n") for name in RUN_FIGURES]
     columns += [Column(title, leaves=k, width=8) for k, title in enumerate(titles, 1)]
     columns.append(Column("time", leaves=len(titles) + 1))
     rows: list[list[Cell]] = []
     for k, (name, one) in enumerate(zip(names, comparison.outcomes, strict=True)):
         cells: list[Cell] = [(name, STYLES[k % len(STYLES)])]
         cells += [one.run if one.finished else f"{one.run} (not finished)", count(one.steps)]
-        cells += [(percent if key.endswith("accuracy") else figure)(one.figures[key]) for key in FIGURES]
+        cells += [(percent if key.endswith("accuracy") else figure)(one.figures[key]) for key in RUN_FIGURES]
         rows.append([*cells, duration(one.seconds)])
     told = [k for k in range(len(columns)) if any(row[k] != "-" for row in rows)]
     show([columns[k] for k in told], [[row[k] for k in told] for row in rows])

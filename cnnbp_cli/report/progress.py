@@ -198,11 +198,9 @@ def message(event: Event) -> str | None:
 
 
 def _non_finite(event: NonFinite) -> str:
-    of = {"loss": "the loss", "parameters": f"a parameter of {event.layer}"}
-    what = of.get(event.where, f"the {event.where} of {event.layer}")
     kept = f"; the last good checkpoint is {event.checkpoint}" if event.checkpoint else ""
     return (
-        f"error: step {event.step}: {what} is not finite (loss {figure(event.loss)}){kept}\n"
+        f"error: {event.what} became infinite or NaN at step {event.step} (loss {figure(event.loss)}){kept}\n"
         "Try a smaller train.optimizer.learning_rate, or train.clip_norm."
     )
 

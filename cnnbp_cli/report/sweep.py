@@ -16,9 +16,9 @@ from cnnbp_cli.report.table import Cell, Column, Table, line
 from cnnbp_cli.report.terminal import console, note, plain
 from cnnbp_cli.report.text import count, duration, figure, percent
 from cnnbp_cli.sweep.engine import PointDone, PointProgress, PointStarted, SweepEvent, SweepFinished, SweepStarted
-from cnnbp_cli.sweep.outcome import FIGURES, Outcome
+from cnnbp_cli.sweep.outcome import Outcome
 from cnnbp_cli.sweep.points import Space
-from cnnbp_cli.train.events import EpochDone, RunStarted, StepDone
+from cnnbp_cli.train.events import RUN_FIGURES, EpochDone, RunStarted, StepDone
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -73,7 +73,7 @@ def render(finished: SweepFinished, names: dict[str, str], format: str) -> None:
             }
         )
     elif format == "csv":
-        header = ["rank", "run", "status", *names, *FIGURES, "epoch", "steps", "seconds", "reason"]
+        header = ["rank", "run", "status", *names, *RUN_FIGURES, "epoch", "steps", "seconds", "reason"]
         write_csv(header, (_record(rank, one, [*names]) for rank, one in _with_ranks(finished)))
     else:
         _table(finished, names)
@@ -89,7 +89,7 @@ def _with_ranks(finished: SweepFinished) -> list[tuple[int | None, Outcome]]:
 
 def _record(rank: int | None, one: Outcome, keys: Sequence[str]) -> list[Any]:
     values = [value if isinstance(value, str) else json.dumps(value) for value in map(one.values.get, keys)]
-    figures = [one.figures[name] for name in FIGURES]
+    figures = [one.figures[name] for name in RUN_FIGURES]
     return [rank, one.run, one.status, *values, *figures, one.epoch, one.step, one.seconds, one.reason]
 
 
@@ -98,7 +98,7 @@ def _table(finished: SweepFinished, names: dict[str, str]) -> None:
         return
     by = finished.by
     others = [
-        name for name in FIGURES if name != by and any(one.figures[name] is not None for one in finished.outcomes)
+        name for name in RUN_FIGURES if name != by and any(one.figures[name] is not None for one in finished.outcomes)
     ]
     others.sort(key=lambda name: not name.startswith("validation"))  # what is left out last
     columns = [Column("rank"), Column("run")]
@@ -128,7 +128,7 @@ def _table(finished: SweepFinished, names: dict[str, str]) -> None:
         line(f"best {by.replace('_', ' ')}: {_figure(by, best.figures[by])}, {_settings(best.values, names)}", "bold")
         line(f"run: {finished.folder / best.run}")
     else:
-        line("no run has come to its end")
+        line("no run finished")
         line(f"sweep: {finished.folder}")
 
 

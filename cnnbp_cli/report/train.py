@@ -12,8 +12,8 @@ from cnnbp_cli.report.progress import progress
 from cnnbp_cli.report.records import write_csv_row, write_json_line
 from cnnbp_cli.report.table import Column, Table, line
 from cnnbp_cli.report.text import count, duration, figure, percent
+from cnnbp_cli.train.event_log import METRICS
 from cnnbp_cli.train.events import EpochDone, Event, LayersWatched, RunFinished, StepDone, to_dict
-from cnnbp_cli.train.run_directory import METRICS
 
 
 @contextmanager

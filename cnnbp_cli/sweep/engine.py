@@ -2,20 +2,17 @@
 
 A run has one worker and one thread for its matrix products, so that its result does not depend on what runs beside it.
 Where processes are forked they share the data, which the parent loads; where they are spawned each loads its own.
-A run's process ends in good order when it is asked to stop, and at once when its parent is gone.
+A run's process saves a checkpoint and ends when it is asked to stop, and ends at once when its parent is gone.
 """
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -27,16 +24,14 @@ from cnnbp_cli.config.load import parse_config
 from cnnbp_cli.config.write import to_yaml
 from cnnbp_cli.data.dataset import Dataset
 from cnnbp_cli.errors import UserError
-from cnnbp_cli.parallel.blas import set_blas_threads
-from cnnbp_cli.parallel.local import (
-    LOOK_AFTER,
-    Context,
-    cause_of_end,
-    end_with,
-    interrupts_held_back,
+from cnnbp_cli.parallel.processes import (
+    POLL_SECONDS,
+    Child,
+    cause_of_death,
+    forks,
     shared_bytes,
-    start_context,
-    without_script,
+    start_method,
+    start_process,
 )
 from cnnbp_cli.sweep.outcome import Outcome, ranked, read_outcome
 from cnnbp_cli.sweep.plan import Plan, Point, Record, load_data
@@ -44,7 +39,7 @@ from cnnbp_cli.sweep.points import Values
 from cnnbp_cli.train.events import EpochDone, Event, RunStarted, StepDone
 from cnnbp_cli.train.fit import fit
 
-TELL_EVERY = 0.2  # seconds between two steps that a run tells of
+STEP_SECONDS = 0.2  # from one step that a run reports to the next
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,12 +222,11 @@ class _Team:
     """The processes that are running."""
 
     def __init__(self, stop: Callable[[], bool], layers: Sequence[Path]) -> None:
-        self._context: Context = start_context()
-        self._forks = self._context.get_start_method() == "fork"
-        self._flag = shared_bytes(self._context, 1)
+        self._method = start_method()
+        self._flag = shared_bytes(self._method, 1)
         self._stop, self._layers = stop, tuple(layers)
         self._failures: dict[int, str] = {}
-        self.running: dict[int, tuple[BaseProcess, Connection]] = {}
+        self.running: dict[int, Child] = {}
 
     @property
     def stopped(self) -> bool:
@@ -247,26 +241,19 @@ class _Team:
         """Start a run; return why it cannot be, if so."""
         try:
             point: Point = plan.point(values)
-            data = load_data(point.config) if self._forks else None
+            data = load_data(point.config) if forks(self._method) else None
         except ConfigError as error:
             return error.problems[0].message
         except UserError as error:
             return str(error)
-        job = _Job(to_yaml(point.config), run, data, () if self._forks else self._layers)
-        ours, theirs = self._context.Pipe(duplex=False)
-        with interrupts_held_back(), without_script():
-            process: BaseProcess = self._context.Process(
-                target=_work, args=(os.getpid(), job, self._flag, theirs), daemon=True
-            )
-            process.start()
-        theirs.close()
-        self.running[number] = process, ours
+        job = _Job(to_yaml(point.config), run, data, () if forks(self._method) else self._layers)
+        start_process(self._method, partial(self.running.__setitem__, number), _work, job, self._flag)
         return None
 
     def messages(self) -> Iterator[tuple[int, Event | _Ended]]:
         """Wait a moment, and yield what runs say meanwhile."""
         numbers = {connection: number for number, (_, connection) in self.running.items()}
-        for connection in wait([*numbers], LOOK_AFTER):
+        for connection in wait([*numbers], POLL_SECONDS):
             assert isinstance(connection, Connection)
             number = numbers[connection]
             try:
@@ -284,7 +271,7 @@ class _Team:
         process.join()
         failure = self._failures.pop(number, None)
         if failure is None and process.exitcode:
-            failure = f"its process {cause_of_end(process.exitcode)}"
+            failure = f"its process {cause_of_death(process.exitcode)}"
         process.close()
         connection.close()
         return _Ended(failure)
@@ -299,11 +286,8 @@ class _Team:
         self.running.clear()
 
 
-def _work(parent: int, job: _Job, stop: Any, tell: Connection) -> None:
+def _work(messages: Connection, job: _Job, stop: Any) -> None:
     """Be the process of one run."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and says so through `stop`
-    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
-    set_blas_threads(1)
     try:
         for file in job.layers:
             load_layers(file)
@@ -314,17 +298,17 @@ def _work(parent: int, job: _Job, stop: Any, tell: Connection) -> None:
             if isinstance(event, StepDone):
                 if perf_counter() < next_step:
                     continue
-                next_step = perf_counter() + TELL_EVERY
+                next_step = perf_counter() + STEP_SECONDS
             if isinstance(event, RunStarted | StepDone | EpochDone):
-                tell.send(event)
+                messages.send(event)
     except UserError as error:
-        tell.send(_Failed(str(error)))
+        messages.send(_Failed(str(error)))
     except MemoryError:
-        tell.send(_Failed("out of memory; try fewer --jobs, or a smaller train.batch_size"))
+        messages.send(_Failed("out of memory; try fewer --jobs, or a smaller train.batch_size"))
     except OSError as error:
-        tell.send(_Failed(f"{error.filename}: {error.strerror}" if error.filename else str(error)))
+        messages.send(_Failed(f"{error.filename}: {error.strerror}" if error.filename else str(error)))
     except Exception as error:  # a defect of the program, or of the user's layers: the other runs go on
         job.run.mkdir(parents=True, exist_ok=True)
         place = job.run / "traceback.txt"
         place.write_text(traceback.format_exc(), encoding="utf-8")
-        tell.send(_Failed(f"{type(error).__name__}: {error} (see {place})"))
+        messages.send(_Failed(f"{type(error).__name__}: {error} (see {place})"))

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cnnbp_cli.train.run_directory import RunDirectory
-
-FIGURES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "test_loss", "test_accuracy")
+from cnnbp_cli.train.event_log import run_events
+from cnnbp_cli.train.events import (
+    RUN_FIGURES,
+    CheckpointSaved,
+    EpochDone,
+    Event,
+    LayersWatched,
+    NonFinite,
+    RunFinished,
+    StepDone,
+)
+from cnnbp_cli.train.run_directory import RunError
 
 BY = ("validation_accuracy", "validation_loss", "test_accuracy", "test_loss", "train_loss")
 """The figures that runs can be ranked by."""
@@ -34,7 +43,7 @@ class Outcome:
     reason : str or None
         Why it failed.
     figures : dict of str to float or None
-        By the names in `FIGURES`: those of the parameters that the run keeps, which are the best epoch's
+        By the names in `RUN_FIGURES`: those of the parameters that the run keeps, which are the best epoch's
         where it has a best one, else the last one's. The test is that of a finished run.
     epoch, step : int
         That of these figures, and the run's last.
@@ -74,46 +83,31 @@ def ranked(outcomes: Sequence[Outcome], by: str) -> list[Outcome]:
 
 def read_outcome(path: Path, values: dict[str, Any], failure: str | None = None) -> Outcome:
     """Return what became of the run in a folder; `failure` is why its process ended early, if it did."""
-    kept: dict[str, Any] = {}
-    latest: dict[str, Any] = {}
-    status, reason, seconds, step = "interrupted", None, 0.0, 0
-    test: dict[str, Any] = {}
-    for event in _milestones(RunDirectory(path).events):
-        kind = event["event"]
-        if kind == "epoch":
+    kept: EpochDone | None = None
+    latest: EpochDone | None = None
+    finished: RunFinished | None = None
+    status: Status = "interrupted"
+    reason, seconds, step = None, 0.0, 0
+    for event in _milestones(path):
+        if isinstance(event, EpochDone):
             latest = event
-            seconds += event["seconds"]
-        elif kind == "checkpoint" and event["best"]:
+            seconds += event.seconds
+        elif isinstance(event, CheckpointSaved) and event.best:
             kept = latest
-        elif kind == "non_finite":
-            status, reason = "failed", _non_finite(event)
-        elif kind == "finished":
-            status, test = "finished", event
-        step = event.get("step", step)
-    if failure is not None and status != "finished":
+        elif isinstance(event, NonFinite):
+            status, reason = "failed", f"{event.what} became infinite or NaN at step {event.step}"
+        elif isinstance(event, RunFinished):
+            status, finished = "finished", event
+        step = event.step
+    if failure is not None and finished is None:
         status, reason = "failed", failure
     found = kept or latest
-    figures = {name: (test if name.startswith("test") else found).get(name) for name in FIGURES}
-    return Outcome(path.name, values, status, reason, figures, found.get("epoch", 0), step, seconds)  # type: ignore[arg-type]
+    figures = {name: getattr(finished if name.startswith("test") else found, name, None) for name in RUN_FIGURES}
+    figures = {name: None if value is None or math.isnan(value) else value for name, value in figures.items()}
+    return Outcome(path.name, values, status, reason, figures, found.epoch if found else 0, step, seconds)
 
 
-def _milestones(path: Path) -> list[dict[str, Any]]:
-    """Return the events of a run but for its many steps; none where there is no run yet."""
-    if not path.exists():
-        return []
-    found: list[dict[str, Any]] = []
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            if line.startswith(('{"event": "step"', '{"event": "watched"')):
-                continue
-            try:
-                found.append(json.loads(line))
-            except ValueError:  # cut short by a crash
-                continue
-    return found
-
-
-def _non_finite(event: dict[str, Any]) -> str:
-    step, layer, where = event["step"], event["layer"], event["where"]
-    what = {"loss": "the loss", "parameters": f"a parameter of {layer}"}.get(where, f"the {where} of {layer}")
-    return f"step {step}: {what} is not finite"
+def _milestones(run: Path) -> Iterator[Event]:
+    """Yield the events of a run but for its many steps; none where there is no run yet, or from a damaged one on."""
+    with suppress(RunError):
+        yield from run_events(run, without=(StepDone, LayersWatched))

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from cnnbp_cli.build import build_graph, target
+from cnnbp_cli.build import build_graph
 from cnnbp_cli.config.errors import ConfigError, Problem
 from cnnbp_cli.config.load import ConfigText
 from cnnbp_cli.config.schema import Config
@@ -17,6 +17,7 @@ from cnnbp_cli.config.write import to_yaml
 from cnnbp_cli.data.dataset import Dataset, check_labels, load_dataset
 from cnnbp_cli.errors import UserError
 from cnnbp_cli.files import replacing
+from cnnbp_cli.model import class_count, classifies
 from cnnbp_cli.sweep.outcome import BY
 from cnnbp_cli.sweep.points import Choices, Space, Values
 from cnnbp_cli.train.run_directory import RunDirectory
@@ -166,17 +167,17 @@ def _figure(points: Sequence[Point], by: str | None) -> str:
     for point in points:
         config = point.config
         output = (graph := build_graph(config)).shapes[graph.output]
-        classifies = target(config, output) == "label" and len(output) == 1 and config.model.head != "none"
+        classes = class_count(output) if classifies(config, output) else None
         validated |= bool(config.data.validation)
-        classified |= classifies
+        classified |= classes is not None
         # The seed changes which images are held out, not whether they can be read.
-        data = (replace(config.data, augment=None), config.model.input, classifies and output)
+        data = (replace(config.data, augment=None), config.model.input, classes)
         if data not in seen:
             seen.add(data)
             dataset = load_data(config)
             tested |= dataset.test is not None
-            if classifies:
-                check_labels(dataset, max(2, output[0]))
+            if classes is not None:
+                check_labels(dataset, classes)
     missing = {
         "validation": None if validated else "no images are held out: set data.validation, or choose another figure",
         "test": None if tested else "the data have no test split: choose another figure",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -105,25 +106,29 @@ def _evaluate(
     batch_size = model.affordable_batch(batch_size)
     mine = workers.share(len(split))
     ctx = Context(arrays=Workspace(), fused=True)
-    loss = model.loss_function
     classifies = model.classifies and split.has_classes
     confusion = np.zeros((model.classes,) * 2, np.int64) if classifies and model.classes <= MOST_CLASSES else None
-    total = np.zeros(3)  # the summed loss, what to divide it by, and the images classified rightly
-    for start in range(mine.start, mine.stop, batch_size):
-        chosen = slice(start, min(start + batch_size, mine.stop))
-        x, labels = make_batch(split, chosen, normalization, model.dtype)
-        z = model.logits(x, ctx)
-        total[:2] += float(loss.forward(z, model.targets_in(labels, x))[0]), loss.count(z)
+    called: list[Array] = []
+
+    def batches() -> Iterator[tuple[Array, Array]]:
+        for start in range(mine.start, mine.stop, batch_size):
+            chosen = slice(start, min(start + batch_size, mine.stop))
+            x, labels = make_batch(split, chosen, normalization, model.dtype)
+            yield x, model.targets_in(labels, x)
+
+    def see(z: Array) -> None:
         if classifies:
-            called = predicted_classes(z)
-            total[2] += np.count_nonzero(called == labels)
-            if confusion is not None:
-                np.add.at(confusion, (labels, called), 1)
-    total = workers.all_reduce(total)
-    mean_loss = float(total[0] / total[1])
-    accuracy = _ratio(int(total[2]), len(split)) if classifies else None
+            called.append(predicted_classes(z))
+
+    loss_sum, count = model.summed_loss(batches(), ctx, see)
+    labels, predicted = split.labels[mine], np.concatenate([*called, np.empty(0, np.int64)])
+    correct = np.count_nonzero(predicted == labels) if classifies else 0
+    loss_sum, count, correct = workers.all_reduce(np.array([loss_sum, count, correct], np.float64)).tolist()
+    mean_loss = loss_sum / count
+    accuracy = _ratio(int(correct), len(split)) if classifies else None
     if confusion is None:
         return Evaluation(mean_loss, accuracy, len(split), None, None)
+    np.add.at(confusion, (labels, predicted), 1)
     confusion = workers.all_reduce(confusion)
     hits, true, guessed = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
     per_class = [

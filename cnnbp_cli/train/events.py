@@ -59,10 +59,10 @@ class StepDone:
     loss : float
         The mean loss over this batch, before the update.
     accuracy : float or None
-        The share of this batch that was classified rightly; None for regression.
+        The share of this batch that was classified correctly; None for regression.
     learning_rate : float
     grad_norm : float
-        The L2 norm of the whole gradient, before clipping.
+        The L2 norm of the gradient of all parameters together, before clipping.
     seconds : float
         Wall time of the step, its batch included.
     samples : int
@@ -147,9 +147,9 @@ class NonFinite:
     step : int
         Counted from 1.
     layer : str
-        The first layer, in the order of computation, whose values went bad; or ``"input"``, or ``"loss"``.
+        The first layer, in the order of computation, with such a value; or ``"input"``, or ``"loss"``.
     where : str
-        ``"parameters"``, ``"output"``, ``"loss"`` or ``"gradient"``: what of it went bad.
+        ``"parameters"``, ``"output"``, ``"loss"`` or ``"gradient"``: what of it has the value.
     loss : float
     checkpoint : str or None
         The last good one.
@@ -161,6 +161,12 @@ class NonFinite:
     where: str
     loss: float
     checkpoint: str | None
+
+    @property
+    def what(self) -> str:
+        """What became infinite or NaN, in words."""
+        of = {"loss": "the loss", "parameters": f"a parameter of {self.layer}"}
+        return of.get(self.where, f"the {self.where} of {self.layer}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,6 +202,12 @@ class RunFinished:
     seconds: float
     run: str | None
 
+
+EPOCH_FIGURES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
+"""The figures of an epoch that tell how good it was."""
+
+RUN_FIGURES = (*EPOCH_FIGURES, "test_loss", "test_accuracy")
+"""The figures of a run: those of an epoch, and those of the test."""
 
 Event = (
     RunStarted

@@ -1,4 +1,4 @@
-"""`fit`: train a model as its config says, on as many workers as pay, as a generator of events."""
+"""`fit`: train a model as a config says, on as many workers as pay, as a generator of events."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
-from math import ceil
+from functools import partial
 from multiprocessing import current_process
 from pathlib import Path
 from typing import NamedTuple
@@ -15,18 +15,22 @@ from typing import NamedTuple
 import numpy as np
 
 from cnnbp_cli.config.custom_layers import load_layers
+from cnnbp_cli.config.schema import Config
 from cnnbp_cli.config.write import to_yaml
+from cnnbp_cli.core.backprop import Observer, ignore
 from cnnbp_cli.data.dataset import Dataset, check_labels
 from cnnbp_cli.data.split import Split
 from cnnbp_cli.memory import require_batch
 from cnnbp_cli.model import Model
 from cnnbp_cli.parallel.blas import blas_threads
-from cnnbp_cli.parallel.local import Context, LocalWorkers, SharedArray, available_cores, local_workers, start_context
+from cnnbp_cli.parallel.local import LocalWorker, local_workers
+from cnnbp_cli.parallel.processes import SharedArray, StartMethod, available_cores, forks, start_method
 from cnnbp_cli.parallel.solo import SoloWorker
+from cnnbp_cli.train.event_log import RunLog
 from cnnbp_cli.train.events import Event
-from cnnbp_cli.train.run_directory import RunDirectory, RunLog
+from cnnbp_cli.train.run_directory import RunDirectory
 from cnnbp_cli.train.statistics import WATCH_EVERY
-from cnnbp_cli.train.trainer import Job, Mark, Trainer
+from cnnbp_cli.train.trainer import Job, Trainer
 
 WORTHWHILE = 2_000_000
 """Multiply-accumulates per step and worker: about 0.1 ms of work."""
@@ -40,13 +44,14 @@ def fit(
     model: Model,
     data: Dataset,
     *,
+    config: Config | None = None,
     run: Path | str | None = None,
     resume: bool = False,
     watch_every: int = WATCH_EVERY,
     stop: Callable[[], bool] | None = None,
-    mark: Mark | None = None,
+    observer: Observer = ignore,
 ) -> Iterator[Event]:
-    """Train a model as its config says, and yield what happens.
+    """Train a model as a config says, and yield what happens.
 
     Parameters
     ----------
@@ -54,6 +59,8 @@ def fit(
         Trained in place. At the end it holds the best parameters by the monitored figure, when there is
         one (a validation split, or early stopping), else the last.
     data : Dataset
+    config : Config, optional
+        How to train: its `train`, `seed` and `data.augment`. By default the model's own.
     run : path, optional
         A folder for the config, the events, the metrics and the checkpoints; without it nothing is
         written.
@@ -64,8 +71,8 @@ def fit(
         every layer did; 0 for none of them.
     stop : callable, optional
         Asked before every step; when it returns true the run saves a checkpoint and ends.
-    mark : Mark, optional
-        Called by the first worker as the parts of a step go by, for whoever takes the time.
+    observer : Observer, optional
+        Called by the first worker as the parts of a step go by.
 
     Raises
     ------
@@ -78,71 +85,69 @@ def fit(
     """
     if model.classifies:
         check_labels(data, model.classes)
-    batch = min(model.config.train.batch_size, len(data.train))
-    require_batch(model.config, model.graph, batch, model.dtype.itemsize, "choose a smaller train.batch_size")
+    config = config or model.config
+    batch = min(config.train.batch_size, len(data.train))
+    require_batch(config, model.graph, batch, model.dtype.itemsize, "choose a smaller train.batch_size")
     model.normalization = data.normalization
     directory = None if run is None else RunDirectory(Path(run))
-    job = Job(model, data, directory, resume and directory is not None, watch_every)
+    job = Job(model, data, config, directory, resume and directory is not None, watch_every)
     try:
         with nullcontext() if directory is None else directory.reserved(resume=resume):
-            yield from _on_workers(job, planned_workers(model, len(data.train)), stop or (lambda: False), mark)
+            yield from _on_workers(
+                job, planned_workers(model, len(data.train), config), stop or (lambda: False), observer
+            )
     finally:
         model.move_to(np.empty_like(model.vector))  # out of memory that workers shared
 
 
-def planned_workers(model: Model, samples: int) -> int:
+def planned_workers(model: Model, samples: int, config: Config | None = None) -> int:
     """Return how many workers to use: the config's number, or as many cores as pay for themselves.
 
     A worker pays when it takes over at least `WORTHWHILE` multiply-accumulates of a step: below that,
     waiting for each other costs more than is gained. Starting workers takes its time, so a short run is not
     worth it either. A process of a pool is one of several already, and may not start more.
     """
-    config = model.config.train
+    train = (config or model.config).train
     if current_process().daemon:
         return 1
-    if config.workers != "auto":
-        return min(config.workers, config.batch_size)
-    per_step = 3 * model.macs * min(config.batch_size, samples)
-    steps = min(ceil(samples / config.batch_size) * config.epochs, config.max_steps or 10**18)
-    if per_step * steps < WORTHWHILE_RUN[start_context().get_start_method()]:
+    if train.workers != "auto":
+        return min(train.workers, train.batch_size)
+    per_step = 3 * model.macs * min(train.batch_size, samples)
+    if per_step * train.total_steps(samples) < WORTHWHILE_RUN[start_method().get_start_method()]:
         return 1
-    return max(1, min(available_cores(), per_step // WORTHWHILE, config.batch_size // 8))
+    return max(1, min(available_cores(), per_step // WORTHWHILE, train.batch_size // 8))
 
 
-def _on_workers(job: Job, count: int, stop: Callable[[], bool], mark: Mark | None) -> Iterator[Event]:
+def _on_workers(job: Job, count: int, stop: Callable[[], bool], observer: Observer) -> Iterator[Event]:
     model, values = job.model, job.model.layout.size
     if count == 1:
         with blas_threads(1):
-            yield from _logged(Trainer(job, SoloWorker(values, model.dtype), stop, mark))
+            yield from _logged(job, Trainer(job, SoloWorker(values, model.dtype), stop, observer))
         return
-    script = _needs_script(model)
-    with local_workers(
-        count, values, model.dtype, _work, lambda context: _packed(job, context), script=script
-    ) as workers:
-        yield from _logged(Trainer(job, workers, stop, mark))
+    script = _needs_script(job)
+    with local_workers(count, values, model.dtype, _work, partial(_packed, job), script=script) as workers:
+        yield from _logged(job, Trainer(job, workers, stop, observer))
 
 
-def _needs_script(model: Model) -> bool:
-    """Tell whether the model is made of classes from the script that is running."""
-    train = model.config.train
+def _needs_script(job: Job) -> bool:
+    """Tell whether the job has objects of classes from the script that is running."""
+    model, train = job.model, job.config.train
     parts = (*(node.layer for node in model.graph.nodes), model.loss_function, train.optimizer, train.schedule)
     return any(type(part).__module__ == "__main__" for part in parts)
 
 
-def _logged(trainer: Trainer) -> Iterator[Event]:
-    if trainer.directory is None:
+def _logged(job: Job, trainer: Trainer) -> Iterator[Event]:
+    if job.directory is None:
         yield from trainer.events()
         return
-    trainer.directory.begin(
-        to_yaml(trainer.model.config), trainer.best_checkpoint()
-    )  # not before the trainer could resume
-    with RunLog(trainer.directory, since=trainer.state.step) as log:
+    job.directory.begin(to_yaml(job.config), trainer.best_checkpoint())  # not before the trainer could resume
+    with RunLog(job.directory, since=trainer.state.step) as log:
         for event in trainer.events():
             log.write(event)
             yield event
 
 
-def _work(workers: LocalWorkers, job: Job | Packed) -> None:
+def _work(workers: LocalWorker, job: Job | Packed) -> None:
     """Run the program of a worker other than the first, whose events nobody reads."""
     for _ in Trainer(_unpacked(job), workers, lambda: False).events():
         pass
@@ -166,14 +171,14 @@ class Packed(NamedTuple):
     images: dict[str, SharedArray]
 
 
-def _packed(job: Job, context: Context) -> Job | Packed:
+def _packed(job: Job, method: StartMethod) -> Job | Packed:
     """Prepare a job for workers; those that are forked have it already."""
-    if context.get_start_method() == "fork":
+    if forks(method):
         return job
     images: dict[str, SharedArray] = {}
 
     def without(name: str, split: Split) -> Split:
-        images[name] = SharedArray(context, split.images)
+        images[name] = SharedArray(method, split.images)
         return replace(split, images=split.images[:0])
 
     data = job.data

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
-from cnnbp_cli.data.errors import DataError, require_file
 from cnnbp_cli.errors import UserError
 from cnnbp_cli.files import InUseError, locked, remove_leftovers, replacing, sync
 from cnnbp_cli.train.checkpoint import Checkpoint, CheckpointError
-from cnnbp_cli.train.events import EpochDone, Event, RunFinished, to_dict
-
-METRICS = (
-    *("epoch", "step", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy"),
-    *("learning_rate", "seconds", "images_per_second"),
-)
 
 
 class RunError(UserError):
@@ -159,117 +147,3 @@ class RunDirectory:
         if not paths:
             raise RunError(f"{self.path}: holds no checkpoint; train it first")
         return paths[0]
-
-
-class RunLog:
-    """Writes `events.jsonl` and `metrics.csv` as events happen.
-
-    Every line is handed to the system at once, so a process that is killed has recorded all steps up to its last
-    checkpoint.
-
-    Parameters
-    ----------
-    run : RunDirectory
-    since : int
-        Lines of an earlier attempt past this step are cut off: a resumed run repeats those steps.
-
-    Raises
-    ------
-    RunError
-        When they cannot be written, here and whenever an event is.
-    """
-
-    def __init__(self, run: RunDirectory, since: int = 0) -> None:
-        self._run = run
-        kept, end = _until(since, run.events) if since and run.events.exists() else ([], 0)
-        try:
-            with replacing(run.metrics) as file:
-                file.write(",".join(METRICS).encode() + b"\r\n")
-                for record in kept:
-                    file.write(_row(record))
-            self._files = [path.open("ab", buffering=0) for path in (run.events, run.metrics)]
-            self._files[0].truncate(end)
-        except OSError as error:
-            raise self._unwritable(error) from None
-
-    def __enter__(self) -> RunLog:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for file in self._files:
-            file.close()
-
-    def write(self, event: Event) -> None:
-        """Append one event."""
-        record = to_dict(event)
-        try:
-            for file, line in zip(self._files, (json.dumps(record).encode() + b"\n", _row(record)), strict=True):
-                while line:  # a disk takes a part of it before it says that it is full
-                    line = line[file.write(line) :]
-        except OSError as error:
-            raise self._unwritable(error) from None
-
-    def _unwritable(self, error: OSError) -> RunError:
-        return RunError(
-            f"{self._run.path}: the record of the run cannot be written: {error.strerror or error}; "
-            "the last checkpoint is intact"
-        )
-
-
-def _row(record: dict[str, Any]) -> bytes:
-    """Return an event's line of `metrics.csv`, empty for all but epochs."""
-    text = io.StringIO()
-    if record["event"] == EpochDone.event:
-        csv.DictWriter(text, METRICS, extrasaction="ignore").writerow(record)
-    return text.getvalue().encode()
-
-
-def read_events(run: Path) -> list[dict[str, Any]]:
-    """Return the events of a run, as dicts; a last line cut short by a crash is left out.
-
-    Raises
-    ------
-    RunError
-        When there are none, or a line is damaged.
-    """
-    path = RunDirectory(run).events
-    lines = _lines(path)
-    events = [_event(line) for line in lines]
-    for number, event in enumerate(events, 1):
-        if event is None and number < len(events):
-            raise RunError(f"{path}:{number}: is not an event of a run")
-    return [event for event in events if event is not None]
-
-
-def _until(step: int, path: Path) -> tuple[list[dict[str, Any]], int]:
-    """Return the events of an earlier attempt up to a step, and where in the file they end.
-
-    They end at the first line that is past the step, or damaged: a crash leaves damage at the end only.
-    """
-    kept: list[dict[str, Any]] = []
-    end = 0
-    for line in _lines(path):
-        event = _event(line) if line.endswith(b"\n") else None
-        if event is None or event.get("step", 0) > step or event["event"] == RunFinished.event:
-            break
-        kept.append(event)
-        end += len(line)
-    return kept, end
-
-
-def _lines(path: Path) -> list[bytes]:
-    try:
-        require_file(path, "events.jsonl")
-        return path.read_bytes().splitlines(keepends=True)
-    except (OSError, DataError):
-        raise RunError(f"{path}: cannot be read; expected the events of a run") from None
-
-
-def _event(line: bytes) -> dict[str, Any] | None:
-    try:
-        event = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return event if isinstance(event, dict) and "event" in event else None

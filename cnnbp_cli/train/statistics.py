@@ -9,12 +9,12 @@ from typing import Literal
 
 import numpy as np
 
+from cnnbp_cli.core.backprop import Part
 from cnnbp_cli.core.graph import INPUT
 from cnnbp_cli.core.layers import Operation
 from cnnbp_cli.core.types import Array
 from cnnbp_cli.model import Model
-from cnnbp_cli.parallel.local import LocalWorkers
-from cnnbp_cli.parallel.solo import SoloWorker
+from cnnbp_cli.parallel.local import Worker
 
 WATCH_EVERY = 25
 """Steps from one watched step to the next, unless said otherwise; `docs/watching.md` tells what it costs."""
@@ -104,13 +104,13 @@ class Watcher:
     Parameters
     ----------
     model : Model
-    workers : SoloWorker or LocalWorkers
+    workers : Worker
         All of them have to watch the same steps.
     every : int
         Watch the first step and every `every`-th; 0 for none.
     """
 
-    def __init__(self, model: Model, workers: SoloWorker | LocalWorkers, every: int) -> None:
+    def __init__(self, model: Model, workers: Worker, every: int) -> None:
         self.every = every
         self.workers = workers
         self.nodes = {node.name: k for k, node in enumerate(model.graph.nodes)}
@@ -132,6 +132,11 @@ class Watcher:
         """Return what will look at this step, counted from 1, if it is one to watch."""
         watched = self.every and (step == 1 or step % self.every == 0)
         return WatchedStep(self) if watched else None
+
+    def __call__(self, part: Part, layer: str, *arrays: Array) -> None:
+        """Observe a step that is not watched."""
+        if part == "forward":
+            self.track(layer, *arrays)
 
     def open_window(self) -> None:
         """Forget which units have been active."""
@@ -170,6 +175,15 @@ class WatchedStep:
         self._wide, self._ones = np.empty(BLOCK), np.ones(BLOCK)
         self._mask = np.empty(BLOCK, bool)
         self._before = np.empty(0)
+
+    def __call__(self, part: Part, layer: str, *arrays: Array) -> None:
+        """Observe the step."""
+        if part == "forward":
+            self.output(layer, *arrays)
+        elif part == "backward":
+            self.flow(layer, *arrays)
+        elif part == "sums":
+            self.before(*arrays)
 
     def output(self, name: str, y: Array) -> None:
         """Take in a layer's output."""

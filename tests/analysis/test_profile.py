@@ -91,7 +91,7 @@ def test_every_step_is_a_whole_batch(size):
 def test_steps_that_go_wrong():
     with pytest.raises(ProfileError) as caught:
         measured("train.optimizer={type: sgd, learning_rate: 1e300}", "dtype=float64", steps=3)
-    assert str(caught.value).endswith("become infinite or NaN in step 2")
+    assert str(caught.value).endswith("became infinite or NaN at step 2")
 
 
 def test_the_stopwatch_sorts_times_by_what_they_were_for(monkeypatch):

@@ -118,7 +118,7 @@ def test_without_validation_the_test_does_not_rank(cnnbp: Command) -> None:
 def test_nothing_finished_is_a_verdict(cnnbp: Command) -> None:
     done = cnnbp("sweep", "bars.yaml", "--set", "train.optimizer.learning_rate=1e30,2e30")
     assert done.code == 1
-    assert done.lines[-2] == "no run has come to its end"
+    assert done.lines[-2] == "no run finished"
 
 
 def _started(folder: Path, **options: object):  # type: ignore[no-untyped-def]

@@ -28,7 +28,7 @@ def make_model(
     config = Config("one-layer", dtype=dtype, data=Synthetic(), model=ModelConfig(shape, specs, head=head))
     graph = Graph(shape, [Node(spec.name, spec.layer, spec.inputs) for spec in config.model.layers])
     loss = make_loss(head, config.train.loss)
-    model = Model(config, graph, loss, graph.init_params(0, np.dtype(dtype)), np.dtype(dtype), "label")
+    model = Model(config, graph, loss, graph.init_params(0, np.dtype(dtype)), np.dtype(dtype))
     shuffle(model)
     return model
 

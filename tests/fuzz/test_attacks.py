@@ -688,7 +688,7 @@ def test_layers_that_are_no_file(no_file, cnnbp: Command):
 
 
 def test_a_checkpoint_with_hostile_progress(tmp_path, bars_run):
-    from cnnbp_cli.train.trainer import RunState
+    from cnnbp_cli.train.state import RunState
 
     for wrong in (
         {"step": "3"},

@@ -47,7 +47,7 @@ def start_method(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     """Start workers in this way, whatever the platform would choose."""
     if request.param not in multiprocessing.get_all_start_methods():
         pytest.skip(f"{request.param} is not to be had here")
-    monkeypatch.setattr(local, "start_context", lambda: multiprocessing.get_context(request.param))
+    monkeypatch.setattr(local, "start_method", lambda: multiprocessing.get_context(request.param))
     return request.param
 
 

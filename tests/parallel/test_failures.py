@@ -22,7 +22,7 @@ from parallel.processes import children_of, is_running, shared_files, start, wai
 
 from cnnbp_cli.core.graph import Graph
 from cnnbp_cli.core.types import Layer
-from cnnbp_cli.parallel.local import LocalWorkers, WorkerDiedError, local_workers
+from cnnbp_cli.parallel.local import LocalWorker, WorkerDiedError, local_workers
 from cnnbp_cli.train.events import StepDone
 from cnnbp_cli.train.fit import fit, planned_workers
 from cnnbp_cli.train.run_directory import RunDirectory
@@ -190,7 +190,7 @@ def sum_much(workers, payload):
 def test_sums_are_added_in_the_order_of_ranks():
     """The same bits on every worker, call after call, whoever comes first."""
     with small_team(sum_in_turns, 4) as workers:
-        assert isinstance(workers, LocalWorkers)
+        assert isinstance(workers, LocalWorker)
         sum_in_turns(workers, None)
 
 

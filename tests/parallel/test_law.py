@@ -268,7 +268,7 @@ def test_a_process_with_threads_is_not_forked(setup, monkeypatch):
         used.append(method)
         return original(method)
 
-    monkeypatch.setattr("cnnbp_cli.parallel.local.multiprocessing.get_context", spy)
+    monkeypatch.setattr("cnnbp_cli.parallel.processes.multiprocessing.get_context", spy)
     done = threading.Event()
     thread = threading.Thread(target=done.wait)
     thread.start()
@@ -327,7 +327,7 @@ LENET = (
 )
 def test_as_many_workers_as_pay(setup, monkeypatch, cores, batch, steps, method, expected):
     monkeypatch.setattr("cnnbp_cli.train.fit.available_cores", lambda: cores)
-    monkeypatch.setattr("cnnbp_cli.train.fit.start_context", lambda: multiprocessing.get_context(method))
+    monkeypatch.setattr("cnnbp_cli.train.fit.start_method", lambda: multiprocessing.get_context(method))
     model, _ = setup(
         *LENET, "train.workers=auto", f"train.batch_size={batch}", f"train.max_steps={steps}", "train.epochs=9999"
     )

@@ -10,6 +10,7 @@ ACTIVATION, RESHAPE = "core/layers/activation.py", "core/layers/reshape.py"
 WINDOWS, CORRELATE, BLOCKS, GRAPH = "core/windows.py", "core/correlate.py", "core/rows.py", "core/graph.py"
 LOSSES, MODEL, TRAINER, OPTIM = "core/losses.py", "model.py", "train/trainer.py", "core/optim.py"
 PARAMETERS, RNG, PARALLEL = "core/parameters.py", "core/rng.py", "parallel/local.py"
+BACKPROP, STEP = "core/backprop.py", "train/step.py"
 
 ALIKE = "both passes change alike: the gradient is the right one of another function, which the oracles see"
 SAME = "it changes nothing"
@@ -498,8 +499,7 @@ TRAINING = [
     *of(
         MODEL,
         "Model.backpropagate",
-        ("backward(residuals) / count", "backward(residuals)", "gradient of the sum instead of the mean"),
-        ("float(loss_sum) / count", "float(loss_sum)", "sum of the losses instead of the mean"),
+        ("float(found.loss_sum) / found.count", "float(found.loss_sum)", "sum of the losses instead of the mean"),
     ),
     *of(
         MODEL,
@@ -508,18 +508,22 @@ TRAINING = [
         ("np.moveaxis(dx, -1, 0)", "np.moveaxis(dx, -1, 0)[::-1]", "images in the wrong order"),
     ),
     *of(
-        TRAINER,
-        "Trainer._step",
-        ("loss.backward(residuals) / count", "loss.backward(residuals)", "gradient of the sum instead of the mean"),
-        (" * n  # of all", " * self.config.batch_size  # of all", "a short batch is divided by the full size"),
-        ("model.layout.gather(grads", "0 and model.layout.gather(grads", "gradients not gathered"),
+        BACKPROP,
+        "backpropagate",
+        ("backward(residuals) / count", "backward(residuals)", "gradient of the sum instead of the mean"),
+    ),
+    *of(
+        STEP,
+        "TrainingStep.__call__",
+        (" * n  # of all", " * self._config.train.batch_size  # of all", "a short batch is divided by the full size"),
+        ("model.layout.gather(found", "0 and model.layout.gather(found", "gradients not gathered"),
         ("model.targets_in(labels, x)", "model.targets_in(labels[::-1], x)", "labels of other images"),
         ("update(mine, gradient", "update(mine, 1.001 * gradient", "0.1% too far"),
         ("wants_dx=False", "wants_dx=True", "image's gradient computed for nobody", f"{SAME} but the time it takes"),
     ),
     *of(
         TRAINER,
-        "Trainer.events",
+        "Trainer._rest_of_epoch",
         ("(batch + 1) * size]", "(batch + 1) * size - 1]", "last image of every batch left out"),
     ),
     *of(
@@ -540,7 +544,7 @@ TRAINING = [
     ),
     *of(
         PARALLEL,
-        "LocalWorkers.reduce_share",
+        "LocalWorker.reduce_share",
         (
             "self._gradients[0, mine] + self._gradients[1, mine]",
             "2 * self._gradients[0, mine]",

@@ -9,10 +9,10 @@ from cli.bars import BARS
 from cnnbp_cli.config.load import ConfigText
 from cnnbp_cli.loading import load
 from cnnbp_cli.sweep.engine import PointProgress, SweepFinished, sweep
-from cnnbp_cli.sweep.outcome import FIGURES, Outcome, ranked
+from cnnbp_cli.sweep.outcome import Outcome, ranked
 from cnnbp_cli.sweep.plan import make_plan
 from cnnbp_cli.sweep.points import read_space
-from cnnbp_cli.train.events import EpochDone
+from cnnbp_cli.train.events import RUN_FIGURES, EpochDone
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_interrupted_runs_go_on_from_their_checkpoints(plan, tmp_path):
 
 
 def outcome(run, accuracy, loss, status="finished"):
-    figures = dict.fromkeys(FIGURES) | {"validation_accuracy": accuracy, "validation_loss": loss}
+    figures = dict.fromkeys(RUN_FIGURES) | {"validation_accuracy": accuracy, "validation_loss": loss}
     return Outcome(run, {}, status, None, figures)
 
 

@@ -8,9 +8,10 @@ import pytest
 from cli.bars import BARS
 
 from cnnbp_cli.config.load import ConfigText
-from cnnbp_cli.sweep.outcome import FIGURES, Outcome
+from cnnbp_cli.sweep.outcome import Outcome
 from cnnbp_cli.sweep.plan import make_plan
 from cnnbp_cli.sweep.points import read_space
+from cnnbp_cli.train.events import RUN_FIGURES
 
 pytest.importorskip("optuna")
 
@@ -35,7 +36,7 @@ def test_points_depend_on_the_seed_and_the_outcomes_alone(tmp_path):
             assert size in range(4, 33)
             assert init in ("zeros", "he_normal")
             named, failed = space.named(values), number == 3
-            figures = dict.fromkeys(FIGURES) | {"train_loss": None if failed else abs(rate - 0.01)}
+            figures = dict.fromkeys(RUN_FIGURES) | {"train_loss": None if failed else abs(rate - 0.01)}
             status = "failed" if failed else "finished"
             outcomes.append(Outcome(str(number), named, status, None, figures))
         return [one.values for one in outcomes]

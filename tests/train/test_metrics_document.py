@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from cnnbp_cli.train.run_directory import METRICS
+from cnnbp_cli.train.event_log import METRICS
 
 
 def test_every_column_is_explained():

@@ -13,6 +13,7 @@ from cnnbp_cli.config.load import load_config
 from cnnbp_cli.data.dataset import Normalization
 from cnnbp_cli.loading import load
 from cnnbp_cli.train.checkpoint import Checkpoint, CheckpointError
+from cnnbp_cli.train.event_log import METRICS, read_events
 from cnnbp_cli.train.events import (
     CheckpointSaved,
     EpochDone,
@@ -23,7 +24,7 @@ from cnnbp_cli.train.events import (
     StoppedEarly,
 )
 from cnnbp_cli.train.fit import fit
-from cnnbp_cli.train.run_directory import METRICS, RunDirectory, RunError, read_events
+from cnnbp_cli.train.run_directory import RunDirectory, RunError
 
 EVERYTHING = (
     "train.epochs=4",

@@ -15,9 +15,9 @@ from cnnbp_cli.core.types import Context
 from cnnbp_cli.data.batches import make_batch, order
 from cnnbp_cli.loading import load_data
 from cnnbp_cli.train import statistics
+from cnnbp_cli.train.event_log import read_events
 from cnnbp_cli.train.events import LayersWatched, NonFinite, StepDone, from_dict, to_dict
 from cnnbp_cli.train.fit import fit
-from cnnbp_cli.train.run_directory import read_events
 from cnnbp_cli.train.statistics import LayerStatistics, WatchedStep, Watcher
 
 CONFIG = """

@@ -12,8 +12,7 @@ from cnnbp_cli.core.types import Array
 from cnnbp_cli.data.dataset import Dataset
 from cnnbp_cli.data.split import Split
 from cnnbp_cli.diagnosis.facts import DataFacts, Labels
-from cnnbp_cli.model import Model
-from cnnbp_cli.train.trainer import quiet
+from cnnbp_cli.model import Model, quiet
 
 SAMPLE = 1000
 """Images whose pixels and targets are looked at; the spread of a mean over as many is 3 % of the deviation."""

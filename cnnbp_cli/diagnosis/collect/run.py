@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from math import ceil, isfinite
+from math import isfinite
 from pathlib import Path
 from statistics import mean
 
-from cnnbp_cli.analysis.history import run_events
 from cnnbp_cli.build import build
 from cnnbp_cli.config.load import load_config
 from cnnbp_cli.data.dataset import Dataset, check_labels
@@ -19,6 +18,7 @@ from cnnbp_cli.diagnosis.facts import FAILED, DataFacts, Score, TrainingRecord
 from cnnbp_cli.loading import load_checkpoint, load_data
 from cnnbp_cli.model import Model
 from cnnbp_cli.train.checkpoint import CheckpointError
+from cnnbp_cli.train.event_log import run_events
 from cnnbp_cli.train.events import EpochDone, LayersWatched, NonFinite, RunFinished, StepDone
 from cnnbp_cli.train.run_directory import RunDirectory, RunError
 
@@ -48,7 +48,6 @@ def evidence_of_run(run: Path) -> tuple[Evidence, tuple[str, ...]]:
     data = _data(model, notes)
     facts = None if data is None else data_facts(model, data)
     trained = None if bad or data is None else _trained(RunDirectory(run), model, notes)
-    per_epoch = ceil(len(data.train) / config.train.batch_size) if data else 0
     planned = planned_steps(model, data) if data else 0
     finished = any(isinstance(event, RunFinished) for event in events)
     if len(steps) < FEW_STEPS and bad is None:
@@ -60,7 +59,7 @@ def evidence_of_run(run: Path) -> tuple[Evidence, tuple[str, ...]]:
         norms=tuple(step.grad_norm for step in steps),
         rates=tuple(step.learning_rate for step in steps),
         planned=planned,
-        planned_rates=planned_rates(model, config.train.schedule, planned, per_epoch) if planned else 0.0,
+        planned_rates=planned_rates(config.train, len(data.train)) if data else 0.0,
         watched=tuple(event for event in events if isinstance(event, LayersWatched)),
         epochs=tuple(event for event in events if isinstance(event, EpochDone)),
         bad=bad,

@@ -12,9 +12,8 @@ from cnnbp_cli.data.batches import make_batch, order
 from cnnbp_cli.data.dataset import Dataset
 from cnnbp_cli.diagnosis.facts import LayerStart, StartFacts
 from cnnbp_cli.gradient_check.reference_pass import ReferencePass
-from cnnbp_cli.model import Model
+from cnnbp_cli.model import Model, quiet
 from cnnbp_cli.train.statistics import saturated_ends
-from cnnbp_cli.train.trainer import quiet
 
 IMAGES = 64
 """Images in the batch: with as many, a standard deviation over it is known to a tenth."""

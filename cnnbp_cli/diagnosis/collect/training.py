@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from math import ceil
 
 import numpy as np
 
 from cnnbp_cli.build import build
 from cnnbp_cli.config.load import parse_config
-from cnnbp_cli.config.schema import Config
+from cnnbp_cli.config.schema import Config, TrainConfig
 from cnnbp_cli.config.write import to_dict
 from cnnbp_cli.core.graph import INPUT
 from cnnbp_cli.core.optim import Adam
-from cnnbp_cli.core.schedules import Constant, LinearWarmup, Progress, ReduceOnPlateau
+from cnnbp_cli.core.schedules import Constant, Progress, ReduceOnPlateau
 from cnnbp_cli.core.types import Array, Context, Workspace
 from cnnbp_cli.data.batches import make_batch, order
 from cnnbp_cli.data.dataset import Dataset, load_dataset
@@ -24,11 +23,10 @@ from cnnbp_cli.data.normalization import Normalization
 from cnnbp_cli.data.split import Split
 from cnnbp_cli.diagnosis.collect.data import spread
 from cnnbp_cli.diagnosis.facts import FAILED, DataFacts, OverfitTest, Score, TrainingRecord
-from cnnbp_cli.model import Model
+from cnnbp_cli.model import Model, quiet
 from cnnbp_cli.train.evaluate import predicted_classes
 from cnnbp_cli.train.events import EpochDone, LayersWatched, NonFinite, StepDone
 from cnnbp_cli.train.fit import fit
-from cnnbp_cli.train.trainer import quiet
 
 BUDGET = 200e9
 """Multiply-accumulates of a probe: some seconds on one core, for networks whose steps are not tiny."""
@@ -75,13 +73,11 @@ class VariantFactory:
         """
         old = self._model.config
         config = parse_config(self._text, overrides, label=old.name)
-        model = build(config)
-        if config.model == old.model:
-            model.graph = self._model.graph  # it may hold layers of the user's own
-            if config.seed == old.seed:
-                model.set_parameters(self._start)
-        if _loss_of(config) == _loss_of(old):
-            model.loss_function = self._model.loss_function  # it may be one of the user's own
+        graph = self._model.graph if config.model == old.model else None  # it may hold layers of the user's own
+        loss = self._model.loss_function if _loss_of(config) == _loss_of(old) else None  # it may be the user's own
+        model = build(config, graph=graph, loss=loss)
+        if graph and config.seed == old.seed:
+            model.set_parameters(self._start)
         data = self._data
         if config.data != old.data:
             if replace(config.data, normalize=old.data.normalize, augment=old.data.augment) == old.data:
@@ -125,17 +121,19 @@ def probe_steps(model: Model, data: Dataset) -> int:
 
 def planned_steps(model: Model, data: Dataset) -> int:
     """Return how many steps the config asks for."""
-    train = model.config.train
-    return min(ceil(len(data.train) / train.batch_size) * train.epochs, train.max_steps or 10**18)
+    return model.config.train.total_steps(len(data.train))
 
 
-def train(model: Model, data: Dataset, steps: int, facts: DataFacts, *, watch: bool = True) -> TrainingRecord:
-    """Train a model for some steps, in place, and see how good it becomes."""
-    planned = planned_steps(model, data)
-    asked = model.config.train
+def train(
+    model: Model, data: Dataset, steps: int, facts: DataFacts, *, config: Config | None = None, watch: bool = True
+) -> TrainingRecord:
+    """Train a model for some steps, in place and as its own or another config says, and see how good it becomes."""
+    config = config or model.config
+    asked = config.train
+    planned = asked.total_steps(len(data.train))
     plateau = isinstance(asked.schedule, ReduceOnPlateau)
-    model.config = replace(
-        model.config,
+    config = replace(
+        config,
         train=replace(
             asked,
             max_steps=steps,
@@ -151,7 +149,7 @@ def train(model: Model, data: Dataset, steps: int, facts: DataFacts, *, watch: b
     watched: list[LayersWatched] = []
     epochs: list[EpochDone] = []
     bad: NonFinite | None = None
-    for event in fit(model, shown, watch_every=max(1, steps // WATCHED_STEPS) if watch else 0):
+    for event in fit(model, shown, config=config, watch_every=max(1, steps // WATCHED_STEPS) if watch else 0):
         if isinstance(event, StepDone):
             losses.append(event.loss)
             norms.append(event.grad_norm)
@@ -168,7 +166,7 @@ def train(model: Model, data: Dataset, steps: int, facts: DataFacts, *, watch: b
         norms=tuple(norms),
         rates=tuple(rates),
         planned=planned,
-        planned_rates=planned_rates(model, asked.schedule, planned, ceil(len(data.train) / asked.batch_size)),
+        planned_rates=planned_rates(asked, len(data.train)),
         watched=tuple(watched),
         epochs=tuple(epochs),
         bad=bad,
@@ -178,16 +176,15 @@ def train(model: Model, data: Dataset, steps: int, facts: DataFacts, *, watch: b
     )
 
 
-def planned_rates(model: Model, schedule: object, planned: int, per_epoch: int) -> float:
+def planned_rates(asked: TrainConfig, samples: int) -> float:
     """Return the sum of the learning rates of all steps that a config asks for."""
-    inner = schedule.then if isinstance(schedule, LinearWarmup) else schedule
-    base = model.config.train.optimizer.learning_rate
-    if isinstance(inner, ReduceOnPlateau):
+    per_epoch, planned = asked.steps_per_epoch(samples), asked.total_steps(samples)
+    base = asked.optimizer.learning_rate
+    if isinstance(asked.main_schedule[1], ReduceOnPlateau):
         return base * planned
     places = np.unique(np.linspace(0, planned - 1, min(planned, 1000)).astype(int)).tolist()
     some = [
-        schedule.learning_rate(base, Progress(step, per_epoch, planned, step // per_epoch))  # type: ignore[attr-defined]
-        for step in places
+        asked.schedule.learning_rate(base, Progress(step, per_epoch, planned, step // per_epoch)) for step in places
     ]
     return float(np.mean(some)) * planned
 
@@ -208,20 +205,23 @@ def score(
     """
     chosen = spread(len(split), SCORED_IMAGES)
     ctx = Context(training=training, arrays=Workspace())
-    loss = model.loss_function
-    total = count = 0.0
-    right: list[Array] = []
-    for start in range(0, len(chosen), IMAGES_PER_PASS):
-        x, labels = make_batch(split, chosen[start : start + IMAGES_PER_PASS], normalization, model.dtype)
-        z = model.logits(x, ctx)
-        total += float(loss.forward(z, model.targets_in(labels, x))[0])
-        count += loss.count(z)
+    predicted: list[Array] = []
+
+    def batches() -> Iterator[tuple[Array, Array]]:
+        for start in range(0, len(chosen), IMAGES_PER_PASS):
+            x, labels = make_batch(split, chosen[start : start + IMAGES_PER_PASS], normalization, model.dtype)
+            yield x, model.targets_in(labels, x)
+
+    def see(z: Array) -> None:
         if facts.classes and z.ndim == 2:
-            right.append(predicted_classes(z) == labels)
+            predicted.append(predicted_classes(z))
+
+    total, count = model.summed_loss(batches(), ctx, see)
     mean = total / count
-    if not right:
+    if not predicted:
         return Score(loss=mean, skill=max(0.0, 1 - mean / facts.constant_loss) if facts.constant_loss else 0.0)
-    hits, labels = np.concatenate(right), split.labels[chosen]
+    labels = split.labels[chosen]
+    hits = np.concatenate(predicted) == labels
     recalls = tuple(float(hits[labels == k].mean()) if (labels == k).any() else None for k in range(facts.classes or 0))
     known = [recall for recall in recalls if recall is not None]
     chance = 1 / max(2, len(known))
@@ -240,8 +240,8 @@ def batch_mode(model: Model, data: Dataset, facts: DataFacts) -> Score | None:
 def without_dropout(model: Model) -> Model:
     """Return a model like this one, with the same parameters, whose dropout lets everything pass."""
     layers = tuple(replace(spec, layer=spec.layer.without_noise()) for spec in model.config.model.layers)
-    still = build(replace(model.config, model=replace(model.config.model, layers=layers)))
-    still.loss_function = model.loss_function
+    config = replace(model.config, model=replace(model.config.model, layers=layers))
+    still = build(config, loss=model.loss_function)
     still.set_parameters(model.parameters())
     return still
 
@@ -255,7 +255,7 @@ def overfit_batch(model: Model, data: Dataset, facts: DataFacts) -> OverfitTest:
     asked = still.config.train
     chosen = _mixed(data.train, model, OVERFIT_IMAGES)
     few = Dataset(data.train.take(chosen), None, None, data.normalization, data.classes, data.name)
-    still.config = replace(
+    config = replace(
         still.config,
         data=replace(still.config.data, augment=None),
         train=replace(
@@ -269,7 +269,7 @@ def overfit_batch(model: Model, data: Dataset, facts: DataFacts) -> OverfitTest:
             max_steps=None,
         ),
     )
-    record = train(still, few, OVERFIT_STEPS, facts, watch=False)
+    record = train(still, few, OVERFIT_STEPS, facts, config=config, watch=False)
     return OverfitTest(
         images=len(chosen),
         steps=record.steps,

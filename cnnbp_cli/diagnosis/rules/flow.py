@@ -190,9 +190,7 @@ def non_finite(evidence: Evidence) -> Iterator[Finding]:
         severity="error",
         layer=bad.layer if bad.layer in evidence.nodes else None,
         step=bad.step,
-        evidence=f"the {bad.where} of {bad.layer} went bad in step {bad.step}{told}"
-        if bad.layer != "loss"
-        else f"the loss went bad in step {bad.step}{told}",
+        evidence=f"{bad.what} became infinite or NaN at step {bad.step}{told}",
         threshold="finite values",
         why="No sum with it is a number any more, so the run is over.",
         remedy=as_remedy(remedy) or "Scale the data: data.normalize=standard.",
