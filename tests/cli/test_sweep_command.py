@@ -26,7 +26,8 @@ def test_table_ranks_runs_and_tells_why_one_failed(cnnbp: Command) -> None:
     assert done.lines[1].split()[:4] == ["rank", "run", "rate", "accuracy"]
     rows = [line.split() for line in done.lines[3:6]]
     assert [row[:3] for row in rows] == [["1", "02", "0.02"], ["2", "01", "0.001"], ["-", "03", "1e+30"]]
-    assert done.lines[7].startswith("03 failed: step 2: the output of ")
+    assert done.lines[7].startswith("03 failed: the output of ")
+    assert " became infinite or NaN at step 2" in done.lines[7]
     assert done.lines[8].startswith("best validation accuracy: ")
     assert done.lines[9] == f"run: {Path('sweeps/bars-1/02')}"
     first, *others = done.stderr.splitlines()

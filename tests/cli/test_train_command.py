@@ -140,7 +140,8 @@ def test_values_that_are_not_finite_end_the_run_with_code_1(cnnbp: Command) -> N
     done = cnnbp("train", "bars.yaml", "--quiet", "--set", "train.optimizer={type: sgd, learning_rate: 1e30}")
     assert done.code == 1
     message, advice = done.stderr.splitlines()
-    assert message.startswith("error: step 2: the output of ")
+    assert message.startswith("error: the output of ")
+    assert " became infinite or NaN at step 2 (loss " in message
     assert message.endswith(f"; the last good checkpoint is {Path('runs/bars-1/checkpoints/step-00000000.npz')}")
     assert advice == "Try a smaller train.optimizer.learning_rate, or train.clip_norm."
 
