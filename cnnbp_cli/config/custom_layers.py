@@ -19,11 +19,29 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cnnbp_cli.core.layers import LAYERS, Operation, register
-from cnnbp_cli.core.types import Array, Context, FieldErrors, Layer, Shape, ShapeError, show_shape
+from cnnbp_cli.core.traits import OnnxOperator
+from cnnbp_cli.core.types import Array, Context, FieldErrors, Layer, Merge, Shape, ShapeError, show_shape
 from cnnbp_cli.errors import UserError
 
-GUARDED = ("out_shape", "param_shapes", "init_params", "next_state", "branches", "macs", "kernel", "__post_init__")
-"""Methods whose results are not checked, only their exceptions reported."""
+EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "output_range": (
+        lambda bounds: isinstance(bounds, tuple) and len(bounds) == 2 and bounds[0] < bounds[1],
+        "a pair (low, high)",
+    ),
+    "without_noise": (lambda layer: isinstance(layer, Layer | Merge), "a layer"),
+    "memory": (lambda count: isinstance(count, int) and count >= 0, "a number from 0"),
+    "onnx": (
+        lambda operators: isinstance(operators, Sequence) and all(isinstance(one, OnnxOperator) for one in operators),
+        "a list of OnnxOperator",
+    ),
+}
+"""By method, whether a result is valid, and what was expected."""
+
+GUARDED = (
+    *("out_shape", "param_shapes", "init_params", "next_state", "branches", "macs", "kernel", "__post_init__"),
+    *EXPECTED,
+)
+"""Methods whose exceptions are reported."""
 
 
 class CustomLayerError(UserError):
@@ -121,7 +139,7 @@ def _guard(operation: type[Any], path: Path) -> None:
     }
     for name in GUARDED:
         if name in vars(operation):
-            wrapped[name] = guard.exceptions_only(name, getattr(operation, name))
+            wrapped[name] = guard.with_checked_result(name, getattr(operation, name))
     for name in {"next_state", "branches"} & {name for base in operation.__mro__ for name in vars(base)}:
         wrapped[name] = guard.with_own_residuals(wrapped.get(name, getattr(operation, name)))
     for name, method in wrapped.items():
@@ -134,10 +152,17 @@ class _Guard:
     def __init__(self, name: str, file: str) -> None:
         self._name, self._file = name, file
 
-    def exceptions_only(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    def with_checked_result(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(method)
         def guarded(layer: Any, *args: Any) -> Any:
-            return self._call(name, method, "", layer, *args)
+            result = self._call(name, method, "", layer, *args)
+            is_valid, expected = EXPECTED.get(name, (bool, ""))
+            if expected and not self._call(name, is_valid, "", result):
+                line = method.__code__.co_firstlineno
+                raise CustomLayerError(
+                    f"{self._file}:{line}: {self._name}.{name} returned {_type_text(result)}, expected {expected}"
+                )
+            return result
 
         return guarded
 

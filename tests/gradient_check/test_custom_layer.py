@@ -160,6 +160,11 @@ BAD_FILES = {
         'bad.py:7: Mine has to be a @dataclass(frozen=True) with a field like type: Literal["mine"] = "mine"; '
         "@register goes above @dataclass",
     ),
+    "a field that hides": (
+        HEAD + "    is_activation: bool = True\n" + GOOD,
+        "bad.py:7: Mine has a field 'is_activation', which hides what every layer has under this name: rename it, or "
+        "leave out the annotation to say what the layer is",
+    ),
     "no layer": (
         (HEAD + GOOD).replace("(Layer)", ""),
         "bad.py:7: Mine is no layer: it has to derive from Layer, or from Merge for several inputs",
@@ -263,6 +268,40 @@ BAD_LAYERS = {
         "mine.py:13: Mine.out_shape failed: IndexError: tuple index out of range",
     ),
 }
+
+
+STATEMENTS = {
+    "a range of one end": ("train", "output_range(self)", "(0,)", "a tuple of 1, expected a pair (low, high)"),
+    "a range of no numbers": (
+        "train",
+        "output_range(self)",
+        '("low", 1)',
+        None,  # an exception while it is looked at
+    ),
+    "a range upside down": ("train", "output_range(self)", "(1, 0)", "a tuple of 2, expected a pair (low, high)"),
+    "no layer": ("diagnose", "without_noise(self)", "None", "nothing, expected a layer"),
+    "no number": ("train", "memory(self, in_shape)", "-1", "a value of type int, expected a number from 0"),
+    "no operators": (
+        "export",
+        "onnx(self, in_shape)",
+        '["Relu"]',
+        "a value of type list, expected a list of OnnxOperator",
+    ),
+}
+
+
+@pytest.mark.parametrize(("command", "method", "result", "told"), STATEMENTS.values(), ids=STATEMENTS)
+def test_what_a_layer_says_about_itself_is_checked(command, method, result, told):
+    said = f"    saturates = True\n\n    def {method}:\n        return {result}\n\n"
+    Path("mine.py").write_text(HEAD + said + GOOD, encoding="utf-8")
+    options = {"train": ("--quiet",), "diagnose": (), "export": ("--to", "onnx", "mine.onnx")}[command]
+    text = complaint(command, "mine.yaml", *options, "--layers", "mine.py")
+    name = method.partition("(")[0]
+    assert text == (
+        f"mine.py:14: Mine.{name} returned {told}"
+        if told
+        else f"mine.py:1: Mine.{name} failed: TypeError: '<' not supported between instances of 'str' and 'int'"
+    )
 
 
 @pytest.mark.parametrize(("edit", "message"), BAD_LAYERS.values(), ids=BAD_LAYERS)

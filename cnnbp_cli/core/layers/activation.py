@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from cnnbp_cli.core.layers.registry import register
 from cnnbp_cli.core.rows import blocks, by_row
 from cnnbp_cli.core.terms import OUTPUT, Index, Pass, Pointwise, Ref, Term, Terms
 from cnnbp_cli.core.traits import EVERYTHING, OnnxOperator
@@ -30,6 +31,7 @@ def softmax(x: Array) -> Array:
     return e / e.sum(0)
 
 
+@register
 @dataclass(frozen=True, slots=True)
 class Relu(Pointwise, Layer[Array]):
     """y = max(x, 0), dx = dy where x > 0, else 0.
@@ -74,6 +76,7 @@ class Relu(Pointwise, Layer[Array]):
         return [OnnxOperator("Relu")]
 
 
+@register
 @dataclass(frozen=True, slots=True)
 class LeakyRelu(Pointwise, Layer[Array]):
     """y = x where x > 0, else slope · x; dx = dy · (1 or slope).
@@ -111,6 +114,7 @@ class LeakyRelu(Pointwise, Layer[Array]):
         return [OnnxOperator("LeakyRelu", attributes={"alpha": self.slope})]
 
 
+@register
 @dataclass(frozen=True, slots=True)
 class Elu(Pointwise, Layer[tuple[Array, Array]]):
     """y = x where x > 0, else alpha · (exp(x) - 1); dx = dy · (1 or y + alpha).
@@ -156,6 +160,7 @@ GELU_SCALE = float(np.sqrt(2 / np.pi))
 GELU_CUBIC = 0.044715
 
 
+@register
 @dataclass(frozen=True, slots=True)
 class Gelu(Pointwise, Layer[tuple[Array, Array]]):
     """y = x/2 · (1 + t) with t = tanh(u), u = √(2/π) · (x + 0.044715 x³).
@@ -192,6 +197,7 @@ class Gelu(Pointwise, Layer[tuple[Array, Array]]):
         return [OnnxOperator("Gelu", attributes={"approximate": "tanh"})]
 
 
+@register
 @dataclass(frozen=True, slots=True)
 class Silu(Pointwise, Layer[tuple[Array, Array]]):
     """y = x · s with s = 1 / (1 + exp(-x)); dx = dy · s · (1 + x · (1 - s)).
@@ -225,6 +231,7 @@ class Silu(Pointwise, Layer[tuple[Array, Array]]):
         return [OnnxOperator("Sigmoid", output="gates"), OnnxOperator("Mul", ("x", "gates"))]
 
 
+@register
 @dataclass(frozen=True, slots=True)
 class Sigmoid(Pointwise, Layer[Array]):
     """y = 1 / (1 + exp(-x)), dx = dy · y · (1 - y)."""
@@ -252,6 +259,7 @@ class Sigmoid(Pointwise, Layer[Array]):
         return [OnnxOperator("Sigmoid")]
 
 
+@register
 @dataclass(frozen=True, slots=True)
 class Tanh(Pointwise, Layer[Array]):
     """y = tanh(x), dx = dy · (1 - y²)."""
@@ -279,6 +287,7 @@ class Tanh(Pointwise, Layer[Array]):
         return [OnnxOperator("Tanh")]
 
 
+@register
 @dataclass(frozen=True, slots=True)
 class Softplus(Pointwise, Layer[Array]):
     """y = log(1 + exp(x)), dx = dy / (1 + exp(-x)).
@@ -310,6 +319,7 @@ class Softplus(Pointwise, Layer[Array]):
         return [OnnxOperator("Softplus")]
 
 
+@register
 @dataclass(frozen=True, slots=True)
 class Softmax(Layer[Array]):
     """y_k = exp(x_k) / Σ_l exp(x_l) over channels (or features); dx = y · (dy - Σ_k y_k dy_k).

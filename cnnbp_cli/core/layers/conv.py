@@ -10,6 +10,7 @@ import numpy as np
 
 from cnnbp_cli.core.correlate import correlate, correlate_transposed, correlate_weights
 from cnnbp_cli.core.initializers import AnyInitializer, HeNormal
+from cnnbp_cli.core.layers.registry import register
 from cnnbp_cli.core.rows import by_row, sum_rows, whole_row
 from cnnbp_cli.core.terms import OUTPUT, Index, Pass, Ref, Term, Terms, over_images, spelled
 from cnnbp_cli.core.traits import OnnxOperator
@@ -41,6 +42,7 @@ def bias_terms(at: Pass, f: int) -> Terms:
     return Terms(f"dbias[{f}] = {over_images(at, 'Σ ')}dy[{f}, p, q]", tuple(Term(1, (dy,)) for dy in dys))
 
 
+@register
 @dataclass(frozen=True, slots=True)
 class Conv2d(Layer[ConvResiduals]):
     """Cross-correlate the image with learned kernels, as every framework's "convolution" does.
@@ -212,6 +214,7 @@ class Conv2d(Layer[ConvResiduals]):
         return [OnnxOperator("Conv", ("x", "weight", *["bias"] * self.bias), attributes)]
 
 
+@register
 @dataclass(frozen=True, slots=True)
 class ConvTranspose2d(Layer[ConvResiduals]):
     """The transpose of a convolution: each input pixel adds its kernel, scaled, to the output.

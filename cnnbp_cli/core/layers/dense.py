@@ -8,11 +8,13 @@ from typing import Literal
 import numpy as np
 
 from cnnbp_cli.core.initializers import AnyInitializer, HeNormal
+from cnnbp_cli.core.layers.registry import register
 from cnnbp_cli.core.terms import OUTPUT, Index, Pass, Ref, Term, Terms, over_images
 from cnnbp_cli.core.traits import OnnxOperator
 from cnnbp_cli.core.types import Array, Context, Layer, Params, Shape, ShapeError, at_least, require, show_shape
 
 
+@register
 @dataclass(frozen=True, slots=True)
 class Dense(Layer[Array]):
     """Weigh every input for every unit, and add a bias.

@@ -8,12 +8,14 @@ from typing import Literal
 
 import numpy as np
 
+from cnnbp_cli.core.layers.registry import register
 from cnnbp_cli.core.rng import sample_words
 from cnnbp_cli.core.terms import OUTPUT, Index, Pass, Ref, Term, Terms
 from cnnbp_cli.core.traits import OnnxOperator
 from cnnbp_cli.core.types import Array, Context, Layer, Params, Shape, require, within
 
 
+@register
 @dataclass(frozen=True, slots=True)
 class Dropout(Layer[Array | None]):
     """Zero each unit with probability `rate` in training, and scale the others by 1 / (1 - rate).

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from cnnbp_cli.core.layers.registry import register
 from cnnbp_cli.core.terms import OUTPUT, Index, Pass, Ref, Term, Terms, listed
 from cnnbp_cli.core.traits import OnnxOperator
 from cnnbp_cli.core.types import Array, Context, Merge, Shape, ShapeError, show_shape
@@ -31,6 +32,7 @@ def names(at: Pass) -> list[str]:
     return [f"x{k + 1}" for k in range(len(at.xs))]
 
 
+@register
 @dataclass(frozen=True, slots=True)
 class Add(Merge[int]):
     """Add the inputs, y = Σ x_k; each receives dx_k = dy.
@@ -62,6 +64,7 @@ class Add(Merge[int]):
         return Terms(f"dx{k + 1} = dy", (Term(1, (Ref(OUTPUT, index, "gradient"),)),))
 
 
+@register
 @dataclass(frozen=True, slots=True)
 class Multiply(Merge[tuple[Array, ...]]):
     """Multiply the inputs elementwise, y = Π x_k; each receives dx_k = dy · Π_{l ≠ k} x_l."""
@@ -97,6 +100,7 @@ class Multiply(Merge[tuple[Array, ...]]):
         return Terms(formula, (Term(1, (Ref(OUTPUT, index, "gradient"), *others)),))
 
 
+@register
 @dataclass(frozen=True, slots=True)
 class Concat(Merge[list[int]]):
     """Stack the inputs' channels (or features) in the order given; the gradient is cut at the same places.

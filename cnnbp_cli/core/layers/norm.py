@@ -19,6 +19,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 
+from cnnbp_cli.core.layers.registry import register
 from cnnbp_cli.core.rows import blocks, by_row, sum_rows, whole_row
 from cnnbp_cli.core.terms import OUTPUT, Index, Pass, Ref, Term, Terms
 from cnnbp_cli.core.traits import OnnxOperator
@@ -168,6 +169,7 @@ class BatchNormResiduals(NamedTuple):
     values: int | None  # per channel over all workers; None in evaluation mode
 
 
+@register
 @dataclass(frozen=True, slots=True)
 class BatchNorm(Layer[BatchNormResiduals]):
     """Normalise each channel (or feature) over the batch; in evaluation, by running statistics.
@@ -333,6 +335,7 @@ def _dots(a: Array, b: Array) -> Array:
     return np.einsum("hcm,hcm->hc", a, b)
 
 
+@register
 @dataclass(frozen=True, slots=True)
 class LayerNorm(Layer[Standardised]):
     """Normalise each sample over all its values. Parameters are `weight` and `bias` of the sample's shape.
@@ -391,6 +394,7 @@ class LayerNorm(Layer[Standardised]):
         return [OnnxOperator("LayerNormalization", inputs, {"axis": 1, "epsilon": self.epsilon})]
 
 
+@register
 @dataclass(frozen=True, slots=True)
 class GroupNorm(Layer[Standardised]):
     """Normalise each sample over groups of channels. Parameters are `weight` and `bias` (c,).

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from cnnbp_cli.core.layers.registry import register
 from cnnbp_cli.core.rows import blocks
 from cnnbp_cli.core.terms import OUTPUT, Index, Pass, Reason, Ref, Term, Terms, listed
 from cnnbp_cli.core.traits import OnnxOperator
@@ -67,6 +68,7 @@ class MaxPoolResiduals(NamedTuple):
     y: Array  # the maxima (c, oh, ow, n)
 
 
+@register
 @dataclass(frozen=True, slots=True)
 class MaxPool2d(Layer[MaxPoolResiduals]):
     """Keep the largest pixel of each window.
@@ -188,6 +190,7 @@ class AvgPoolResiduals(NamedTuple):
     divisor: Array  # pixels of each window that count: (oh, ow, 1)
 
 
+@register
 @dataclass(frozen=True, slots=True)
 class AvgPool2d(Layer[AvgPoolResiduals]):
     """Take the mean of each window.
@@ -290,6 +293,7 @@ def channels_only(shape: Shape) -> Shape:
     return shape[:1]
 
 
+@register
 @dataclass(frozen=True, slots=True)
 class GlobalAvgPool2d(Layer[Shape]):
     """Take the mean of each channel: y[c] = (1 / h·w) Σ x[c, p, q], dx[c, p, q] = dy[c] / (h·w).
@@ -333,6 +337,7 @@ class GlobalMaxResiduals(NamedTuple):
     winners: Array  # index into the flat (h·w) axis: (c, 1, n)
 
 
+@register
 @dataclass(frozen=True, slots=True)
 class GlobalMaxPool2d(Layer[GlobalMaxResiduals]):
     """Keep the largest pixel of each channel; the first of several equal ones takes the gradient."""

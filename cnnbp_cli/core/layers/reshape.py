@@ -8,11 +8,13 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from cnnbp_cli.core.layers.registry import register
 from cnnbp_cli.core.terms import OUTPUT, Index, Pass, Pointwise, Ref, Term, Terms, listed
 from cnnbp_cli.core.traits import OnnxOperator
 from cnnbp_cli.core.types import Array, Context, Layer, Params, Shape
 
 
+@register
 @dataclass(frozen=True, slots=True)
 class Flatten(Layer[Shape]):
     """Write an image (c, h, w) as one vector of c·h·w features, channel by channel and row by row."""
@@ -45,6 +47,7 @@ class Flatten(Layer[Shape]):
         )
 
 
+@register
 @dataclass(frozen=True, slots=True)
 class Identity(Pointwise, Layer[None]):
     """Hand the input on as it is: a named place for a branch to start or to skip."""
