@@ -33,8 +33,8 @@ def predict(
         bool | None,
         typer.Option(
             "--invert/--no-invert",
-            help="Swap dark and light, or do not. By default pictures with light edges are inverted, "
-            "for MNIST is white on black, and paper is not.",
+            help="Invert dark and light, or keep them. By default, pictures with light edges are inverted: "
+            "MNIST is white on black, paper is black on white.",
         ),
     ] = None,
     weights: WeightFile = None,

@@ -24,7 +24,7 @@ def validate(
     layers: CustomLayers = None,
     format: OutputFormat = Format.TABLE,
 ) -> None:
-    """Check configs, their layers' shapes included, and say where each problem is."""
+    """Check configs, including the shapes of all layers, and show where each problem is."""
     from cnnbp_cli.analysis.validate import validate_config
     from cnnbp_cli.cli.boundary import BAD_INPUT
     from cnnbp_cli.report.validate import render

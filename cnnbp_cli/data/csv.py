@@ -98,7 +98,7 @@ def _first_fault(lines: Iterable[str], header: int, input_shape: Shape) -> str:
         if len(fields) != columns:
             return (
                 f"line {number} has {len(fields):,} fields, expected {columns:,}: a label and the pixels of "
-                f"`model.input: {show(input_shape)}`; mend the line or model.input"
+                f"`model.input: {show(input_shape)}`; fix the line or model.input"
             )
         for column, field in enumerate(fields, 1):
             what = "label" if column == 1 else "pixel"

@@ -57,5 +57,5 @@ def unreadable(path: str | os.PathLike[str], error: OSError) -> DataError:
     if isinstance(error, FileNotFoundError):
         return DataError(f"{path}: does not exist; check the path (a relative one starts at the config's folder)")
     if isinstance(error, PermissionError):
-        return DataError(f"{path}: may not be read; change its permissions")
+        return DataError(f"{path}: permission denied; change its permissions")
     return DataError(f"{path}: cannot be read ({error.strerror or error}); check the path and the disk")

@@ -281,7 +281,7 @@ def _present(folder: Path, file: PublishedFile) -> Ready | None:
                 return Ready(path, path.stat().st_size, False, verify(path, file))
             except DataError as error:
                 raise DataError(
-                    f"{error}; it was there before and is left alone: remove it, or name another folder"
+                    f"{error}; it was there before and is not replaced: remove it, or name another folder"
                 ) from None
     return None
 
@@ -384,7 +384,7 @@ def _lock(part: IO[bytes]) -> None:
     except (BlockingIOError, FileNotFoundError):
         is_ours = False
     if not is_ours:
-        raise DataError(f"{part.name}: another process is fetching it; wait for that one")
+        raise DataError(f"{part.name}: another process is fetching it; wait until it has finished")
 
 
 def _put_in_place(part: IO[bytes], path: Path, verified: str) -> Ready:
@@ -451,7 +451,7 @@ def _transfer(url: str, name: str, part: IO[bytes], largest: int, timeout: float
             part.truncate(0)
         elif not (response.headers["Content-Range"] or "").startswith(f"bytes {received}-"):
             part.truncate(0)
-            raise _TransferError("the server continues at another place than it was asked for")
+            raise _TransferError("the server resumed at the wrong byte")
         total = None if response.length is None else received + response.length
         yield Receiving(name, received, total)
         checked, deadline = received, monotonic() + timeout
@@ -496,7 +496,7 @@ def _reason(error: Exception, timeout: float) -> str:
     """Say in words why a connection failed."""
     inner = getattr(error, "reason", error)
     if isinstance(inner, TimeoutError):
-        return f"the server is silent for {timeout:g} s"
+        return f"the server sent nothing for {timeout:g} s"
     if isinstance(inner, http.client.IncompleteRead):
         return "the connection ended too early"
     return f"cannot be reached ({getattr(inner, 'strerror', None) or inner})"

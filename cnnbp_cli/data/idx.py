@@ -71,7 +71,7 @@ class IdxFile:
                 )
             if self.stream.read(1):
                 raise DataError(
-                    f"{self.name}: goes on after the {declared:,} bytes that its header declares; fetch the file again"
+                    f"{self.name}: is longer than the {declared:,} bytes that its header declares; fetch the file again"
                 )
         return content.reshape(self.shape)
 

@@ -126,7 +126,7 @@ class FetchProgress:
         from cnnbp_cli.data.fetch import Ready, Receiving, Retrying
 
         if isinstance(event, Ready):
-            came = "fetched" if event.fetched else "was there"
+            came = "fetched" if event.fetched else "already there"
             self._note(f"{event.path}: {came}, {show_bytes(event.bytes)}, verified by {event.verified}")
             return event
         if isinstance(event, Retrying):

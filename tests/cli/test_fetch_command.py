@@ -63,7 +63,7 @@ def test_the_lines_train(cnnbp: Command, mirror: str) -> None:
     assert json.loads(cnnbp("data", "info", "fetched.yaml", "--format", "json").stdout)["classes"] == 2
     again = cnnbp("data", "fetch", "kmnist", "--mirror", mirror)
     assert again.stdout == done.stdout
-    assert all(": was there, " in line for line in again.stderr.splitlines())
+    assert all(": already there, " in line for line in again.stderr.splitlines())
 
 
 def test_for_programs(cnnbp: Command, mirror: str) -> None:

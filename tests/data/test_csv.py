@@ -61,11 +61,11 @@ def test_channels_follow_each_other(write):
 COMPLAINTS = {
     "1,0,0,0,0\n2,0,0,0\n": (
         "line 2 has 4 fields, expected 5: a label and the pixels of `model.input: [1, 2, 2]`; "
-        "mend the line or model.input"
+        "fix the line or model.input"
     ),
     "head\n\n1,0,0,0,0\n\n2,0,0,0,0,0\n": (
         "line 5 has 6 fields, expected 5: a label and the pixels of `model.input: [1, 2, 2]`; "
-        "mend the line or model.input"
+        "fix the line or model.input"
     ),
     "1,0,0,0,0\n2,0,x,0,0\n": "line 2, field 3: the pixel is 'x', expected a whole number",
     "1,0,0,0,0\n2,0,,0,0\n": "line 2, field 3: the pixel is '', expected a whole number",
@@ -83,7 +83,7 @@ COMPLAINTS = {
     ),
     "1,0,0,0,0\n1,0,0,0\x1d,0,0\n": (
         "line 2 has 6 fields, expected 5: a label and the pixels of `model.input: [1, 2, 2]`; "
-        "mend the line or model.input"
+        "fix the line or model.input"
     ),
     "1,0,0,0,0\n1,0,0\x1c7,0,0\n": "line 2, field 3: the pixel is '0\\x1c7', expected a whole number",
     "": "has no samples; expected lines of a label and 4 pixels",

@@ -254,7 +254,7 @@ def test_a_gzip_bomb_is_unpacked_no_further_than_the_file_goes(server, tmp_path)
     server.files[IMAGES] = gzip.compress(bomb)
     started = time.perf_counter()
     message = refused(server, tmp_path / "tiny")
-    assert "goes on after the 235,200 bytes that its header declares" in message
+    assert "is longer than the 235,200 bytes that its header declares" in message
     assert time.perf_counter() - started < 5
 
 
@@ -302,7 +302,7 @@ def test_the_next_address_is_tried(server, tmp_path):
 def test_a_silent_server(server, tmp_path):
     server.trouble = lambda handler, name: server.stop.wait(10)
     started = time.perf_counter()
-    assert "the server is silent for 0.2 s" in refused(server, tmp_path / "tiny", timeout=0.2)
+    assert "the server sent nothing for 0.2 s" in refused(server, tmp_path / "tiny", timeout=0.2)
     assert time.perf_counter() - started < 5
 
 
@@ -314,7 +314,7 @@ def test_a_server_that_falls_silent(server, tmp_path):
         return server.stop.wait(10)
 
     server.trouble = stall
-    assert "the server is silent for 0.2 s" in refused(server, tmp_path / "tiny", timeout=0.2)
+    assert "the server sent nothing for 0.2 s" in refused(server, tmp_path / "tiny", timeout=0.2)
 
 
 def test_a_server_that_drips(server, tmp_path):
@@ -382,7 +382,7 @@ def test_a_wrong_file_that_was_there_is_left_alone(server, tmp_path):
         list(fetch(source(server.url), tmp_path))
     assert str(caught.value) == (
         f"{tmp_path / NAMES[2]}: holds 300 × 28 × 28 values, expected 50 × 28 × 28; "
-        "it was there before and is left alone: remove it, or name another folder"
+        "it was there before and is not replaced: remove it, or name another folder"
     )
     assert names(tmp_path) == [NAMES[2]]
     assert (tmp_path / NAMES[2]).read_bytes() == PACKED[IMAGES]
@@ -426,7 +426,7 @@ def test_two_at_once(server, tmp_path):
     pytest.importorskip("fcntl")
     first = fetch(source(server.url), tmp_path)
     next(first)
-    with pytest.raises(DataError, match="another process is fetching it; wait for that one"):
+    with pytest.raises(DataError, match="another process is fetching it; wait until it has finished"):
         list(fetch(source(server.url), tmp_path))
     list(first)
     assert names(tmp_path) == sorted(NAMES)

@@ -152,7 +152,7 @@ def test_file_without_permission():
         with open_idx(Locked(b""), 3):
             pass
 
-    assert message(read) == "x-idx3-ubyte: may not be read; change its permissions"
+    assert message(read) == "x-idx3-ubyte: permission denied; change its permissions"
 
 
 def test_shape_that_the_model_does_not_take(idx_folder):
@@ -211,11 +211,11 @@ DAMAGES = {
     ),
     "trailing bytes": (
         idx_bytes(ARRAY) + b"!",
-        "x-idx3-ubyte: goes on after the 24 bytes that its header declares; fetch the file again",
+        "x-idx3-ubyte: is longer than the 24 bytes that its header declares; fetch the file again",
     ),
     "trailing bytes, compressed": (
         gzip.compress(idx_bytes(ARRAY) + b"!"),
-        "x-idx3-ubyte: goes on after the 24 bytes that its header declares; fetch the file again",
+        "x-idx3-ubyte: is longer than the 24 bytes that its header declares; fetch the file again",
     ),
     "cut compressed data": (
         gzip.compress(idx_bytes(ARRAY))[:-9],
@@ -246,7 +246,7 @@ def test_gzip_bomb_is_not_inflated():
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert complaint == "x-idx3-ubyte: goes on after the 24 bytes that its header declares; fetch the file again"
+    assert complaint == "x-idx3-ubyte: is longer than the 24 bytes that its header declares; fetch the file again"
     assert peak < 1_000_000
 
 

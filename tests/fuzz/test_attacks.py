@@ -443,7 +443,7 @@ def test_a_gzip_bomb(tmp_path):
         (tmp_path / f"{part}-images-idx3-ubyte.gz").write_bytes(images)
         (tmp_path / f"{part}-labels-idx1-ubyte").write_bytes(labels)
     assert refusal(read_folder, tmp_path, (1, 4, 6)) == (
-        f"{tmp_path}/train-images-idx3-ubyte.gz: goes on after the 288 bytes that its header declares; "
+        f"{tmp_path}/train-images-idx3-ubyte.gz: is longer than the 288 bytes that its header declares; "
         "fetch the file again"
     )
 
