@@ -78,7 +78,7 @@ def fetch(
         ),
     ] = None,
     mirror: Annotated[
-        str | None, typer.Option("--mirror", metavar="URL", help="The address of a folder that has the files.")
+        str | None, typer.Option("--mirror", metavar="URL", help="URL of a folder that has the files.")
     ] = None,
     format: OutputFormat = Format.TABLE,
 ) -> None:

@@ -19,11 +19,12 @@ def init(
     template: Annotated[
         str | None,
         typer.Argument(
-            metavar="TEMPLATE", autocompletion=complete.templates, help="Which config; without it, all are listed."
+            metavar="TEMPLATE", autocompletion=complete.templates, help="Template to copy; without one, all are listed."
         ),
     ] = None,
     file: Annotated[
-        str | None, typer.Argument(metavar="FILE", help="Where to write it, by default TEMPLATE.yaml; - prints it.")
+        str | None,
+        typer.Argument(metavar="FILE", help="File to write; by default TEMPLATE.yaml, - is standard output."),
     ] = None,
 ) -> None:
     """Write a config from a template, or list the templates."""
