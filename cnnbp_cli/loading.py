@@ -56,7 +56,7 @@ def _load(path: str | Path, overrides: Sequence[Override]) -> Model:
 
 
 def load_checkpoint(path: Path, overrides: Sequence[Override] = ()) -> Model:
-    """Return the model of a checkpoint, with its parameters and its normalisation."""
+    """Return the model of a checkpoint, with its parameters and its normalization."""
     checkpoint = Checkpoint.read(path)
     config = parse_config(checkpoint.config, overrides, label=str(path))
     _require_shapes(path, config, checkpoint)

@@ -168,12 +168,12 @@ class Model:
     def images_in(self, images: Array) -> Array:
         """Turn images (N, C, H, W), or (N, H, W) for one channel, into an input (c, h, w, n).
 
-        Floats are taken as they are; integers are raw pixels, and are normalised as in training.
+        Floats are taken as they are; integers are raw pixels, and are normalized as in training.
 
         Raises
         ------
         ModelInputError
-            When the shape does not fit, or raw pixels meet a model that does not know its normalisation.
+            When the shape does not fit, or raw pixels meet a model that does not know its normalization.
         """
         images = np.asarray(images)
         c, h, w = shape = self.graph.shapes[INPUT]
@@ -185,7 +185,7 @@ class Model:
             if self.normalization is None:
                 raise ModelInputError(
                     f"images of {images.dtype} are raw pixels, but this model has not been trained on data that "
-                    "says how to normalise them; give floats"
+                    "says how to normalize them; give floats"
                 )
             images = self.normalization.apply(images, self.dtype)
         elif images.dtype.kind != "f":

@@ -166,7 +166,7 @@ def test_predict_takes_raw_pixels_after_training(toy):
     with pytest.raises(ModelInputError) as caught:
         toy.predict(raw)
     assert str(caught.value) == (
-        "images of uint8 are raw pixels, but this model has not been trained on data that says how to normalise "
+        "images of uint8 are raw pixels, but this model has not been trained on data that says how to normalize "
         "them; give floats"
     )
     list(cnnbp.fit(toy, data))

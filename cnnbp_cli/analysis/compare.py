@@ -39,7 +39,7 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ComparedRun:
     """How far a run came.
 
     Attributes
@@ -90,7 +90,7 @@ class Comparison:
 
     Attributes
     ----------
-    outcomes : list of Outcome
+    outcomes : list of ComparedRun
     differences : list of Difference
     flows : list of LayerFlow
         In network order.
@@ -98,7 +98,7 @@ class Comparison:
         The loss of each run's training batches, by step.
     """
 
-    outcomes: list[Outcome]
+    outcomes: list[ComparedRun]
     differences: list[Difference]
     flows: list[LayerFlow]
     losses: list[dict[int, float]]
@@ -113,14 +113,16 @@ class Comparison:
         changed = self.most_changed
         return {
             "runs": [
-                {"run": one.run, "finished": one.finished, "steps": one.steps, "epochs": one.epochs}
-                | one.figures
-                | {"seconds": one.seconds}
-                for one in self.outcomes
+                {"run": outcome.run, "finished": outcome.finished, "steps": outcome.steps, "epochs": outcome.epochs}
+                | outcome.figures
+                | {"seconds": outcome.seconds}
+                for outcome in self.outcomes
             ],
-            "differences": [{"key": one.key, "values": one.values} for one in self.differences],
+            "differences": [{"key": difference.key, "values": difference.values} for difference in self.differences],
             "definition": FLOW,
-            "gradient_flow": [{"layer": one.layer, "norms": one.norms, "factors": one.factors} for one in self.flows],
+            "gradient_flow": [
+                {"layer": flow.layer, "norms": flow.norms, "factors": flow.factors} for flow in self.flows
+            ],
             "most_changed": changed.layer if changed else None,
             "losses": [{"step": list(losses), "loss": list(losses.values())} for losses in self.losses],
         }
@@ -177,10 +179,10 @@ def _differences(configs: Sequence[Mapping[str, Any]]) -> list[Difference]:
     ]
 
 
-def _outcome(history: History) -> Outcome:
+def _outcome(history: History) -> ComparedRun:
     last = history.epochs[-1] if history.epochs else None
     figures = {name: getattr(history.finished or last, name, None) for name in RUN_FIGURES}
-    return Outcome(
+    return ComparedRun(
         str(history.run),
         history.finished is not None,
         history.steps[-1].step,

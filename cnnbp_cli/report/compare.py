@@ -27,7 +27,7 @@ def render(comparison: Comparison, format: str) -> None:
     if format == "json":
         write_json(comparison.to_dict())
     elif format == "csv":
-        write_csv(["part", "name", *(one.run for one in comparison.outcomes)], _records(comparison))
+        write_csv(["part", "name", *(outcome.run for outcome in comparison.outcomes)], _records(comparison))
     else:
         _tables(comparison)
 
@@ -36,10 +36,10 @@ def _records(comparison: Comparison) -> Iterator[list[Any]]:
     """Yield a row for every thing that is compared, with a column for each run."""
     for difference in comparison.differences:
         yield ["config", difference.key, *map(_value, difference.values)]
-    yield ["figure", "steps", *(one.steps for one in comparison.outcomes)]
-    yield ["figure", "seconds", *(one.seconds for one in comparison.outcomes)]
+    yield ["figure", "steps", *(outcome.steps for outcome in comparison.outcomes)]
+    yield ["figure", "seconds", *(outcome.seconds for outcome in comparison.outcomes)]
     for name in RUN_FIGURES:
-        yield ["figure", name, *(one.figures[name] for one in comparison.outcomes)]
+        yield ["figure", name, *(outcome.figures[name] for outcome in comparison.outcomes)]
     for flow in comparison.flows:
         yield ["gradient", flow.layer, *flow.norms]
     for step in sorted({step for losses in comparison.losses for step in losses}):
@@ -52,7 +52,7 @@ def _tables(comparison: Comparison) -> None:
     line()
     if comparison.differences:
         columns = [Column("config", text=True), *(Column(name, leaves=k, text=True) for k, name in enumerate(names, 1))]
-        show(columns, [[one.key, *map(_value, one.values)] for one in comparison.differences])
+        show(columns, [[difference.key, *map(_value, difference.values)] for difference in comparison.differences])
     else:
         line("the configs are the same")
     line()
@@ -77,11 +77,11 @@ def _outcomes(comparison: Comparison, names: list[str]) -> None:
     columns += [Column(title, leaves=k, width=8) for k, title in enumerate(titles, 1)]
     columns.append(Column("time", leaves=len(titles) + 1))
     rows: list[list[Cell]] = []
-    for k, (name, one) in enumerate(zip(names, comparison.outcomes, strict=True)):
+    for k, (name, outcome) in enumerate(zip(names, comparison.outcomes, strict=True)):
         cells: list[Cell] = [(name, STYLES[k % len(STYLES)])]
-        cells += [one.run if one.finished else f"{one.run} (not finished)", count(one.steps)]
-        cells += [(percent if key.endswith("accuracy") else figure)(one.figures[key]) for key in RUN_FIGURES]
-        rows.append([*cells, duration(one.seconds)])
+        cells += [outcome.run if outcome.finished else f"{outcome.run} (not finished)", count(outcome.steps)]
+        cells += [(percent if key.endswith("accuracy") else figure)(outcome.figures[key]) for key in RUN_FIGURES]
+        rows.append([*cells, duration(outcome.seconds)])
     told = [k for k in range(len(columns)) if any(row[k] != "-" for row in rows)]
     show([columns[k] for k in told], [[row[k] for k in told] for row in rows])
 

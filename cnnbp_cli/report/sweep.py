@@ -69,28 +69,41 @@ def render(finished: SweepFinished, names: dict[str, str], format: str) -> None:
                 "by": finished.by,
                 "count": finished.count,
                 "best": finished.best.run if finished.best else None,
-                "runs": [{"rank": rank} | one.to_dict() for rank, one in _with_ranks(finished)],
+                "runs": [{"rank": rank} | outcome.to_dict() for rank, outcome in _with_ranks(finished)],
             }
         )
     elif format == "csv":
         header = ["rank", "run", "status", *names, *RUN_FIGURES, "epoch", "steps", "seconds", "reason"]
-        write_csv(header, (_record(rank, one, [*names]) for rank, one in _with_ranks(finished)))
+        write_csv(header, (_record(rank, outcome, [*names]) for rank, outcome in _with_ranks(finished)))
     else:
         _table(finished, names)
     if finished.interrupted:
-        done = sum(one.status != "interrupted" for one in finished.outcomes)
-        note(f"interrupted: {done} of {finished.count} runs are over; go on with --out {finished.folder} --resume")
+        done = sum(outcome.status != "interrupted" for outcome in finished.outcomes)
+        note(f"interrupted: {done} of {finished.count} runs are over; resume with --out {finished.folder} --resume")
 
 
 def _with_ranks(finished: SweepFinished) -> list[tuple[int | None, Outcome]]:
-    """Return the outcomes with their places; one without the figure has none."""
-    return [(rank if isfinite(one.score(finished.by)) else None, one) for rank, one in enumerate(finished.outcomes, 1)]
+    """Return the outcomes with their ranks; those without the figure have none."""
+    return [
+        (rank if isfinite(outcome.score(finished.by)) else None, outcome)
+        for rank, outcome in enumerate(finished.outcomes, 1)
+    ]
 
 
-def _record(rank: int | None, one: Outcome, keys: Sequence[str]) -> list[Any]:
-    values = [value if isinstance(value, str) else json.dumps(value) for value in map(one.values.get, keys)]
-    figures = [one.figures[name] for name in RUN_FIGURES]
-    return [rank, one.run, one.status, *values, *figures, one.epoch, one.step, one.seconds, one.reason]
+def _record(rank: int | None, outcome: Outcome, keys: Sequence[str]) -> list[Any]:
+    values = [value if isinstance(value, str) else json.dumps(value) for value in map(outcome.values.get, keys)]
+    figures = [outcome.figures[name] for name in RUN_FIGURES]
+    return [
+        rank,
+        outcome.run,
+        outcome.status,
+        *values,
+        *figures,
+        outcome.epoch,
+        outcome.step,
+        outcome.seconds,
+        outcome.reason,
+    ]
 
 
 def _table(finished: SweepFinished, names: dict[str, str]) -> None:
@@ -98,23 +111,25 @@ def _table(finished: SweepFinished, names: dict[str, str]) -> None:
         return
     by = finished.by
     others = [
-        name for name in RUN_FIGURES if name != by and any(one.figures[name] is not None for one in finished.outcomes)
+        name
+        for name in RUN_FIGURES
+        if name != by and any(outcome.figures[name] is not None for outcome in finished.outcomes)
     ]
     others.sort(key=lambda name: not name.startswith("validation"))  # what is left out last
     columns = [Column("rank"), Column("run")]
     for key, name in names.items():
-        is_number = all(isinstance(one.values[key], int | float) for one in finished.outcomes)
+        is_number = all(isinstance(outcome.values[key], int | float) for outcome in finished.outcomes)
         columns.append(Column(name.replace("_", "\n"), text=not is_number))
     columns.append(Column(by.replace("_", "\n"), leaves=1, width=8))  # the last one stays, whatever the width
     columns += [Column(name.replace("_", "\n"), leaves=k, width=8) for k, name in enumerate(others, 2)]
     columns += [Column("epoch", leaves=len(others) + 2), Column("time", leaves=len(others) + 3, width=6)]
     rows: list[list[Cell]] = []
-    for rank, one in _with_ranks(finished):
-        style = "bold" if one is finished.best else "" if one.status == "finished" else "dim"
-        cells = [str(rank or "-"), one.run, *(_value(one.values[key]) for key in names)]
-        cells.append(_figure(by, one.figures[by]) if one.status == "finished" else one.status)
-        cells += [_figure(name, one.figures[name]) for name in others]
-        cells += [str(one.epoch or "-"), duration(one.seconds) if one.seconds else "-"]
+    for rank, outcome in _with_ranks(finished):
+        style = "bold" if outcome is finished.best else "" if outcome.status == "finished" else "dim"
+        cells = [str(rank or "-"), outcome.run, *(_value(outcome.values[key]) for key in names)]
+        cells.append(_figure(by, outcome.figures[by]) if outcome.status == "finished" else outcome.status)
+        cells += [_figure(name, outcome.figures[name]) for name in others]
+        cells += [str(outcome.epoch or "-"), duration(outcome.seconds) if outcome.seconds else "-"]
         rows.append([(cell, style) for cell in cells])
     table = Table(columns, rows)
     table.note_left_out()
@@ -135,9 +150,9 @@ def _table(finished: SweepFinished, names: dict[str, str]) -> None:
 def _reasons(outcomes: Sequence[Outcome]) -> list[tuple[str, list[str]]]:
     """Return why runs failed, each reason with all the runs that have it."""
     runs: dict[str, list[str]] = {}
-    for one in outcomes:
-        if one.reason:
-            runs.setdefault(one.reason, []).append(one.run)
+    for outcome in outcomes:
+        if outcome.reason:
+            runs.setdefault(outcome.reason, []).append(outcome.run)
     return [*runs.items()]
 
 

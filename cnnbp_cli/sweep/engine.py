@@ -33,8 +33,9 @@ from cnnbp_cli.parallel.processes import (
     start_method,
     start_process,
 )
+from cnnbp_cli.sweep.folder import SweepFolder
 from cnnbp_cli.sweep.outcome import Outcome, ranked, read_outcome
-from cnnbp_cli.sweep.plan import Plan, Point, Record, load_data
+from cnnbp_cli.sweep.plan import Plan, load_data
 from cnnbp_cli.sweep.points import Values
 from cnnbp_cli.train.events import EpochDone, Event, RunStarted, StepDone
 from cnnbp_cli.train.fit import fit
@@ -99,7 +100,7 @@ class SweepFinished:
     @property
     def interrupted(self) -> bool:
         """Whether there is something left to go on with."""
-        return len(self.outcomes) < self.count or any(one.status == "interrupted" for one in self.outcomes)
+        return len(self.outcomes) < self.count or any(outcome.status == "interrupted" for outcome in self.outcomes)
 
     @property
     def best(self) -> Outcome | None:
@@ -147,11 +148,11 @@ def sweep(
     SweepError
         When the folder cannot be used.
     """
-    record = Record(folder, plan, resume=resume)
-    record.write()
+    runs = SweepFolder(folder, plan, resume=resume)
+    runs.write()
     outcomes: dict[int, Outcome] = {}
-    for number, values in enumerate(record.runs):
-        outcome = read_outcome(record.run(number), plan.space.named(values))
+    for number, values in enumerate(runs.values):
+        outcome = read_outcome(runs.run(number), plan.space.named(values))
         if outcome.status != "interrupted":
             outcomes[number] = outcome
     team = _Team(stop or (lambda: False), layers)
@@ -164,23 +165,23 @@ def sweep(
                 number = waiting[0]
                 # What a search learns from does not depend on which of the runs beside each other ends first.
                 known = range(max(0, number - jobs + 1))
-                if suggest and number >= len(record.runs):
+                if suggest and number >= len(runs.values):
                     if not all(k in outcomes for k in known):
                         break
-                    record.add(suggest([outcomes[k] for k in known], number))
+                    runs.add(suggest([outcomes[k] for k in known], number))
                 del waiting[0]
-                values = record.runs[number]
+                values = runs.values[number]
                 named = plan.space.named(values)
-                yield PointStarted(record.run(number).name, named)
-                if failure := team.start(number, plan, values, record.run(number)):
-                    outcomes[number] = read_outcome(record.run(number), named, failure)
+                yield PointStarted(runs.run(number).name, named)
+                if failure := team.start(number, plan, values, runs.run(number)):
+                    outcomes[number] = read_outcome(runs.run(number), named, failure)
                     yield PointDone(outcomes[number])
             if not team.running:
                 if team.stopped:
                     break
                 continue
             for number, message in team.messages():
-                run, named = record.run(number), plan.space.named(record.runs[number])
+                run, named = runs.run(number), plan.space.named(runs.values[number])
                 if isinstance(message, _Ended):
                     outcomes[number] = read_outcome(run, named, message.failure)
                     yield PointDone(outcomes[number])
@@ -189,8 +190,8 @@ def sweep(
     finally:
         team.kill()
     for number in waiting:  # those that an earlier attempt began
-        if number < len(record.runs) and record.run(number).exists():
-            outcomes[number] = read_outcome(record.run(number), plan.space.named(record.runs[number]))
+        if number < len(runs.values) and runs.run(number).exists():
+            outcomes[number] = read_outcome(runs.run(number), plan.space.named(runs.values[number]))
     yield SweepFinished(folder, plan.by, ranked([*outcomes.values()], plan.by), plan.count)
 
 
@@ -240,7 +241,7 @@ class _Team:
     def start(self, number: int, plan: Plan, values: Values, run: Path) -> str | None:
         """Start a run; return why it cannot be, if so."""
         try:
-            point: Point = plan.point(values)
+            point = plan.point(values)
             data = load_data(point.config) if forks(self._method) else None
         except ConfigError as error:
             return error.problems[0].message

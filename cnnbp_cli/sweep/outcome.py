@@ -78,7 +78,9 @@ class Outcome:
 def ranked(outcomes: Sequence[Outcome], by: str) -> list[Outcome]:
     """Return the outcomes, the best first; equal accuracies are ranked by the loss."""
     loss = by.replace("accuracy", "loss")
-    return sorted(outcomes, key=lambda one: (one.score(by), one.score(loss), one.status == "failed", one.run))
+    return sorted(
+        outcomes, key=lambda outcome: (outcome.score(by), outcome.score(loss), outcome.status == "failed", outcome.run)
+    )
 
 
 def read_outcome(path: Path, values: dict[str, Any], failure: str | None = None) -> Outcome:

@@ -1,4 +1,4 @@
-"""Everything about a sweep that is settled before its first run: the points, each checked, and the folder."""
+"""Everything about a sweep that is settled before its first run: the points, each of them checked."""
 
 from __future__ import annotations
 
@@ -6,21 +6,17 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Literal
 
 from cnnbp_cli.build import build_graph
 from cnnbp_cli.config.errors import ConfigError, Problem
 from cnnbp_cli.config.load import ConfigText
 from cnnbp_cli.config.schema import Config
-from cnnbp_cli.config.write import to_yaml
 from cnnbp_cli.data.dataset import Dataset, check_labels, load_dataset
 from cnnbp_cli.errors import UserError
-from cnnbp_cli.files import replacing
 from cnnbp_cli.model import class_count, classifies
 from cnnbp_cli.sweep.outcome import BY
 from cnnbp_cli.sweep.points import Choices, Space, Values
-from cnnbp_cli.train.run_directory import RunDirectory
 
 Search = Literal["grid", "random", "optuna"]
 
@@ -30,7 +26,7 @@ class SweepError(UserError):
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class SweepPoint:
     """One run of a sweep.
 
     Attributes
@@ -60,7 +56,7 @@ class Plan:
         How many runs there will be.
     seed : int
         What draws depend on.
-    points : list of Point
+    points : list of SweepPoint
         All of them; for ``optuna``, which makes them up as results come in, some that stand for the others.
     by : str
         The figure to rank by.
@@ -71,10 +67,10 @@ class Plan:
     search: Search
     count: int
     seed: int
-    points: list[Point]
+    points: list[SweepPoint]
     by: str
 
-    def point(self, values: Values) -> Point:
+    def point(self, values: Values) -> SweepPoint:
         """Return the point with these values.
 
         Raises
@@ -84,7 +80,7 @@ class Plan:
         """
         config = self.text.parse(self.space.settings(values))
         build_graph(config)
-        return Point(values, self.space.named(values), config)
+        return SweepPoint(values, self.space.named(values), config)
 
 
 def make_plan(
@@ -132,8 +128,8 @@ def _ends(space: Space) -> list[Values]:
     return [first, *((*first[:k], value, *first[k + 1 :]) for k, values in enumerate(ends) for value in values[1:])]
 
 
-def _checked(plan: Plan, every: Sequence[Values]) -> list[Point]:
-    points: list[Point] = []
+def _checked(plan: Plan, every: Sequence[Values]) -> list[SweepPoint]:
+    points: list[SweepPoint] = []
     problems: list[tuple[Problem, Values]] = []
     for values in every:
         try:
@@ -141,26 +137,26 @@ def _checked(plan: Plan, every: Sequence[Values]) -> list[Point]:
         except ConfigError as error:
             problems += [(problem, values) for problem in error.problems]
     if problems:
-        raise ConfigError(_told(plan, problems, len(every)))
+        raise ConfigError(_distinct(plan, problems, len(every)))
     return points
 
 
-def _told(plan: Plan, problems: list[tuple[Problem, Values]], points: int) -> list[Problem]:
+def _distinct(plan: Plan, problems: list[tuple[Problem, Values]], points: int) -> list[Problem]:
     """Return each problem once; of one that some points have and whose place is not in an override, name a point."""
     met: dict[Any, list[tuple[Problem, Values]]] = {}
     for problem, values in problems:
         met.setdefault((problem.span or problem.path, problem.label, problem.message), []).append((problem, values))
-    told: list[Problem] = []
+    distinct: list[Problem] = []
     for same in met.values():
         problem, values = same[0]
         if len(same) < points and not (problem.span and problem.span.source.order):
             named = " ".join(f"{key}={json.dumps(value)}" for key, value in plan.space.named(values).items())
             problem = replace(problem, message=f"{problem.message}; with {named}")
-        told.append(problem)
-    return told
+        distinct.append(problem)
+    return distinct
 
 
-def _figure(points: Sequence[Point], by: str | None) -> str:
+def _figure(points: Sequence[SweepPoint], by: str | None) -> str:
     """Return the figure to rank by, having looked at all data."""
     validated = classified = tested = False
     seen: set[Any] = set()
@@ -198,95 +194,3 @@ def load_data(config: Config) -> Dataset:
 @lru_cache(maxsize=4)
 def _load_data(data: Any, input_shape: tuple[int, ...], seed: int) -> Dataset:
     return load_dataset(data, input_shape, seed)
-
-
-class Record:
-    """`sweep.json` in the folder of a sweep: what it runs, so that nobody goes on with something else.
-
-    Parameters
-    ----------
-    folder : Path
-    plan : Plan
-    resume : bool
-        Go on with the sweep that the folder holds, if it does.
-
-    Raises
-    ------
-    SweepError
-        When the folder holds a sweep and it is not to be resumed, or is another one.
-    """
-
-    def __init__(self, folder: Path, plan: Plan, *, resume: bool) -> None:
-        self.folder, self._plan = folder, plan
-        self.path = folder / "sweep.json"
-        self._sweep: dict[str, Any] = {
-            "search": plan.search,
-            "set": [part if isinstance(part, str) else part.text for part in plan.space.parts],
-        }
-        if plan.search != "grid":
-            self._sweep |= {"samples": plan.count, "search_seed": plan.seed}
-        if plan.search == "optuna":
-            self._sweep["by"] = plan.by
-        self.runs: list[Values] = [] if plan.search == "optuna" else [point.values for point in plan.points]
-        if self.path.exists():
-            if not resume:
-                raise SweepError(
-                    f"{folder}: holds a sweep already; continue it with --resume, or choose another folder with --out"
-                )
-            self._match()
-        elif RunDirectory(folder).config.exists():
-            raise SweepError(f"{folder}: holds a single run; choose another folder with --out")
-
-    def _match(self) -> None:
-        try:
-            found = json.loads(self.path.read_text(encoding="utf-8"))
-            begun = [[*run["set"].values()] for run in found.pop("runs")]
-        except (OSError, ValueError, KeyError, AttributeError, TypeError):
-            raise SweepError(f"{self.path}: is not the record of a sweep; choose another folder with --out") from None
-        for key in (*self._sweep, *found):
-            if found.get(key) != self._sweep.get(key):
-                was, now = (json.dumps(record.get(key)) for record in (found, self._sweep))
-                raise SweepError(
-                    f"{self.folder}: holds another sweep: its {key} was {was}, now it is {now}; "
-                    "give the same options, or choose another folder with --out"
-                )
-        if self._plan.search == "optuna":
-            self.runs = [tuple(values) for values in begun]
-        elif begun != [[*values] for values in self.runs]:
-            raise SweepError(f"{self.folder}: holds another sweep: its points differ; choose another folder with --out")
-        for number in range(len(self.runs)):
-            config = RunDirectory(self.run(number)).config
-            point = self._plan.point(self.runs[number])
-            if config.exists() and config.read_text(encoding="utf-8") != to_yaml(point.config):
-                raise SweepError(
-                    f"{self.run(number)}: was made by another config; "
-                    "resume with the config it was made by, or choose another folder with --out"
-                )
-
-    def run(self, number: int) -> Path:
-        """Return the folder of a run, by its number counted from 0."""
-        return self.folder / f"{number + 1:0{max(2, len(str(self._plan.count)))}}"
-
-    def add(self, values: Values) -> None:
-        """Add a run that a search came up with."""
-        self.runs.append(values)
-        self.write()
-
-    def write(self) -> None:
-        """Write the record; what was there is replaced at once, or not at all.
-
-        Raises
-        ------
-        SweepError
-            When the folder cannot be written.
-        """
-        runs = [
-            {"run": self.run(number).name, "set": self._plan.space.named(values)}
-            for number, values in enumerate(self.runs)
-        ]
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with replacing(self.path) as file:
-                file.write(json.dumps(self._sweep | {"runs": runs}, indent=1).encode())
-        except OSError as error:
-            raise SweepError(f"{self.folder}: the sweep cannot be written: {error.strerror or error}") from None

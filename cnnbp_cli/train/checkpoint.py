@@ -1,7 +1,7 @@
 """Checkpoints: everything needed to go on, or to predict, in one file that is either whole or not there.
 
 A checkpoint is an uncompressed `.npz`: the arrays `parameters/<name>`, `optimizer/<name>` and `best/<name>`, and
-`header`, a JSON text as bytes, which carries the config, the progress and the normalisation. It holds no pickles.
+`header`, a JSON text as bytes, which carries the config, the progress and the normalization. It holds no pickles.
 Its last bytes, which to a zip archive are a comment, are a digest of all others. It is written beside its place,
 flushed to the disk and renamed.
 """

@@ -92,7 +92,7 @@ def evaluate(
     """
     normalization = normalization or model.normalization
     if normalization is None:
-        raise ValueError("the model does not know its normalisation: pass one")
+        raise ValueError("the model does not know its normalization: pass one")
     if workers is None:
         return on_all_cores(partial(_evaluate, model, split, normalization, batch_size), len(split) * model.macs)
     return _evaluate(model, split, normalization, batch_size, workers)

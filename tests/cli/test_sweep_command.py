@@ -138,7 +138,7 @@ def test_interrupt_saves_checkpoints_and_leaves_no_orphan(tmp_path: Path) -> Non
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in stderr
-    assert stderr.splitlines()[-1] == "interrupted: 0 of 3 runs are over; go on with --out s --resume"
+    assert stderr.splitlines()[-1] == "interrupted: 0 of 3 runs are over; resume with --out s --resume"
     assert stdout.count("interrupted") == 2
     assert not any(map(is_running, children))
     for run in ("01", "02"):

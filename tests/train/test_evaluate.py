@@ -138,7 +138,7 @@ def test_evaluation_is_in_evaluation_mode_and_changes_nothing(setup):
 
 
 def predictions(model, data):
-    """Return the outputs for the test images; floats go in as they come out of the normalisation."""
+    """Return the outputs for the test images; floats go in as they come out of the normalization."""
     return model.predict(data.normalization.apply(data.test.images, np.float64))
 
 
@@ -219,9 +219,9 @@ def test_an_autoencoder(setup):
     assert events[-1].test_loss < found.loss
 
 
-def test_an_untrained_model_needs_a_normalisation(setup):
+def test_an_untrained_model_needs_a_normalization(setup):
     model, data = setup()
-    with pytest.raises(ValueError, match=r"^the model does not know its normalisation: pass one$"):
+    with pytest.raises(ValueError, match=r"^the model does not know its normalization: pass one$"):
         evaluate(model, data.test)
     assert evaluate(model, data.test, data.normalization).count == 20
 

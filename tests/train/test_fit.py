@@ -370,7 +370,7 @@ def test_labels_outside_the_classes_are_refused_before_anything_happens(setup, r
     assert not run.exists()
 
 
-def test_the_model_knows_its_normalisation_afterwards(setup):
+def test_the_model_knows_its_normalization_afterwards(setup):
     model, data = setup()
     assert model.normalization is None
     list(fit(model, data))
