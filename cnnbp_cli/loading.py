@@ -75,10 +75,9 @@ def load_checkpoint(path: Path, overrides: Sequence[Override] = ()) -> Model:
 
 def _require_shapes(path: Path, config: Config, checkpoint: Checkpoint) -> None:
     """Complain about a network that the file's arrays do not make, before one of its size is built."""
-    graph = build_graph(config)
-    for node, layer in graph.layers():
-        for key, shape in layer.param_shapes(graph.in_shape(node)).items():
-            name = f"{node.name}.{key}"
+    for node, shapes in build_graph(config).param_shapes.items():
+        for key, shape in shapes.items():
+            name = f"{node}.{key}"
             found = checkpoint.parameters.get(name)
             if found is None:
                 raise CheckpointError(f"{path}: does not fit the model: parameter {name} is missing")

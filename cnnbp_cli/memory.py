@@ -13,8 +13,7 @@ from pathlib import Path
 
 from cnnbp_cli.config.errors import ConfigError, KeyPath
 from cnnbp_cli.config.schema import Config
-from cnnbp_cli.core.graph import INPUT, Graph, Node
-from cnnbp_cli.core.types import Layer
+from cnnbp_cli.core.graph import INPUT, Graph
 from cnnbp_cli.text import show_bytes
 
 UNKNOWN = 1 << 40
@@ -48,10 +47,9 @@ def require_parameters(config: Config, graph: Graph, item_bytes: int) -> None:
     ConfigError
         Names the largest layer and what it takes.
     """
-    shapes = {node.name: layer.param_shapes(graph.in_shape(node)).values() for node, layer in graph.layers()}
     _require(
         config,
-        {name: sum(map(prod, own)) * item_bytes for name, own in shapes.items()},
+        {name: sum(map(prod, own.values())) * item_bytes for name, own in graph.param_shapes.items()},
         "the parameters take",
         "make the layer smaller",
     )
@@ -73,17 +71,13 @@ def require_batch(
     keep : bool
         Whether the outputs of all layers are there at once, as in training, or only the largest.
     """
-    values = {INPUT: prod(graph.shapes[INPUT])} | {node.name: _values(node, graph) for node in graph.nodes}
+    values = {INPUT: prod(graph.shapes[INPUT])}
+    values |= {node.name: node.memory(graph.in_shapes(node)) for node in graph.nodes}
     outputs = {name: count * images * item_bytes for name, count in values.items()}
     if not keep:
         largest = max(outputs, key=outputs.__getitem__)
         outputs = {largest: outputs[largest]}
     _require(config, outputs, f"the layers' outputs for {images:,} image{'s' * (images != 1)} take", remedy)
-
-
-def _values(node: Node, graph: Graph) -> int:
-    in_shapes = [graph.shapes[name] for name in node.inputs]
-    return node.layer.memory(in_shapes[0]) if isinstance(node.layer, Layer) else node.layer.memory(in_shapes)
 
 
 def affordable(graph: Graph, images: int, item_bytes: int) -> int:

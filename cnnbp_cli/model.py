@@ -82,11 +82,8 @@ class Model:
         self.vector = vector
         views = self.layout.views(vector)
         self.params = {
-            node.name: {
-                key: views[node.name].get(key, state[node.name][key])
-                for key in layer.param_shapes(self.graph.in_shape(node))
-            }
-            for node, layer in self.graph.layers()
+            node: {key: views[node].get(key, state[node][key]) for key in shapes}
+            for node, shapes in self.graph.param_shapes.items()
         }
 
     def move_to(self, vector: Array) -> None:
@@ -110,7 +107,7 @@ class Model:
     @property
     def macs(self) -> int:
         """The multiply-accumulate operations of one image's forward pass."""
-        return sum(layer.macs(self.graph.in_shape(node)) for node, layer in self.graph.layers())
+        return sum(node.macs(self.graph.in_shapes(node)) for node in self.graph.nodes)
 
     @property
     def classifies(self) -> bool:

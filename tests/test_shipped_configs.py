@@ -59,7 +59,7 @@ def test_parameter_totals(name):
     graph = build_graph(load_config(config_path(name)))
     trainable, statistics = TOTALS[name]
     assert Layout(graph).size == trainable
-    shapes = [shape for node, layer in graph.layers() for shape in layer.param_shapes(graph.in_shape(node)).values()]
+    shapes = [shape for shapes in graph.param_shapes.values() for shape in shapes.values()]
     assert sum(int(np.prod(shape)) for shape in shapes) == trainable + statistics
 
 

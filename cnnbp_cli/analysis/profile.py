@@ -22,7 +22,7 @@ import numpy as np
 
 from cnnbp_cli.core.backprop import Part
 from cnnbp_cli.core.graph import Graph, Node
-from cnnbp_cli.core.types import Array, Layer
+from cnnbp_cli.core.types import Array
 from cnnbp_cli.data.dataset import Dataset
 from cnnbp_cli.errors import UserError
 from cnnbp_cli.memory import require_batch
@@ -224,9 +224,7 @@ def _mean(values: Sequence[float]) -> float:
 
 def _products(graph: Graph, node: Node) -> tuple[int, int]:
     """Return the multiply-accumulates of one image forward and backward."""
-    if not isinstance(node.layer, Layer):
-        return 0, 0
-    macs = node.layer.macs(graph.in_shape(node))
+    macs = node.macs(graph.in_shapes(node))
     return macs, macs * (1 + any(graph.has_gradient(name) for name in node.inputs))
 
 

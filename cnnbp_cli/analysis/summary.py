@@ -26,8 +26,8 @@ from typing import Any, NamedTuple
 
 from cnnbp_cli.build import build_graph
 from cnnbp_cli.config.schema import Config
-from cnnbp_cli.core.graph import INPUT, Graph, Node, trainable
-from cnnbp_cli.core.types import Merge, Shape
+from cnnbp_cli.core.graph import INPUT, Graph, Node
+from cnnbp_cli.core.types import Shape
 from cnnbp_cli.model import Model
 
 ITEM_BYTES = {"float32": 4, "float64": 8}
@@ -133,22 +133,19 @@ def describe(graph: Graph, item_bytes: int) -> list[LayerSummary]:
     layers: list[LayerSummary] = []
     for node in graph.nodes:
         views[node.name] = view = View.through(node, graph, [views[name] for name in node.inputs])
-        in_shape, out_shape = graph.in_shape(node), graph.shapes[node.name]
-        shapes, learnt = {}, {}
-        if not isinstance(node.layer, Merge):
-            shapes, learnt = node.layer.param_shapes(in_shape), trainable(node.layer, in_shape)
-        values, gradients = (sum(map(prod, shape.values())) for shape in (shapes, learnt))
+        in_shapes, out_shape = graph.in_shapes(node), graph.shapes[node.name]
+        values, gradients = (sum(map(prod, of[node.name].values())) for of in (graph.param_shapes, graph.trainable))
         layers.append(
             LayerSummary(
                 name=node.name,
                 type=node.layer.type,
                 inputs=list(node.inputs),
-                input_shape=list(in_shape),
+                input_shape=list(in_shapes[0]),
                 output_shape=list(out_shape),
                 kernel=kernel_of(node),
                 parameters=values,
                 trainable_parameters=gradients,
-                macs=0 if isinstance(node.layer, Merge) else node.layer.macs(in_shape),
+                macs=node.macs(in_shapes),
                 receptive_field=view.extent(),
                 activation_bytes=prod(out_shape) * item_bytes,
                 gradient_bytes=gradients * item_bytes,
@@ -159,7 +156,7 @@ def describe(graph: Graph, item_bytes: int) -> list[LayerSummary]:
 
 def kernel_of(node: Node) -> Kernel | None:
     """Return the windows of a layer that has any; those of a transposed convolution lie over its output."""
-    windows = None if isinstance(node.layer, Merge) else node.layer.kernel()
+    windows = node.layer.kernel()
     return Kernel(*windows) if windows else None
 
 
@@ -198,12 +195,12 @@ class View(NamedTuple):
     def through(cls, node: Node, graph: Graph, views: Sequence[View]) -> View:
         """Return what a node's output sees, given what its inputs see."""
         widest = cls(*(max(axes, key=lambda axis: axis.field) for axes in zip(*views, strict=True)))
-        before, after = graph.in_shape(node), graph.shapes[node.name]
+        before, after = graph.in_shapes(node)[0], graph.shapes[node.name]
         sizes = after[1:] if len(after) == 3 else (1, 1)
         kernel = kernel_of(node)
         axes: list[Axis] = []
         for direction, (axis, size) in enumerate(zip(widest, sizes, strict=True)):
-            if kernel and not isinstance(node.layer, Merge) and node.layer.transposed:
+            if kernel and node.layer.transposed:
                 axes.append(axis.upsampled(kernel.size[direction], kernel.stride[direction], size))
             elif kernel:
                 k, d, s = kernel.size[direction], kernel.dilation[direction], kernel.stride[direction]

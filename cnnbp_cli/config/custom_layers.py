@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cnnbp_cli.core.layers import LAYERS, Operation, register
+from cnnbp_cli.core.layers import LAYERS, register
 from cnnbp_cli.core.traits import OnnxOperator
-from cnnbp_cli.core.types import Array, Context, FieldErrors, Layer, Merge, Shape, ShapeError, show_shape
+from cnnbp_cli.core.types import Array, Context, FieldErrors, Layer, Operation, Shape, ShapeError, show_shape
 from cnnbp_cli.errors import UserError
 
 EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -28,7 +28,7 @@ EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda bounds: isinstance(bounds, tuple) and len(bounds) == 2 and bounds[0] < bounds[1],
         "a pair (low, high)",
     ),
-    "without_noise": (lambda layer: isinstance(layer, Layer | Merge), "a layer"),
+    "without_noise": (lambda layer: isinstance(layer, Operation), "a layer"),
     "memory": (lambda count: isinstance(count, int) and count >= 0, "a number from 0"),
     "onnx": (
         lambda operators: isinstance(operators, Sequence) and all(isinstance(one, OnnxOperator) for one in operators),
@@ -55,7 +55,7 @@ class GuardedResiduals(NamedTuple):
     shapes: list[Shape]
 
 
-def load_layers(path: str | Path) -> list[type[Operation]]:
+def load_layers(path: str | Path) -> list[type[Operation[Any]]]:
     """Run a Python file, and let configs use the layers that it registers.
 
     Loading a file again replaces its layers.
@@ -132,10 +132,10 @@ def _line(trace: TracebackType | None, file: str) -> int:
 
 def _guard(operation: type[Any], path: Path) -> None:
     guard = _Guard(operation.__name__, str(path))
-    is_layer = issubclass(operation, Layer)
+    one = not operation.several_inputs
     wrapped: dict[str, Callable[..., Any]] = {
-        "forward": guard.layer_forward(operation.forward) if is_layer else guard.merge_forward(operation.forward),
-        "backward": guard.layer_backward(operation.backward) if is_layer else guard.merge_backward(operation.backward),
+        "forward": guard.layer_forward(operation.forward) if one else guard.merge_forward(operation.forward),
+        "backward": guard.layer_backward(operation.backward) if one else guard.merge_backward(operation.backward),
     }
     for name in GUARDED:
         if name in vars(operation):

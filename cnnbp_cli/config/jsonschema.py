@@ -22,7 +22,7 @@ from cnnbp_cli.config.hints import adapter, discriminator, hints_of, members
 from cnnbp_cli.config.schema import Config, LayerSpec
 from cnnbp_cli.config.write import plain
 from cnnbp_cli.core.layers import LAYERS
-from cnnbp_cli.core.types import FieldErrors, Merge
+from cnnbp_cli.core.types import FieldErrors, Operation
 
 Schema = dict[str, Any]
 
@@ -136,11 +136,11 @@ def _value(hint: Any) -> Schema:
     return {"anyOf": [schema, {"type": "null"}]} if NoneType in members(hint) else schema
 
 
-def _layer(operation: type) -> Schema:
+def _layer(operation: type[Operation[Any]]) -> Schema:
     """Return the schema of a layer at its place: with a name, and with inputs, which only merges have to name."""
     schema = _record(operation)
-    schema["properties"] |= {"name": _NAME, "inputs": _INPUTS if issubclass(operation, Merge) else _INPUT}
-    if issubclass(operation, Merge):
+    schema["properties"] |= {"name": _NAME, "inputs": _INPUTS if operation.several_inputs else _INPUT}
+    if operation.several_inputs:
         schema["required"].append("inputs")
         schema["examples"] = [schema["examples"][0] | {"inputs": _INPUTS["examples"][0]}]
     return schema

@@ -40,7 +40,7 @@ from cnnbp_cli.config.overrides import Setting, apply_overrides
 from cnnbp_cli.config.schema import Config, LayerSpec, Positions
 from cnnbp_cli.config.wiring import Wire, bad_name, default_inputs, layer_names, wiring_problems
 from cnnbp_cli.core.layers import LAYERS
-from cnnbp_cli.core.types import FieldErrors, Merge
+from cnnbp_cli.core.types import FieldErrors
 
 _NOUNS = {"init": "initializer", "then": "schedule", "data": "data source", "layers": "layer type"}
 
@@ -325,7 +325,7 @@ class _Reader:
         if inputs is FAILED:
             return None
         kind = getattr(layer, "type", "")
-        merges = isinstance(layer, Merge) or (layer is FAILED and inputs is not None and len(inputs) != 1)
+        merges = getattr(layer, "several_inputs", inputs is not None and len(inputs) != 1)
         return Wire(name, inputs, kind, merges)
 
     def _complain(self, path: KeyPath, message: str, *, whole: bool = True) -> None:

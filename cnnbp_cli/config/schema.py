@@ -15,10 +15,9 @@ from typing import Any, Literal, cast
 from cnnbp_cli.config.errors import KeyPath, Problem, Span
 from cnnbp_cli.config.nodes import YamlEntry, YamlList, YamlMapping, YamlNode
 from cnnbp_cli.core.initializers import AnyInitializer, HeNormal
-from cnnbp_cli.core.layers import Operation
 from cnnbp_cli.core.optim import Adam, Optimizer
 from cnnbp_cli.core.schedules import Constant, LinearWarmup, ReduceOnPlateau, Schedule
-from cnnbp_cli.core.types import at_least, require, within
+from cnnbp_cli.core.types import Operation, at_least, require, within
 
 Head = Literal["softmax", "sigmoid", "none"]
 LossName = Literal["cross_entropy", "binary_cross_entropy", "mse"]
@@ -203,7 +202,7 @@ class LayerSpec:
 
     name: str
     inputs: tuple[str, ...]
-    layer: Operation
+    layer: Operation[Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 
 from cnnbp_cli.core.fusion import Fusion
-from cnnbp_cli.core.layers import Operation
 from cnnbp_cli.core.rng import generator
-from cnnbp_cli.core.types import Array, Context, Layer, Merge, Params, Shape, ShapeError
+from cnnbp_cli.core.types import Array, Context, Operation, Params, Shape, ShapeError
 
 INPUT = "input"
 """The name by which nodes refer to the image."""
@@ -30,8 +29,48 @@ class Node:
     """A layer at its place: what it is called and whose outputs it reads."""
 
     name: str
-    layer: Operation
+    layer: Operation[Any]
     inputs: tuple[str, ...]
+
+    def out_shape(self, in_shapes: Sequence[Shape]) -> Shape:
+        """Return the shape of one output sample; raise `ShapeError` when the inputs do not fit."""
+        return self.layer.node_out_shape(in_shapes)
+
+    def param_shapes(self, in_shapes: Sequence[Shape]) -> dict[str, Shape]:
+        """Return the shapes of the parameters and of the state."""
+        return self.layer.param_shapes(in_shapes[0])
+
+    def init_params(self, rng: np.random.Generator, in_shapes: Sequence[Shape]) -> Params:
+        """Draw fresh parameters, in float64; `{}` when there are none."""
+        return self.layer.init_params(rng, in_shapes[0])
+
+    def memory(self, in_shapes: Sequence[Shape]) -> int:
+        """Return how many numbers are held for one sample, at the least; 0 where the output is the input."""
+        return self.layer.node_memory(in_shapes)
+
+    def macs(self, in_shapes: Sequence[Shape]) -> int:
+        """Return the multiply-accumulate operations of one sample's forward pass."""
+        return self.layer.macs(in_shapes[0])
+
+    def forward(
+        self, params: Params, xs: Sequence[Array], ctx: Context, *, then_relu: bool = False
+    ) -> tuple[Array, Any]:
+        """Return the output for the inputs and what `backward` will need."""
+        return self.layer.node_forward(params, xs, ctx.at(self.name, then_relu=then_relu))
+
+    def backward(
+        self,
+        params: Params,
+        residuals: Any,
+        dy: Array,
+        ctx: Context,
+        *,
+        wants_dx: bool = True,
+        after_relu: bool = False,
+    ) -> tuple[tuple[Array | None, ...], Params]:
+        """Return the gradient to each input and the gradients to the parameters, from `dy` at the output."""
+        here = ctx.at(self.name, wants_dx=wants_dx, after_relu=after_relu)
+        return self.layer.node_backward(params, residuals, dy, here)
 
 
 class NodeShapeError(ShapeError):
@@ -77,6 +116,8 @@ class Graph:
         In the order in which they are computed.
     shapes : dict of str to Shape
         The output shape of every node, and of ``"input"``.
+    param_shapes, trainable : dict of str to dict of str to Shape
+        The shapes of every node's parameters, and of those among them that have a gradient.
     output : str
         The last node's name.
 
@@ -93,27 +134,24 @@ class Graph:
         self.nodes = _in_order(nodes)
         self.shapes: dict[str, Shape] = {INPUT: input_shape}
         for node in self.nodes:
-            in_shapes = [self.shapes[name] for name in node.inputs]
             try:
-                if isinstance(node.layer, Merge):
-                    self.shapes[node.name] = node.layer.out_shape(in_shapes)
-                else:
-                    self.shapes[node.name] = node.layer.out_shape(in_shapes[0])
+                self.shapes[node.name] = node.out_shape(self.in_shapes(node))
             except ShapeError as error:
                 raise NodeShapeError(node.name, str(error), list(self.shapes.items())) from error
+        self.param_shapes = {node.name: node.param_shapes(self.in_shapes(node)) for node in self.nodes}
+        self.trainable = {
+            node.name: {
+                key: shape for key, shape in self.param_shapes[node.name].items() if key not in node.layer.state
+            }
+            for node in self.nodes
+        }
         self._last_reader = {name: node.name for node in self.nodes for name in node.inputs}
         self._needs_gradient = self._find_needs_gradient()
         self._fusion = Fusion(self.nodes, self.output)
 
-    def in_shape(self, node: Node) -> Shape:
-        """Return the shape of the node's first input."""
-        return self.shapes[node.inputs[0]]
-
-    def layers(self) -> Iterator[tuple[Node, Layer[Any]]]:
-        """Yield the nodes that hold a single-input layer, the only ones that may have parameters."""
-        for node in self.nodes:
-            if isinstance(node.layer, Layer):
-                yield node, node.layer
+    def in_shapes(self, node: Node) -> list[Shape]:
+        """Return the shapes of the node's inputs."""
+        return [self.shapes[name] for name in node.inputs]
 
     def has_gradient(self, name: str) -> bool:
         """Return whether training computes the gradient at an output: some parameter lies in it or before it."""
@@ -124,9 +162,9 @@ class Graph:
         return {
             node.name: {
                 key: value.astype(dtype)
-                for key, value in layer.init_params(generator(seed, "init", node.name), self.in_shape(node)).items()
+                for key, value in node.init_params(generator(seed, "init", node.name), self.in_shapes(node)).items()
             }
-            for node, layer in self.layers()
+            for node in self.nodes
         }
 
     def forward(
@@ -189,10 +227,7 @@ class Graph:
     ) -> tuple[Array, Any]:
         if ctx.fused and node.name in self._fusion.clipped:
             return xs[0], xs[0]  # a ReLU's output is its residual, too
-        here = ctx.at(node.name, then_relu=ctx.fused and node.name in self._fusion.forward)
-        if isinstance(node.layer, Merge):
-            return node.layer.forward(xs, here)
-        return node.layer.forward(params[node.name], xs[0], here)
+        return node.forward(params[node.name], xs, ctx, then_relu=ctx.fused and node.name in self._fusion.forward)
 
     def backward(
         self,
@@ -229,17 +264,17 @@ class Graph:
                 flow = np.zeros(tape.shapes[node.name], dy.dtype)
             if watch is not None:
                 watch(node.name, flow)
-            wants_dx = ctx.wants_dx or any(self._needs_gradient[name] for name in node.inputs)
-            after_relu = ctx.fused and node.name in self._fusion.backward
-            here = ctx.at(node.name, wants_dx=wants_dx, after_relu=after_relu)
-            dxs: tuple[Array | None, ...]
-            if ctx.fused and node.name in self._fusion.stopped:
-                dxs, grads[node.name] = (flow,), {}
-            elif isinstance(node.layer, Merge):
-                dxs = node.layer.backward(tape.residuals[node.name], flow, here)
-            else:
-                dx, grads[node.name] = node.layer.backward(params[node.name], tape.residuals[node.name], flow, here)
-                dxs = (dx,)
+            dxs: tuple[Array | None, ...] = (flow,)
+            grads[node.name] = {}
+            if not (ctx.fused and node.name in self._fusion.stopped):
+                dxs, grads[node.name] = node.backward(
+                    params[node.name],
+                    tape.residuals[node.name],
+                    flow,
+                    ctx,
+                    wants_dx=ctx.wants_dx or any(self._needs_gradient[name] for name in node.inputs),
+                    after_relu=ctx.fused and node.name in self._fusion.backward,
+                )
             for name, dx in zip(node.inputs, dxs, strict=True):
                 if dx is None:
                     continue
@@ -248,28 +283,22 @@ class Graph:
         dx = flows.get(INPUT) if ctx.wants_dx else None  # without, layers may have left out their parts
         if watch is not None and dx is not None:
             watch(INPUT, dx)
-        return dx, {node.name: grads[node.name] for node, _ in self.layers()}
+        return dx, {node.name: grads[node.name] for node in self.nodes}
 
     def next_state(self, params: Mapping[str, Params], tape: Tape) -> dict[str, Params]:
         """Return what changes without a gradient, such as running statistics, as it is after this step."""
         return {
-            node.name: layer.next_state(params[node.name], tape.residuals[node.name])
-            for node, layer in self.layers()
-            if layer.state
+            node.name: node.layer.next_state(params[node.name], tape.residuals[node.name])
+            for node in self.nodes
+            if node.layer.state
         }
 
     def _find_needs_gradient(self) -> dict[str, bool]:
         """Tell for every output whether some parameter lies before it, so that its gradient is worth computing."""
         needs = {INPUT: False}
         for node in self.nodes:
-            own = isinstance(node.layer, Layer) and bool(trainable(node.layer, self.in_shape(node)))
-            needs[node.name] = own or any(needs[name] for name in node.inputs)
+            needs[node.name] = bool(self.trainable[node.name]) or any(needs[name] for name in node.inputs)
         return needs
-
-
-def trainable(layer: Layer[Any], in_shape: Shape) -> dict[str, Shape]:
-    """Return the shapes of the parameters that have a gradient."""
-    return {key: shape for key, shape in layer.param_shapes(in_shape).items() if key not in layer.state}
 
 
 def _in_order(nodes: Sequence[Node]) -> tuple[Node, ...]:

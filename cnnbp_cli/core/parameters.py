@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnbp_cli.core.graph import Graph, trainable
+from cnnbp_cli.core.graph import Graph
 from cnnbp_cli.core.types import Array, Params, Shape
 
 
@@ -46,13 +46,13 @@ class Layout:
     def __init__(self, graph: Graph) -> None:
         entries: list[Entry] = []
         start = 0
-        for node, layer in graph.layers():
-            for key, shape in trainable(layer, graph.in_shape(node)).items():
-                entries.append(Entry(node.name, key, shape, start, start + prod(shape)))
+        for node, shapes in graph.trainable.items():
+            for key, shape in shapes.items():
+                entries.append(Entry(node, key, shape, start, start + prod(shape)))
                 start = entries[-1].stop
         self.entries = tuple(entries)
         self.size = start
-        self._nodes = [node.name for node, _ in graph.layers()]
+        self._nodes = list(graph.trainable)
 
     def views(self, vector: Array) -> dict[str, Params]:
         """Return, by node and key, the parts of `vector` in the parameters' shapes."""

@@ -233,21 +233,22 @@ class Context:
 R = TypeVar("R")
 
 
-class Layer(Explained, Traits, ABC, Generic[R]):
-    """One operation of the network: its hyper-parameters, as a frozen dataclass that holds no arrays.
+class Operation(Explained, Traits, ABC, Generic[R]):
+    """What a node of the network computes: its hyper-parameters, as a frozen dataclass that holds no arrays.
 
     Both passes are pure: `forward` returns the residuals that `backward` needs, so that a check can
     perturb a parameter without disturbing a tape, and one layer may stand at several nodes.
     Every `forward` accepts complex128 and is analytic in the imaginary part (branches compare the
     real parts), which is what the complex-step gradient check rests on.
 
-    A subclass is a `@dataclass(frozen=True, slots=True)` with a field `type: Literal["name"] = "name"`;
-    its fields are what YAML may say. Impossible values raise `FieldErrors` in `__post_init__`.
+    A graph calls the `node_…` methods, which take a sequence of inputs and are the same for every operation.
+    Layers are written against `Layer`, for one input, or `Merge`, for several, which provide them.
     """
 
     __slots__ = ()
 
     type: str
+    several_inputs: ClassVar[bool] = False
     state: ClassVar[tuple[str, ...]] = ()
     """Entries of `params` that change without a gradient, such as running statistics."""
     unit_axis: ClassVar[int] = 0
@@ -255,34 +256,35 @@ class Layer(Explained, Traits, ABC, Generic[R]):
     transposed: ClassVar[bool] = False
     """The windows of `kernel` lie over the output, not over the input."""
 
-    def out_shape(self, in_shape: Shape) -> Shape:
-        """Return the shape of one output sample, by integer arithmetic.
+    @abstractmethod
+    def node_out_shape(self, in_shapes: Sequence[Shape]) -> Shape:
+        """Return the shape of one output sample; raise `ShapeError` when the inputs do not fit."""
 
-        Raises
-        ------
-        ShapeError
-            When the layer cannot take such an input.
-        """
-        return in_shape
+    @abstractmethod
+    def node_forward(self, params: Params, xs: Sequence[Array], ctx: Context) -> tuple[Array, R]:
+        """Return the output for the inputs and what `node_backward` will need."""
+
+    @abstractmethod
+    def node_backward(
+        self, params: Params, residuals: R, dy: Array, ctx: Context
+    ) -> tuple[tuple[Array | None, ...], Params]:
+        """Return the gradient to each input and the gradients to the parameters, from `dy` at the output."""
+
+    @abstractmethod
+    def node_memory(self, in_shapes: Sequence[Shape]) -> int:
+        """Return how many numbers are held for one sample, at the least; 0 where the output is the input."""
+
+    @abstractmethod
+    def node_onnx(self, in_shapes: Sequence[Shape]) -> Sequence[OnnxOperator]:
+        """Return the operators that compute it in evaluation mode; none where ONNX has none."""
 
     def param_shapes(self, in_shape: Shape) -> dict[str, Shape]:
         """Return the shapes of what `init_params` draws; large layers say it without drawing."""
         return {name: value.shape for name, value in self.init_params(np.random.default_rng(0), in_shape).items()}
 
     def init_params(self, rng: np.random.Generator, in_shape: Shape) -> Params:
-        """Draw fresh parameters, in float64; `{}` when the layer has none."""
+        """Draw fresh parameters, in float64; `{}` when there are none."""
         return {}
-
-    @abstractmethod
-    def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, R]:
-        """Return the output for `x` and what `backward` will need."""
-
-    @abstractmethod
-    def backward(self, params: Params, residuals: R, dy: Array, ctx: Context) -> tuple[Array | None, Params]:
-        """Return the gradient to the input and the gradients to the parameters, from `dy` at the output.
-
-        The gradient to the input may be None when `ctx.wants_dx` is false.
-        """
 
     def next_state(self, params: Params, residuals: R) -> Params:
         """Return the entries named in `state` as they are after this training step."""
@@ -291,7 +293,7 @@ class Layer(Explained, Traits, ABC, Generic[R]):
     def branches(self, residuals: R) -> Array | None:
         """Return the discrete decisions of a forward pass, such as which units are on, or None where there are none.
 
-        Between two passes that decided alike the layer is smooth. Where they differ, the loss may have a
+        Between two passes that decided alike the operation is smooth. Where they differ, the loss may have a
         kink between them, and a difference quotient across it is no derivative.
         """
         return None
@@ -304,6 +306,37 @@ class Layer(Explained, Traits, ABC, Generic[R]):
         """Return (kernel size, stride, dilation) of a layer that looks through windows, else None."""
         return None
 
+
+class Layer(Operation[R]):
+    """An operation with one input, and with parameters if it likes.
+
+    A subclass is a `@dataclass(frozen=True, slots=True)` with a field `type: Literal["name"] = "name"`;
+    its fields are what YAML may say. Impossible values raise `FieldErrors` in `__post_init__`.
+    """
+
+    __slots__ = ()
+
+    def out_shape(self, in_shape: Shape) -> Shape:
+        """Return the shape of one output sample, by integer arithmetic.
+
+        Raises
+        ------
+        ShapeError
+            When the layer cannot take such an input.
+        """
+        return in_shape
+
+    @abstractmethod
+    def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, R]:
+        """Return the output for `x` and what `backward` will need."""
+
+    @abstractmethod
+    def backward(self, params: Params, residuals: R, dy: Array, ctx: Context) -> tuple[Array | None, Params]:
+        """Return the gradient to the input and the gradients to the parameters, from `dy` at the output.
+
+        The gradient to the input may be None when `ctx.wants_dx` is false.
+        """
+
     def memory(self, in_shape: Shape) -> int:
         """Return how many numbers the layer holds for one sample, at the least; 0 where the output is the input."""
         return prod(self.out_shape(in_shape))
@@ -312,13 +345,31 @@ class Layer(Explained, Traits, ABC, Generic[R]):
         """Return the operators that compute the layer in evaluation mode; none where ONNX has none."""
         return ()
 
+    def node_out_shape(self, in_shapes: Sequence[Shape]) -> Shape:
+        return self.out_shape(in_shapes[0])
 
-class Merge(Explained, Traits, ABC, Generic[R]):
-    """An operation with several inputs, such as the sum at the end of a residual branch."""
+    def node_forward(self, params: Params, xs: Sequence[Array], ctx: Context) -> tuple[Array, R]:
+        return self.forward(params, xs[0], ctx)
+
+    def node_backward(
+        self, params: Params, residuals: R, dy: Array, ctx: Context
+    ) -> tuple[tuple[Array | None, ...], Params]:
+        dx, grads = self.backward(params, residuals, dy, ctx)
+        return (dx,), grads
+
+    def node_memory(self, in_shapes: Sequence[Shape]) -> int:
+        return self.memory(in_shapes[0])
+
+    def node_onnx(self, in_shapes: Sequence[Shape]) -> Sequence[OnnxOperator]:
+        return self.onnx(in_shapes[0])
+
+
+class Merge(Operation[R]):
+    """An operation with several inputs and no parameters, such as the sum at the end of a residual branch."""
 
     __slots__ = ()
 
-    type: str
+    several_inputs = True
 
     @abstractmethod
     def out_shape(self, in_shapes: Sequence[Shape]) -> Shape:
@@ -332,10 +383,6 @@ class Merge(Explained, Traits, ABC, Generic[R]):
     def backward(self, residuals: R, dy: Array, ctx: Context) -> tuple[Array, ...]:
         """Return the gradient to each input. One array may be returned for several inputs."""
 
-    def branches(self, residuals: R) -> Array | None:
-        """Return the discrete decisions of a forward pass, as a `Layer` does."""
-        return None
-
     def memory(self, in_shapes: Sequence[Shape]) -> int:
         """Return how many numbers the merge holds for one sample, at the least."""
         return prod(self.out_shape(in_shapes))
@@ -343,6 +390,23 @@ class Merge(Explained, Traits, ABC, Generic[R]):
     def onnx(self, in_shapes: Sequence[Shape]) -> Sequence[OnnxOperator]:
         """Return the operators that compute the merge; none where ONNX has none."""
         return ()
+
+    def node_out_shape(self, in_shapes: Sequence[Shape]) -> Shape:
+        return self.out_shape(in_shapes)
+
+    def node_forward(self, params: Params, xs: Sequence[Array], ctx: Context) -> tuple[Array, R]:
+        return self.forward(xs, ctx)
+
+    def node_backward(
+        self, params: Params, residuals: R, dy: Array, ctx: Context
+    ) -> tuple[tuple[Array | None, ...], Params]:
+        return tuple(self.backward(residuals, dy, ctx)), {}
+
+    def node_memory(self, in_shapes: Sequence[Shape]) -> int:
+        return self.memory(in_shapes)
+
+    def node_onnx(self, in_shapes: Sequence[Shape]) -> Sequence[OnnxOperator]:
+        return self.onnx(in_shapes)
 
 
 class Loss(ABC, Generic[R]):

@@ -157,6 +157,6 @@ def weighted(graph: Graph) -> list[Node]:
     """Return the layers with a matrix or a filter bank of weights: what counts for the depth of a network."""
     return [
         node
-        for node, layer in graph.layers()
-        if not layer.normalizes and any(len(shape) > 1 for shape in layer.param_shapes(graph.in_shape(node)).values())
+        for node in graph.nodes
+        if not node.layer.normalizes and any(len(shape) > 1 for shape in graph.param_shapes[node.name].values())
     ]

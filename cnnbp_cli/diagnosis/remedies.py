@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from cnnbp_cli.config.write import plain
 from cnnbp_cli.core.graph import INPUT, Node
-from cnnbp_cli.core.layers import Operation
 from cnnbp_cli.core.optim import Adagrad, RmsProp, Sgd
 from cnnbp_cli.core.schedules import OneCycle
+from cnnbp_cli.core.types import Operation
 from cnnbp_cli.diagnosis.evidence import CLEAR_GAIN, Evidence
 
 
@@ -112,7 +113,7 @@ def _is_named(evidence: Evidence, name: str) -> bool:
     return any(names.index(reader.name) != at + 1 or len(reader.inputs) > 1 for reader in evidence.readers[name])
 
 
-def activation_behind(evidence: Evidence, node: Node) -> Operation | None:
+def activation_behind(evidence: Evidence, node: Node) -> Operation[Any] | None:
     """Return the first activation that follows a layer, through whatever does not change signs; None if none does."""
     seen = node
     for _ in evidence.graph.nodes:

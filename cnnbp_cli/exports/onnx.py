@@ -19,10 +19,9 @@ import numpy as np
 
 from cnnbp_cli import __version__
 from cnnbp_cli.core.graph import INPUT, Node
-from cnnbp_cli.core.layers import Operation
 from cnnbp_cli.core.layers.merge import onnx_inputs
 from cnnbp_cli.core.traits import OnnxOperator
-from cnnbp_cli.core.types import Array, Layer, Shape
+from cnnbp_cli.core.types import Array, Operation, Shape
 from cnnbp_cli.exports.export import ExportError
 from cnnbp_cli.files import replace_file
 from cnnbp_cli.model import Model
@@ -143,7 +142,7 @@ class _Translation:
                 "give its class a method onnx (docs/custom-layer.md)"
             )
         params = self.model.params.get(node.name, {})
-        known = dict(zip(["x"] if isinstance(node.layer, Layer) else onnx_inputs(xs), xs, strict=True))
+        known = dict(zip(onnx_inputs(xs) if node.layer.several_inputs else ["x"], xs, strict=True))
 
         def tensor(given: str | Array) -> str:
             if not isinstance(given, str):
@@ -183,9 +182,9 @@ class _Translation:
         return self.helper.make_tensor_value_info(name, kind, [BATCH, *shape])
 
 
-def _operators(layer: Operation, in_shapes: Sequence[Shape]) -> Sequence[OnnxOperator]:
+def _operators(layer: Operation[Any], in_shapes: Sequence[Shape]) -> Sequence[OnnxOperator]:
     """Return what a layer says that it is in ONNX; nothing where that was said of another forward pass."""
     said_by = next(base for base in type(layer).__mro__ if "onnx" in vars(base))
     if unwrap(said_by.forward) is not unwrap(type(layer).forward):  # type: ignore[attr-defined]
         return ()
-    return layer.onnx(in_shapes[0]) if isinstance(layer, Layer) else layer.onnx(in_shapes)
+    return layer.node_onnx(in_shapes)

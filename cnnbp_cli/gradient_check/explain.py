@@ -21,7 +21,7 @@ import numpy as np
 
 from cnnbp_cli.core.graph import INPUT, Node
 from cnnbp_cli.core.rng import generator
-from cnnbp_cli.core.types import Array, Layer
+from cnnbp_cli.core.types import Array
 from cnnbp_cli.gradient_check.complex_step import NOISE, STEP, UNDERFLOW
 from cnnbp_cli.gradient_check.fault_patterns import KnownFactor, Mismatch, describe
 from cnnbp_cli.gradient_check.reference_pass import Index, ReferencePass, along, bisect, unit
@@ -128,7 +128,8 @@ class _Explainer:
 
     def _of_parameter(self, name: str) -> _LocalGradient:
         reference = self._reference
-        node, layer, key = reference.parameter_node(name)
+        owner, _, key = name.rpartition(".")
+        node, layer = reference.nodes[owner], reference.nodes[owner].layer
         own, xs = reference.params[node.name], [reference.values[before] for before in node.inputs]
         _, grads = reference.own_backward(node)
 
@@ -217,7 +218,7 @@ class _Explainer:
             ]
         if x.ndim == 4 and x.shape[1:3] != y.shape[1:3]:
             found.append(KnownFactor(x.shape[1] * x.shape[2], "(h·w)", "the input's positions"))
-        window = layer.kernel() if isinstance(layer, Layer) else None
+        window = layer.kernel()
         if window is not None:
             found.append(KnownFactor(prod(window[0]), "(kh·kw)", "the kernel's positions"))
         found.append(KnownFactor(y.shape[0], "f", "the output channels" if y.ndim == 4 else "the output features"))

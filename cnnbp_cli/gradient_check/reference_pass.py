@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike
 
 from cnnbp_cli.core.backprop import Part, backpropagate
 from cnnbp_cli.core.graph import INPUT, Node
-from cnnbp_cli.core.types import Array, Context, Layer, Merge, Params
+from cnnbp_cli.core.types import Array, Context, Params
 from cnnbp_cli.model import Model
 
 Status = Literal["ok", "kink", "noise", "wrong"]
@@ -139,22 +139,12 @@ class ReferencePass:
 
     def compute(self, node: Node, params: Params, xs: list[Array]) -> tuple[Array, Any]:
         """Return a node's output and residuals for parameters or inputs other than those of this pass."""
-        here = self.ctx.at(node.name)
-        if isinstance(node.layer, Merge):
-            return node.layer.forward(xs, here)
-        return node.layer.forward(params, xs[0], here)
+        return node.forward(params, xs, self.ctx)
 
     def own_backward(self, node: Node) -> tuple[tuple[Array | None, ...], Params]:
         """Return the gradients to a node's inputs and to its parameters, given the gradient at its output."""
-        here, flow, residuals = (
-            self.ctx.at(node.name),
-            self.output_gradients[node.name],
-            self._tape.residuals[node.name],
-        )
-        if isinstance(node.layer, Merge):
-            return tuple(node.layer.backward(residuals, flow, here)), {}
-        dx, grads = node.layer.backward(self.params[node.name], residuals, flow, here)
-        return (dx,), grads
+        dy, residuals = self.output_gradients[node.name], self._tape.residuals[node.name]
+        return node.backward(self.params[node.name], residuals, dy, self.ctx)
 
     def equals(self, other: ReferencePass) -> bool:
         """Tell whether another pass has the same outputs and gradients, bit by bit."""
@@ -170,13 +160,6 @@ class ReferencePass:
         """Return the discrete decisions of the pass, by node."""
         found = {node: self.nodes[node].layer.branches(residuals) for node, residuals in self._tape.residuals.items()}
         return {node: taken for node, taken in found.items() if taken is not None}
-
-    def parameter_node(self, name: str) -> tuple[Node, Layer[Any], str]:
-        """Return the node, the layer, and the key of a parameter."""
-        node, _, key = name.rpartition(".")
-        layer = self.nodes[node].layer
-        assert isinstance(layer, Layer)
-        return self.nodes[node], layer, key
 
 
 def along(gradient: Array, direction: Array) -> float:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from math import isfinite
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from cnnbp_cli.core.backprop import Part
 from cnnbp_cli.core.graph import INPUT
-from cnnbp_cli.core.layers import Operation
-from cnnbp_cli.core.types import Array
+from cnnbp_cli.core.types import Array, Operation
 from cnnbp_cli.model import Model
 from cnnbp_cli.parallel.local import Worker
 
@@ -53,7 +52,7 @@ BLOCK = 1 << 15
 """Values that are summed at a time, in float64: they stay in the cache."""
 
 
-def saturated_ends(layer: Operation) -> tuple[float, float] | None:
+def saturated_ends(layer: Operation[Any]) -> tuple[float, float] | None:
     """Return below and above which outputs of a layer are saturated; None where it does not saturate."""
     low, high = layer.output_range()
     slack = SATURATED * (high - low)

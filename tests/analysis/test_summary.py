@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ import cnnbp_cli
 from cnnbp_cli.analysis.summary import LayerSummary, Summary, describe, summary
 from cnnbp_cli.config.load import load_config
 from cnnbp_cli.core.graph import Graph, Node
-from cnnbp_cli.core.layers import Operation
 from cnnbp_cli.core.layers.activation import Relu
 from cnnbp_cli.core.layers.conv import Conv2d, ConvTranspose2d
 from cnnbp_cli.core.layers.dense import Dense
@@ -20,7 +20,7 @@ from cnnbp_cli.core.layers.merge import Add, Concat
 from cnnbp_cli.core.layers.norm import BatchNorm
 from cnnbp_cli.core.layers.pool import AvgPool2d, GlobalAvgPool2d
 from cnnbp_cli.core.layers.reshape import Flatten
-from cnnbp_cli.core.types import Context
+from cnnbp_cli.core.types import Context, Operation
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -103,7 +103,7 @@ def test_pixels_that_no_window_reaches_are_not_counted() -> None:
     assert layer(found, "dense_1").receptive_field == [26, 26]
 
 
-STACKS: dict[str, list[Operation]] = {
+STACKS: dict[str, list[Operation[Any]]] = {
     "convolutions": [Conv2d(2, (3, 5)), Conv2d(2, (3, 5))],
     "strides": [Conv2d(2, 3, stride=2), Conv2d(2, (1, 3), stride=(1, 2)), Conv2d(2, 2)],
     "dilation": [Conv2d(1, 3, dilation=(1, 3)), Conv2d(1, 3, dilation=2)],

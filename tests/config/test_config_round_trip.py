@@ -37,7 +37,7 @@ from cnnbp_cli.core.initializers import INITIALIZERS
 from cnnbp_cli.core.layers import LAYERS
 from cnnbp_cli.core.optim import OPTIMIZERS
 from cnnbp_cli.core.schedules import SCHEDULES
-from cnnbp_cli.core.types import FieldErrors, Merge
+from cnnbp_cli.core.types import FieldErrors
 
 GOOD = Path(__file__).with_name("good.yaml").read_text("utf-8")
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
@@ -115,7 +115,7 @@ def models(draw):
     for i, name in enumerate(names):
         layer = draw(st.sampled_from(sorted(LAYERS)).map(LAYERS.get).flatmap(declarations))
         before = st.sampled_from(["input", *names[:i]])
-        inputs = draw(st.lists(before, min_size=2, max_size=3)) if isinstance(layer, Merge) else [draw(before)]
+        inputs = draw(st.lists(before, min_size=2, max_size=3)) if layer.several_inputs else [draw(before)]
         specs.append(LayerSpec(name, tuple(inputs), layer))
     size = draw(st.tuples(*[st.integers(1, 99)] * 3))
     init = draw(st.sampled_from(sorted(INITIALIZERS)).map(INITIALIZERS.get).flatmap(declarations))

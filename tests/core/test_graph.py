@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cnnbp_cli.core.graph import Graph, Node, NodeShapeError, trainable
+from cnnbp_cli.core.graph import Graph, Node, NodeShapeError
 from cnnbp_cli.core.layers import (
     Add,
     BatchNorm,
@@ -75,7 +75,7 @@ def assert_proven(net, ctx=TRAINING):
             v = rng.normal(size=gradient.shape)
             changed = params | {node: params[node] | {key: params[node][key] + 1j * STEP * v}}
             check(gradient, changed, x, v)
-    expected = {node.name: set(trainable(layer, net.in_shape(node))) for node, layer in net.layers()}
+    expected = {node: set(shapes) for node, shapes in net.trainable.items()}
     assert {node: set(own) for node, own in grads.items()} == expected
 
 
@@ -145,7 +145,7 @@ def test_one_layer_object_at_two_nodes_has_parameters_and_residuals_of_its_own_a
 def test_dropout_at_two_nodes_draws_two_masks():
     layer = Dropout(0.5)
     net = graph(("a", layer, "input"), ("b", layer, "input"), ("end", Concat(), "a", "b"))
-    y, _ = net.forward({"a": {}, "b": {}}, np.ones((*IMAGE, 50)), TRAINING)
+    y, _ = net.forward(net.init_params(0), np.ones((*IMAGE, 50)), TRAINING)
     assert 0.4 < (y[:2] == y[2:]).mean() < 0.6
 
 
@@ -373,6 +373,17 @@ def test_running_statistics_come_back_instead_of_changing():
 
 
 def test_state_is_not_trainable():
-    assert trainable(BatchNorm(), (3, 2, 2)) == {"weight": (3,), "bias": (3,)}
-    assert trainable(BatchNorm(affine=False), (3, 2, 2)) == {}
-    assert trainable(Dense(2, bias=False), (3,)) == {"weight": (2, 3)}
+    layers = (
+        ("norm", BatchNorm()),
+        ("bare", BatchNorm(affine=False)),
+        ("flat", Flatten()),
+        ("dense", Dense(2, bias=False)),
+    )
+    net = graph(*layers, shape=(3, 1, 1))
+    assert net.trainable == {
+        "norm": {"weight": (3,), "bias": (3,)},
+        "bare": {},
+        "flat": {},
+        "dense": {"weight": (2, 3)},
+    }
+    assert set(net.param_shapes["bare"]) == {"running_mean", "running_var"}

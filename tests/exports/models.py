@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from laws.cases import Case
 
 from cnnbp_cli.config.schema import Config, LayerSpec, ModelConfig, Synthetic
 from cnnbp_cli.core.graph import Graph, Node
-from cnnbp_cli.core.layers import Conv2d, Dense, Flatten, Operation
+from cnnbp_cli.core.layers import Conv2d, Dense, Flatten
 from cnnbp_cli.core.losses import make_loss
-from cnnbp_cli.core.types import Shape
+from cnnbp_cli.core.types import Operation, Shape
 from cnnbp_cli.data.normalization import Normalization
 from cnnbp_cli.model import Model
 
 
 def make_model(
     shape: Shape,
-    layers: Sequence[tuple[str, Operation, tuple[str, ...]]],
+    layers: Sequence[tuple[str, Operation[Any], tuple[str, ...]]],
     *,
     dtype: str = "float32",
     head: str = "none",
@@ -52,7 +53,7 @@ def one_layer(case: Case, dtype: str) -> Model:
     first = case.in_shapes[0]
     vector = len(first) == 1
     shape = (first[0], 1, 1) if vector else first
-    layers: list[tuple[str, Operation, tuple[str, ...]]] = []
+    layers: list[tuple[str, Operation[Any], tuple[str, ...]]] = []
     ready = "input"
     if vector:
         layers.append(("features", Flatten(), ("input",)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, fields, replace
+from typing import Any
 
 from cnnbp_cli.core.initializers import Constant, Normal, Orthogonal, Zeros
 from cnnbp_cli.core.layers import (
@@ -25,7 +26,6 @@ from cnnbp_cli.core.layers import (
     LeakyRelu,
     MaxPool2d,
     Multiply,
-    Operation,
     Relu,
     Sigmoid,
     Silu,
@@ -33,14 +33,14 @@ from cnnbp_cli.core.layers import (
     Softplus,
     Tanh,
 )
-from cnnbp_cli.core.types import Merge, Shape
+from cnnbp_cli.core.types import Operation, Shape
 
 
 @dataclass(frozen=True)
 class Case:
     """One layer on inputs of some shapes; several shapes for a merge."""
 
-    layer: Operation
+    layer: Operation[Any]
     in_shapes: tuple[Shape, ...]
     dtype: str = "float64"
 
@@ -51,9 +51,7 @@ class Case:
 
     @property
     def out_shape(self) -> Shape:
-        if isinstance(self.layer, Merge):
-            return self.layer.out_shape(self.in_shapes)
-        return self.layer.out_shape(self.in_shapes[0])
+        return self.layer.node_out_shape(self.in_shapes)
 
     def __str__(self) -> str:
         """Say what is not a default, then the shapes: `conv2d(filters=3,kernel_size=1)-2x5x4`."""
@@ -67,7 +65,7 @@ class Case:
         return "-".join([f"{self.layer.type}({','.join(said)})", *shapes, *dtype])
 
 
-def on(shape: Shape, *layers: Operation) -> list[Case]:
+def on(shape: Shape, *layers: Operation[Any]) -> list[Case]:
     """Put each of some single-input layers on the same shape."""
     return [Case(layer, (shape,)) for layer in layers]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -11,8 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from laws.cases import Case
 
-from cnnbp_cli.core.layers import Operation
-from cnnbp_cli.core.types import Array, Communicator, Context, Layer, Merge, Params
+from cnnbp_cli.core.types import Array, Communicator, Context, Operation, Params
 
 STEP = 1e-30
 TRAINING = Context(training=True, seed=3, step=7, node="here")
@@ -31,12 +30,8 @@ class Problem:
     dy: Array
 
     @property
-    def layer(self) -> Operation:
+    def layer(self) -> Operation[Any]:
         return self.case.layer
-
-    @property
-    def state(self) -> tuple[str, ...]:
-        return self.layer.state if isinstance(self.layer, Layer) else ()
 
     def sliced(self, part: slice) -> Problem:
         """The same problem for some samples of the batch only."""
@@ -61,26 +56,10 @@ def problem(case: Case, draw: Callable[..., Array] = smooth, n: int = 3, seed: i
     """Draw numbers for a case and a batch of `n`; parameters are random, not as they are initialised."""
     rng = np.random.default_rng(seed)
     params: Params = {}
-    if isinstance(case.layer, Layer):
-        for key, value in case.layer.init_params(rng, case.in_shapes[0]).items():
-            params[key] = rng.uniform(0.5, 2, value.shape) if key == "running_var" else rng.normal(size=value.shape)
+    for key, value in case.layer.init_params(rng, case.in_shapes[0]).items():
+        params[key] = rng.uniform(0.5, 2, value.shape) if key == "running_var" else rng.normal(size=value.shape)
     xs = [draw(rng, (*shape, n)) for shape in case.in_shapes]
     return Problem(case, params, xs, rng.normal(size=(*case.out_shape, n))).cast(case.dtype)
-
-
-def forward(layer: Operation, params: Params, xs: Sequence[Array], ctx: Context) -> tuple[Array, Any]:
-    if isinstance(layer, Merge):
-        return layer.forward(xs, ctx)
-    return layer.forward(params, xs[0], ctx)
-
-
-def backward(
-    layer: Operation, params: Params, residuals: Any, dy: Array, ctx: Context
-) -> tuple[tuple[Array | None, ...], Params]:
-    if isinstance(layer, Merge):
-        return layer.backward(residuals, dy, ctx), {}
-    dx, grads = layer.backward(params, residuals, dy, ctx)
-    return (dx,), grads
 
 
 @dataclass(frozen=True)
@@ -106,10 +85,10 @@ class Result:
 
 def passes(problem: Problem, ctx: Context) -> Result:
     """Run a problem forward and backward, and copy what it returns: buffers may be reused."""
-    y, residuals = forward(problem.layer, problem.params, problem.xs, ctx)
+    y, residuals = problem.layer.node_forward(problem.params, problem.xs, ctx)
     y = y.copy()
-    dxs, grads = backward(problem.layer, problem.params, residuals, problem.dy, ctx)
-    state = problem.layer.next_state(problem.params, residuals) if isinstance(problem.layer, Layer) else {}
+    dxs, grads = problem.layer.node_backward(problem.params, residuals, problem.dy, ctx)
+    state = problem.layer.next_state(problem.params, residuals)
     arrays = {"y": y} | {f"dx{k}": dx.copy() for k, dx in enumerate(dxs) if dx is not None}
     return Result(arrays | {key: grad.copy() for key, grad in grads.items()}, state)
 
@@ -130,7 +109,7 @@ def derivative_errors(problem: Problem, gradients: dict[str, Array], ctx: Contex
             xs[int(name[2:])] = value + 1j * STEP * v
         else:
             params[name] = value + 1j * STEP * v
-        change = forward(problem.layer, params, xs, ctx)[0].imag / STEP
+        change = problem.layer.node_forward(params, xs, ctx)[0].imag / STEP
         scale = max(np.abs(gradient * v).sum(), np.abs(problem.dy * change).sum())
         error = abs((gradient * v).sum() - (problem.dy * change).sum())
         errors[name] = float(error / scale) if error else 0.0

@@ -17,9 +17,7 @@ from laws.passes import (
     TRAINING,
     Problem,
     Result,
-    backward,
     derivative_errors,
-    forward,
     on_workers,
     passes,
     problem,
@@ -38,10 +36,9 @@ from cnnbp_cli.core.layers import (
     ConvTranspose2d,
     Dropout,
     MaxPool2d,
-    Operation,
     register,
 )
-from cnnbp_cli.core.types import Array, Communicator, Context, Layer, Params, ShapeError, Workspace
+from cnnbp_cli.core.types import Array, Communicator, Context, Layer, Operation, Params, ShapeError, Workspace
 
 every_case = pytest.mark.parametrize("case", ALL_CASES, ids=str)
 every_float64_case = pytest.mark.parametrize("case", [case for case in ALL_CASES if case.dtype == "float64"], ids=str)
@@ -103,17 +100,16 @@ def test_shapes_are_what_they_are_said_to_be(case, ctx):
     assert all(isinstance(size, int) for size in case.out_shape)
     for k, x in enumerate(numbers.xs):
         assert result.arrays[f"dx{k}"].shape == x.shape
-    trainable = {name: value.shape for name, value in numbers.params.items() if name not in numbers.state}
+    trainable = {name: value.shape for name, value in numbers.params.items() if name not in numbers.layer.state}
     assert {name: grad.shape for name, grad in result.grads().items()} == trainable
 
 
 @every_case
 def test_initial_parameters_have_the_shapes_that_are_announced(case):
-    if isinstance(case.layer, Layer):
-        params = case.layer.init_params(np.random.default_rng(0), case.in_shapes[0])
-        assert {name: value.shape for name, value in params.items()} == case.layer.param_shapes(case.in_shapes[0])
-        assert all(value.dtype == np.float64 for value in params.values())
-        assert set(case.layer.state) <= set(params)
+    params = case.layer.init_params(np.random.default_rng(0), case.in_shapes[0])
+    assert {name: value.shape for name, value in params.items()} == case.layer.param_shapes(case.in_shapes[0])
+    assert all(value.dtype == np.float64 for value in params.values())
+    assert set(case.layer.state) <= set(params)
 
 
 sizes = st.integers(1, 4) | st.tuples(st.integers(1, 4), st.integers(1, 4))
@@ -183,7 +179,7 @@ def test_any_geometry_obeys_the_laws_or_is_refused(layer, shape):
 def test_backward_is_the_derivative_of_forward(case, ctx, draw):
     numbers = problem(case, draw)
     errors = derivative_errors(numbers, passes(numbers, ctx).gradients(), ctx)
-    assert len(errors) == len(case.in_shapes) + len(numbers.params.keys() - set(numbers.state))
+    assert len(errors) == len(case.in_shapes) + len(numbers.params.keys() - set(numbers.layer.state))
     assert max(errors.values()) <= case.tolerance, errors
 
 
@@ -210,7 +206,7 @@ def test_the_derivative_check_rejects_one_wrong_element():
 def test_an_imaginary_part_does_not_disturb_the_real_one(case, ctx):
     numbers = problem(case, tied)
     xs = [x + 1e-30j for x in numbers.xs]
-    y, _ = forward(case.layer, numbers.params, xs, ctx)
+    y, _ = case.layer.node_forward(numbers.params, xs, ctx)
     assert_close(y.real, passes(numbers, ctx).y, case.tolerance)
 
 
@@ -228,12 +224,12 @@ def test_inputs_are_not_modified_and_residuals_survive(case, ctx):
     numbers, other = problem(case), problem(case, seed=1)
     freeze(numbers)
     before = [array.copy() for array in (*numbers.xs, *numbers.params.values(), numbers.dy)]
-    y, residuals = forward(case.layer, numbers.params, numbers.xs, ctx)
+    y, residuals = case.layer.node_forward(numbers.params, numbers.xs, ctx)
     first_y = y.copy()
     passes(other, ctx)  # a pass over other numbers between the two must not matter
-    dxs, grads = backward(case.layer, numbers.params, residuals, numbers.dy, ctx)
+    dxs, grads = case.layer.node_backward(numbers.params, residuals, numbers.dy, ctx)
     first = [array.copy() for array in (*dxs, *grads.values())]
-    again_dxs, again_grads = backward(case.layer, numbers.params, residuals, numbers.dy, ctx)
+    again_dxs, again_grads = case.layer.node_backward(numbers.params, residuals, numbers.dy, ctx)
     for array, copy, again in zip((*dxs, *grads.values()), first, (*again_dxs, *again_grads.values()), strict=True):
         np.testing.assert_array_equal(array, copy)
         np.testing.assert_array_equal(again, copy)
@@ -354,18 +350,18 @@ def test_the_dtype_is_kept(case, ctx, dtype):
 @both_modes
 def test_complex_numbers_stay_complex(case, ctx):
     numbers = problem(case)
-    y, _ = forward(case.layer, numbers.params, [x.astype(np.complex128) for x in numbers.xs], ctx)
+    y, _ = case.layer.node_forward(numbers.params, [x.astype(np.complex128) for x in numbers.xs], ctx)
     assert y.dtype == np.complex128
-    for name in numbers.params.keys() - set(numbers.state):
+    for name in numbers.params.keys() - set(numbers.layer.state):
         params = numbers.params | {name: numbers.params[name].astype(np.complex128)}
-        y, _ = forward(case.layer, params, numbers.xs, ctx)
+        y, _ = case.layer.node_forward(params, numbers.xs, ctx)
         assert y.dtype == np.complex128
 
 
 # ---------------------------------------------------------------- 6. config round trip
 
 
-def rebuilt(said: dict[str, Any]) -> Operation:
+def rebuilt(said: dict[str, Any]) -> Operation[Any]:
     """Build a layer from plain values, as they come from a config."""
     init = said.get("init")
     values = said | ({"init": rebuilt_initializer(init)} if init else {})
@@ -423,9 +419,9 @@ def test_two_nodes_share_a_workspace_until_the_end_of_the_step(case):
     workspace = Workspace()
     contexts = [replace(TRAINING, arrays=workspace, node=node) for node in ("first", "second")]
     numbers = [problem(case, seed=seed) for seed in (0, 1)]
-    tapes = [forward(case.layer, one.params, one.xs, ctx) for one, ctx in zip(numbers, contexts, strict=True)]
+    tapes = [case.layer.node_forward(one.params, one.xs, ctx) for one, ctx in zip(numbers, contexts, strict=True)]
     results = [
-        backward(case.layer, one.params, residuals, one.dy, ctx)
+        case.layer.node_backward(one.params, residuals, one.dy, ctx)
         for one, (_, residuals), ctx in reversed(list(zip(numbers, tapes, contexts, strict=True)))
     ]
     for one, (y, _), (dxs, grads), ctx in zip(numbers, tapes, reversed(results), contexts, strict=True):

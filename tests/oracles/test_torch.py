@@ -149,7 +149,7 @@ def test_pytorch_agrees(case, ctx, draw):
     ours = passes(numbers, ctx)
     xs = [batch_first(x).requires_grad_() for x in numbers.xs]
     p = {key: torch.tensor(value, dtype=torch.float64) for key, value in numbers.params.items()}
-    for key in p.keys() - set(numbers.state):
+    for key in p.keys() - set(numbers.layer.state):
         p[key].requires_grad_()
     y = TORCH[case.layer.type](case.layer, p, xs, ctx.training)
     y.backward(batch_first(numbers.dy))

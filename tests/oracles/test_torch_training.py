@@ -68,10 +68,10 @@ def batch_of(model, data, step):
     x, labels = make_batch(data.train, chosen, data.normalization, model.dtype, augment=augment, step=step)
     ctx = Context(training=True, seed=model.config.seed, step=step)
     masks = {}
-    for node, layer in model.graph.layers():
-        if layer.type == "dropout":
-            ones = np.ones((*model.graph.in_shape(node), len(chosen)))
-            masks[node.name] = layer.forward({}, ones, ctx.at(node.name))[0]
+    for node in model.graph.nodes:
+        if node.layer.type == "dropout":
+            ones = np.ones((*model.graph.in_shapes(node)[0], len(chosen)))
+            masks[node.name] = node.forward({}, [ones], ctx)[0]
     turned = {name: torch.tensor(np.moveaxis(mask, -1, 0)) for name, mask in masks.items()}
     return x, torch.tensor(np.moveaxis(x, -1, 0), dtype=torch.float64), labels, torch.tensor(labels), turned, ctx
 

@@ -96,10 +96,10 @@ def evaluated(model: Model, other: TorchModel, x: Array) -> dict[str, float]:
 def masks(model: Model, count: int, ctx: Context) -> dict[str, torch.Tensor]:
     """Return what our dropout layers multiply with."""
     found: dict[str, torch.Tensor] = {}
-    for node, layer in model.graph.layers():
-        if layer.type == "dropout":
-            ones = np.ones((*model.graph.in_shape(node), count))
-            found[node.name] = batch_first(layer.forward({}, ones, ctx.at(node.name))[0])
+    for node in model.graph.nodes:
+        if node.layer.type == "dropout":
+            ones = np.ones((*model.graph.in_shapes(node)[0], count))
+            found[node.name] = batch_first(node.forward({}, [ones], ctx)[0])
     return found
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from proof.example import Example
 
 from cnnbp_cli.core.layers import LAYERS
-from cnnbp_cli.core.types import FieldErrors, Merge, Shape, ShapeError
+from cnnbp_cli.core.types import FieldErrors, Shape, ShapeError
 
 POINTWISE = ["relu", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh", "softplus", "softmax", "identity"]
 NORMS = ["batch_norm", "layer_norm", "group_norm"]
@@ -58,7 +58,7 @@ class _Drawing:
         own = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
         try:
             layer = LAYERS[kind](**own)
-            shape = layer.out_shape(of) if isinstance(layer, Merge) else layer.out_shape(of[0])
+            shape = layer.node_out_shape(of)
         except (ShapeError, FieldErrors):
             return False
         if max(shape[1:], default=0) > LARGEST or (shape[0] > 24 and len(shape) > 1):

@@ -14,7 +14,7 @@ from proof.zoo import ZOO, Inhabitant
 
 from cnnbp_cli.core.layers import LAYERS
 from cnnbp_cli.core.losses import make_loss
-from cnnbp_cli.core.types import Array, Layer, Merge, Params
+from cnnbp_cli.core.types import Array, Params
 
 
 def _one_element(gradient: Array) -> Array:
@@ -69,7 +69,7 @@ class Spoilt:
             answer = right(layer, *args)
             if self.part == "dz":
                 return spoil(answer)
-            if isinstance(layer, Merge):
+            if layer.several_inputs:
                 k = 0 if self.part == "first dx" else len(answer) - 1
                 return (*answer[:k], spoil(answer[k]), *answer[k + 1 :])
             dx, grads = answer
@@ -89,17 +89,14 @@ def _head_and_loss(inhabitant: Inhabitant) -> str:
 def _parts() -> Iterator[tuple[str, str]]:
     """Yield every gradient that there is, as (kind, part)."""
     for kind, operation in LAYERS.items():
-        if issubclass(operation, Merge):
+        if operation.several_inputs:
             yield from ((kind, "first dx"), (kind, "last dx"))
         else:
             yield kind, "dx"
     found: dict[tuple[str, str], None] = {}
     for inhabitant in ZOO.values():
         graph = inhabitant.example.build()[0].graph
-        for node, layer in graph.layers():
-            assert isinstance(layer, Layer)
-            trainable = [key for key in layer.param_shapes(graph.in_shape(node)) if key not in layer.state]
-            found |= {(layer.type, key): None for key in trainable}
+        found |= {(node.layer.type, key): None for node in graph.nodes for key in graph.trainable[node.name]}
     yield from found
     yield from {(_head_and_loss(inhabitant), "dz"): None for inhabitant in ZOO.values()}
 

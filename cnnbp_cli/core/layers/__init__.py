@@ -9,4 +9,4 @@ from cnnbp_cli.core.layers.norm import BatchNorm, GroupNorm, LayerNorm
 from cnnbp_cli.core.layers.dropout import Dropout
 from cnnbp_cli.core.layers.activation import Elu, Gelu, LeakyRelu, Relu, Sigmoid, Silu, Softmax, Softplus, Tanh
 from cnnbp_cli.core.layers.merge import Add, Concat, Multiply
-from cnnbp_cli.core.layers.registry import LAYERS as LAYERS, Operation as Operation, register as register
+from cnnbp_cli.core.layers.registry import LAYERS as LAYERS, register as register

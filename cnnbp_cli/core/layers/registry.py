@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import Field, fields
-from typing import Any
+from typing import Any, TypeVar
 
-from cnnbp_cli.core.types import Layer, Merge
+from cnnbp_cli.core.types import Layer, Merge, Operation
 
-Operation = Layer[Any] | Merge[Any]
+LAYERS: dict[str, type[Operation[Any]]] = {}
 
-LAYERS: dict[str, type[Operation]] = {}
+Op = TypeVar("Op", bound=Operation[Any])
 
 
-def register(operation: type[Operation]) -> type[Operation]:
+def register(operation: type[Op]) -> type[Op]:
     """Make a layer known under its `type`; a decorator above `@dataclass`, for layers of your own as for ours.
 
     Raises
@@ -20,7 +20,7 @@ def register(operation: type[Operation]) -> type[Operation]:
     ValueError
         When it is no layer, is incomplete, its name is taken, or a field hides what every layer has.
     """
-    if not issubclass(operation, Layer | Merge):
+    if not issubclass(operation, Operation):
         raise ValueError(
             f"{operation.__name__} is no layer: it has to derive from Layer, or from Merge for several inputs"
         )
@@ -35,7 +35,7 @@ def register(operation: type[Operation]) -> type[Operation]:
             f'type: Literal["{operation.__name__.lower()}"] = "{operation.__name__.lower()}"; '
             "@register goes above @dataclass"
         )
-    base = Layer if issubclass(operation, Layer) else Merge
+    base = Merge if operation.several_inputs else Layer
     names = [field.name for field in fields(operation)]  # type: ignore[arg-type] # without class variables
     if hidden := [field for field in names if hasattr(base, field)]:
         raise ValueError(

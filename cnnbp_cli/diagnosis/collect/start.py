@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from cnnbp_cli.core.graph import INPUT, Node
-from cnnbp_cli.core.types import Array, Layer, Merge
+from cnnbp_cli.core.types import Array
 from cnnbp_cli.data.batches import make_batch, order
 from cnnbp_cli.data.dataset import Dataset
 from cnnbp_cli.diagnosis.facts import LayerStart, StartFacts
@@ -55,15 +55,14 @@ def _layer(point: ReferencePass, still: ReferencePass, node: Node) -> LayerStart
 
 def _without_bias(point: ReferencePass, node: Node, y: Array) -> Array:
     """Return what a layer's weights make of its input."""
-    bias = point.params[node.name].get("bias") if not isinstance(node.layer, Merge) else None
+    bias = point.params[node.name].get("bias")
     return y if bias is None or bias.shape != y.shape[:1] else y - bias.reshape(-1, *[1] * (y.ndim - 1))
 
 
 def _twins(still: ReferencePass, node: Node) -> float:
     """Return the share of a layer's units that are copies of another one, and stay so."""
-    params = still.params[node.name] if not isinstance(node.layer, Merge) else {}
-    weight = params.get("weight")
-    if weight is None or weight.ndim < 2 or len(weight) < 2 or not isinstance(node.layer, Layer):
+    weight = still.params[node.name].get("weight")
+    if weight is None or weight.ndim < 2 or len(weight) < 2:
         return 0.0
     axis = node.layer.unit_axis
     rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)

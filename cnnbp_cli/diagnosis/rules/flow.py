@@ -455,8 +455,7 @@ def _proportionate(evidence: Evidence, layers: Sequence[str]) -> tuple[str, ...]
 def _heaviness(evidence: Evidence, node: Node) -> float:
     """Return the norm of a layer's weights divided by what He's initialisation would give them."""
     statistics = evidence.record.watched[0].layers.get(node.name)
-    shapes = node.layer.param_shapes(evidence.graph.in_shape(node)) if hasattr(node.layer, "param_shapes") else {}
-    shape = max(shapes.values(), key=len, default=())
+    shape = max(evidence.graph.param_shapes[node.name].values(), key=len, default=())
     if statistics is None or statistics.weight is None or len(shape) < 2:
         return 1.0
     return statistics.weight / sqrt(2 * prod(shape) / max(1, prod(shape[1:])))

@@ -100,11 +100,7 @@ def overfitting(evidence: Evidence) -> Iterator[Finding]:
     )
     per_image = ""
     if data and data.count:
-        values = sum(
-            prod(shape)
-            for node, layer in evidence.graph.layers()
-            for shape in layer.param_shapes(evidence.graph.in_shape(node)).values()
-        )
+        values = sum(prod(shape) for shapes in evidence.graph.param_shapes.values() for shape in shapes.values())
         per_image = f"; {values / data.count:,.0f} parameters for each of {data.count:,} training images"
     yield Finding(
         severity="error" if train.skill - held.skill > ERROR_GAP else "warning",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from cnnbp_cli.core.graph import INPUT, Node
-from cnnbp_cli.core.layers import Operation
+from cnnbp_cli.core.types import Operation
 from cnnbp_cli.diagnosis.evidence import Evidence
 from cnnbp_cli.diagnosis.facts import Score
 from cnnbp_cli.diagnosis.findings import Finding, Severity
@@ -48,7 +49,7 @@ def redundant_softmax(evidence: Evidence) -> Iterator[Finding]:
             )
 
 
-def _doubles_head(layer: Operation, head: str) -> bool:
+def _doubles_head(layer: Operation[Any], head: str) -> bool:
     """Return whether a layer does already what the head does."""
     match head:
         case "softmax":

@@ -351,10 +351,6 @@ def absurd_epsilon(evidence: Evidence) -> Iterator[Finding]:
 
 def _gradient_size(evidence: Evidence) -> float | None:
     """Return the root mean square of a typical step's gradient."""
-    count = sum(
-        prod(shape)
-        for node, layer in evidence.graph.layers()
-        for shape in layer.param_shapes(evidence.graph.in_shape(node)).values()
-    )
+    count = sum(prod(shape) for shapes in evidence.graph.param_shapes.values() for shape in shapes.values())
     norms = [norm for norm in evidence.record.norms if isfinite(norm)]
     return median(norms) / count**0.5 if norms and count else None

@@ -225,7 +225,7 @@ def _narrowest(evidence: Evidence) -> Node | None:
 
 def _wider(evidence: Evidence, node: Node) -> tuple[str, ...]:
     """Return the overrides that let more through a layer, or through the one that gave it its shape."""
-    in_shape = evidence.graph.in_shape(node)
+    in_shape = evidence.graph.in_shapes(node)[0]
     pools_all_positions = len(in_shape) == 3 and evidence.graph.shapes[node.name] == in_shape[:1]
     if pools_all_positions and node not in evidence.weighted:
         return with_layers(evidence, [(node.name, "=flatten")])
