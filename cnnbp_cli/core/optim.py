@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import DTypeLike
 
+from cnnbp_cli.core.terms import Ref, Term, Terms
 from cnnbp_cli.core.types import Array, at_least, require, show, within
 
 # Blocks keep a transform's temporaries in the cache, yet spread the cost of a NumPy call over many
@@ -54,6 +55,36 @@ Rule = Callable[[Array, Array, Mapping[str, Array], Step], tuple[Array, dict[str
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """What becomes of one element's gradient, as a sum: `formula`, its terms, and the numbers in the formula.
+
+    Attributes
+    ----------
+    coefficients : mapping of str to float
+        Of ``"gradient"``, of the parameter's ``"value"``, and of state vectors by name.
+    """
+
+    formula: str = "{gradient}"
+    coefficients: Mapping[str, float] = field(default_factory=lambda: {"gradient": 1.0})
+    numbers: Mapping[str, float] = field(default_factory=dict[str, float])
+
+    def times(self, factor: float, formula: str, **numbers: float) -> Told:
+        """Return it multiplied; `formula` has a place for the one so far, ``η · {}``."""
+        scaled = {name: factor * coefficient for name, coefficient in self.coefficients.items()}
+        return Told(formula.replace("{}", self.formula), scaled, {**self.numbers, **numbers})
+
+    def plus(self, coefficient: float, name: str, formula: str) -> Told:
+        """Return it with one more multiple of a number."""
+        own = self.coefficients.get(name, 0.0)
+        more = {**self.coefficients, name: own + coefficient}
+        return Told(formula.replace("{}", self.formula), more, self.numbers)
+
+
+Tell = Callable[[Told, Mapping[str, Array], Step], Told]
+"""What a rule does to `Told`, given the state after it, of one element, and the step."""
+
+
+@dataclass(frozen=True, slots=True)
 class Transform:
     """One link of an optimizer: `transform(grad, param, state, step)` is the new gradient and the new state.
 
@@ -64,11 +95,14 @@ class Transform:
     ----------
     rule : callable
         The formula.
+    tell : callable
+        The formula as a sum over numbers, for `update_terms`.
     slots : mapping of str to float
         The state vectors that the rule reads and returns: their names and initial values.
     """
 
     rule: Rule
+    tell: Tell
     slots: Mapping[str, float] = field(default_factory=dict[str, float])
 
     def __call__(
@@ -98,7 +132,33 @@ def chain(*transforms: Transform) -> Transform:
             new_state.update(changed)
         return grad, new_state
 
-    return Transform(rule, slots)
+    def tell(told: Told, after: Mapping[str, Array], step: Step) -> Told:
+        for transform in transforms:
+            told = transform.tell(told, after, step)
+        return told
+
+    return Transform(rule, tell, slots)
+
+
+def update_terms(transform: Transform, parameter: Ref, numbers: Mapping[str, float], step: Step) -> Terms:
+    """Explain the change that an update makes to one element of a parameter.
+
+    Parameters
+    ----------
+    parameter : Ref
+        The element.
+    numbers : mapping of str to float
+        Its ``"value"``, its ``"gradient"`` and its elements of the state vectors, before the update.
+    """
+    one = {name: np.array([number]) for name, number in numbers.items()}
+    decrease, after = transform(one["gradient"], one["value"], one, step)
+    told = transform.tell(Told(), after, step)
+    return Terms(
+        f"{{change}} = −{told.formula}",
+        tuple(Term(-c, (parameter._replace(of=name),)) for name, c in told.coefficients.items()),
+        tuple(parameter._replace(of=name) for name in transform.slots if name not in told.coefficients),
+        {**numbers, **told.numbers, "change": -decrease.item()},
+    )
 
 
 def clip_by_global_norm(max_norm: float) -> Transform:
@@ -116,7 +176,11 @@ def clip_by_global_norm(max_norm: float) -> Transform:
         coefficient = min(1.0, max_norm / (step.grad_norm + 1e-6))
         return coefficient * grad, {}
 
-    return Transform(rule)
+    def tell(told: Told, after: Mapping[str, Array], step: Step) -> Told:
+        coefficient = min(1.0, max_norm / (step.grad_norm + 1e-6))
+        return told.times(coefficient, "{clip} · {}", clip=coefficient) if coefficient < 1 else told
+
+    return Transform(rule, tell)
 
 
 def add_weight_decay(rate: float) -> Transform:
@@ -135,7 +199,10 @@ def add_weight_decay(rate: float) -> Transform:
         decayed += grad
         return decayed, {}
 
-    return Transform(rule)
+    def tell(told: Told, after: Mapping[str, Array], step: Step) -> Told:
+        return told.plus(rate, "value", f"({{}} + {rate:g} · {{value}})")
+
+    return Transform(rule, tell)
 
 
 def momentum(decay: float, *, nesterov: bool = False) -> Transform:
@@ -154,7 +221,13 @@ def momentum(decay: float, *, nesterov: bool = False) -> Transform:
         buffer += grad
         return grad + decay * buffer if nesterov else buffer, {"momentum": buffer}
 
-    return Transform(rule, {"momentum": 0.0})
+    def tell(told: Told, after: Mapping[str, Array], step: Step) -> Told:
+        if not nesterov:
+            return told.plus(decay, "momentum", f"({decay:g} · {{momentum}} + {{}})")
+        ahead = told.times(1 + decay, f"{1 + decay:g} · {{}}")
+        return ahead.plus(decay * decay, "momentum", f"({decay:g}² · {{momentum}} + {{}})")
+
+    return Transform(rule, tell, {"momentum": 0.0})
 
 
 def scale_by_adam(betas: tuple[float, float] = (0.9, 0.999), epsilon: float = 1e-8) -> Transform:
@@ -179,7 +252,13 @@ def scale_by_adam(betas: tuple[float, float] = (0.9, 0.999), epsilon: float = 1e
         root += bias1 * epsilon
         return mean / root, {"mean": mean, "square": square}
 
-    return Transform(rule, {"mean": 0.0, "square": 0.0})
+    def tell(told: Told, after: Mapping[str, Array], step: Step) -> Told:
+        bias1, bias2 = 1 - beta1**step.number, 1 - beta2**step.number
+        mean = told.times(1 - beta1, f"{1 - beta1:g} · {{}}").plus(beta1, "mean", f"({beta1:g} · {{mean}} + {{}})")
+        root = bias1 * (math.sqrt(after["square"].item() / bias2) + epsilon)
+        return mean.times(1 / root, "{} / {root}", root=root)
+
+    return Transform(rule, tell, {"mean": 0.0, "square": 0.0})
 
 
 def scale_by_rms(alpha: float = 0.99, epsilon: float = 1e-8, *, centered: bool = False) -> Transform:
@@ -204,7 +283,12 @@ def scale_by_rms(alpha: float = 0.99, epsilon: float = 1e-8, *, centered: bool =
         variance = np.maximum(square - mean * mean, 0)
         return grad / (np.sqrt(variance) + epsilon), {"square": square, "mean": mean}
 
-    return Transform(rule, {"square": 0.0, "mean": 0.0} if centered else {"square": 0.0})
+    def tell(told: Told, after: Mapping[str, Array], step: Step) -> Told:
+        variance = after["square"].item() - (after["mean"].item() ** 2 if centered else 0)
+        root = math.sqrt(max(variance, 0)) + epsilon
+        return told.times(1 / root, "{} / {root}", root=root)
+
+    return Transform(rule, tell, {"square": 0.0, "mean": 0.0} if centered else {"square": 0.0})
 
 
 def _running(decay: float, before: Array, value: Array) -> Array:
@@ -226,7 +310,11 @@ def scale_by_adagrad(initial_accumulator: float = 0.0, epsilon: float = 1e-10) -
         total = state["sum"] + grad * grad
         return grad / (np.sqrt(total) + epsilon), {"sum": total}
 
-    return Transform(rule, {"sum": initial_accumulator})
+    def tell(told: Told, after: Mapping[str, Array], step: Step) -> Told:
+        root = math.sqrt(after["sum"].item()) + epsilon
+        return told.times(1 / root, "{} / {root}", root=root)
+
+    return Transform(rule, tell, {"sum": initial_accumulator})
 
 
 def scale_by_learning_rate(decay: float = 0.0) -> Transform:
@@ -235,7 +323,11 @@ def scale_by_learning_rate(decay: float = 0.0) -> Transform:
     def rule(grad: Array, param: Array, state: Mapping[str, Array], step: Step) -> tuple[Array, dict[str, Array]]:
         return step.learning_rate / (1 + (step.number - 1) * decay) * grad, {}
 
-    return Transform(rule)
+    def tell(told: Told, after: Mapping[str, Array], step: Step) -> Told:
+        rate = step.learning_rate / (1 + (step.number - 1) * decay)
+        return told.times(rate, "{rate} · {}", rate=rate)
+
+    return Transform(rule, tell)
 
 
 class Updater:

@@ -1,0 +1,78 @@
+"""The law of terms for updates: what every optimizer does to one weight, in its first step and later ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import fsum
+
+import numpy as np
+import pytest
+
+from cnnbp_cli.core.optim import Adagrad, Adam, AdamW, RmsProp, Sgd, Step, chain, clip_by_global_norm, update_terms
+from cnnbp_cli.core.terms import Ref, Terms, products
+
+OPTIMIZERS = [
+    Sgd(0.1),
+    Sgd(0.1, weight_decay=0.01),
+    Sgd(0.1, momentum=0.9, weight_decay=0.01),
+    Sgd(0.1, momentum=0.9, nesterov=True),
+    Adam(0.02),
+    Adam(0.02, betas=(0.8, 0.95), epsilon=1e-3, weight_decay=0.1),
+    AdamW(0.02),
+    RmsProp(),
+    RmsProp(momentum=0.9, weight_decay=0.01),
+    RmsProp(centered=True),
+    Adagrad(),
+    Adagrad(learning_rate_decay=0.1, weight_decay=0.01, initial_accumulator=0.5),
+]
+
+
+def updates(optimizer, clip):
+    """Yield (change, terms, numbers) of each element in three steps."""
+    transform = optimizer.transform()
+    if clip is not None:
+        transform = chain(clip_by_global_norm(clip), transform)
+    rng = np.random.default_rng(0)
+    param, state = rng.normal(size=3), {name: np.full(3, value) for name, value in transform.slots.items()}
+    for number in (1, 2, 3):
+        grad = rng.normal(size=3)
+        step = Step(number, optimizer.learning_rate, float(np.linalg.norm(grad)))
+        decrease, after = transform(grad, param, state, step)
+        for k in range(3):
+            numbers = {"value": param[k], "gradient": grad[k], **{name: vector[k] for name, vector in state.items()}}
+            yield -decrease[k], update_terms(transform, Ref("weight", (k,)), numbers, step), numbers
+        param, state = param - decrease, state | after
+
+
+def error(change: float, terms: Terms, numbers) -> float:
+    summands = products(lambda ref: numbers[ref.of], terms.terms)
+    return abs(fsum(summands) - change) / max(fsum(map(abs, summands)), 1e-300)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
+@pytest.mark.parametrize("clip", [None, 0.5, 100.0])
+def test_the_terms_of_an_update_add_up_to_it(optimizer, clip):
+    for change, terms, numbers in updates(optimizer, clip):
+        assert error(change, terms, numbers) <= 1e-12
+        assert terms.numbers["change"] == pytest.approx(change, rel=1e-12)
+        largest = int(np.argmax(np.abs(products(lambda ref: numbers[ref.of], terms.terms))))
+        wrong = [
+            term._replace(coefficient=term.coefficient * (1 + 1e-6 * (k == largest)))
+            for k, term in enumerate(terms.terms)
+        ]
+        assert error(change, replace(terms, terms=tuple(wrong)), numbers) > 1e-10
+
+
+def test_plain_descent_is_the_rate_times_the_gradient():
+    change, terms, numbers = next(updates(Sgd(0.1), None))
+    assert change == -0.1 * numbers["gradient"]
+    assert terms.symbols() == "change = −rate · gradient"
+    assert terms.terms == ((-0.1, (Ref("weight", (0,), "gradient"),)),)
+
+
+def test_formulas_have_their_numbers():
+    for optimizer in OPTIMIZERS:
+        for _, terms, _ in updates(optimizer, 0.5):
+            assert not set("{}") & set(terms.symbols() + terms.filled())
+            names = set(terms.symbols().replace("(", " ").replace(")", " ").split())
+            assert {"change", "gradient", "rate"} <= names
