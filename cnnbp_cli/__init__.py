@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from cnnbp_cli.loading import load as load
     from cnnbp_cli.loading import load_data as load_data
     from cnnbp_cli.model import Model as Model
+    from cnnbp_cli.tracing.trace import Trace as Trace
+    from cnnbp_cli.tracing.trace import trace as trace
     from cnnbp_cli.train.evaluate import Evaluation as Evaluation
     from cnnbp_cli.train.evaluate import evaluate as evaluate
     from cnnbp_cli.train.fit import fit as fit
@@ -38,6 +40,7 @@ _HOME = {
     "GradcheckReport": "gradient_check.check",
     "Model": "model",
     "Summary": "analysis.summary",
+    "Trace": "tracing.trace",
     "diagnose": "diagnosis",
     "diagnose_model": "diagnosis",
     "evaluate": "train.evaluate",
@@ -49,6 +52,7 @@ _HOME = {
     "load_layers": "config.custom_layers",
     "register": "core.layers",
     "summary": "analysis.summary",
+    "trace": "tracing.trace",
 }
 
 __all__ = ["__version__", *_HOME]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import fsum, prod
+from string import Formatter
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -101,16 +102,20 @@ class Terms:
 
     def symbols(self) -> str:
         """Return the formula in letters: ``y = tanh(x)``."""
-        return self.formula.format_map(_Symbols())
+        return "".join(literal + (name or "") for literal, name, *_ in Formatter().parse(self.formula))
 
     def filled(self, show: Callable[[float], str] = "{:.6g}".format) -> str:
         """Return the formula with its numbers: ``0.462117 = tanh(0.5)``; names without a number stay."""
-        return self.formula.format_map(_Symbols((name, show(number)) for name, number in self.numbers.items()))
-
-
-class _Symbols(dict[str, str]):
-    def __missing__(self, name: str) -> str:
-        return name
+        text = ""
+        for literal, name, *_ in Formatter().parse(self.formula):
+            text += literal
+            if name is not None and name in self.numbers:
+                number = show(self.numbers[name] + 0.0)  # no −0
+                signed = number.startswith("-") and not text.endswith(("= ", "(")) and text
+                text += (f"({number})" if signed else number).replace("-", "−")
+            else:
+                text += name or ""
+        return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +180,10 @@ class Explained:
     def grad_terms(self, at: Pass, key: str, index: Index) -> Terms:
         """Explain the gradient to the parameter `key` at `index`."""
         return unstated(type(self), "backward")
+
+    def winners(self, residuals: Any) -> NDArray[Any] | None:
+        """Return (row, column) of the pixel that won each maximum, (c, oh, ow, 2, n) or (c, 2, n); else None."""
+        return None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Take back what a subclass would inherit about passes that are no longer its own."""

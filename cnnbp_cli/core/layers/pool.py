@@ -144,6 +144,14 @@ class MaxPool2d(Layer[MaxPoolResiduals]):
             winners[taps[k] == y] = k
         return winners
 
+    def winners(self, residuals: MaxPoolResiduals) -> Array:
+        windows, taps = residuals.windows, self.branches(residuals)
+        places: list[Array] = []
+        for axis, tap in enumerate((taps // windows.kernel[1], taps % windows.kernel[1])):
+            first = np.arange(windows.out[axis]) * windows.stride[axis] - windows.before[axis]
+            places.append(tap + first.reshape((-1, 1, 1) if axis == 0 else (-1, 1)))
+        return np.stack(places, axis=-2)
+
     def y_terms(self, at: Pass, index: Index) -> Terms:
         c, p, q, n = index
         pixels = [Ref(0, (c, r, s, n)) for _, _, r, s in at.residuals.windows.pixels_of(p, q)]
@@ -362,6 +370,9 @@ class GlobalMaxPool2d(Layer[GlobalMaxResiduals]):
 
     def branches(self, residuals: GlobalMaxResiduals) -> Array:
         return residuals.winners
+
+    def winners(self, residuals: GlobalMaxResiduals) -> Array:
+        return np.concatenate(np.divmod(residuals.winners, residuals.in_shape[2]), axis=1)
 
     def onnx(self, in_shape: Shape) -> list[OnnxOperator]:
         return [OnnxOperator("GlobalMaxPool", output="pooled"), OnnxOperator("Flatten", ("pooled",))]

@@ -1,0 +1,62 @@
+"""The update that comes next: which step of training it is, at what rate, and what the optimizer remembers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from cnnbp_cli.core.optim import Transform, chain, clip_by_global_norm
+from cnnbp_cli.core.schedules import Progress
+from cnnbp_cli.core.types import Array
+from cnnbp_cli.model import Model
+from cnnbp_cli.train.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What the configured optimizer brings to one update.
+
+    Attributes
+    ----------
+    transform : Transform
+        Clipping and the optimizer.
+    number : int
+        The count of updates, this one included.
+    learning_rate : float
+        As the schedule has it at this step.
+    state : mapping of str to Array
+        The optimizer's vectors over all parameters; one that is missing is as it starts.
+    """
+
+    transform: Transform
+    number: int
+    learning_rate: float
+    state: Mapping[str, Array] = field(default_factory=dict[str, Array])
+
+
+def next_update(model: Model, checkpoint: Checkpoint | None = None, samples: int | None = None) -> Update:
+    """Return the first update of a fresh model, or the one that would follow a checkpoint.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint, optional
+        With the optimizer's state and the progress. The checkpoint of the best epoch has no state: its update
+        is one of an optimizer that starts anew.
+    samples : int, optional
+        Training images, which make the length of an epoch; without, it goes by the checkpoint's epochs.
+    """
+    train = model.config.train
+    transform = train.optimizer.transform()
+    if train.clip_norm is not None:
+        transform = chain(clip_by_global_norm(train.clip_norm), transform)
+    progress = checkpoint.progress if checkpoint else {}
+    step, epochs = int(progress.get("step", 0)), progress.get("history", [])
+    per_epoch = math.ceil(samples / train.batch_size) if samples else max(1, step // max(1, len(epochs)))
+    total = min(per_epoch * train.epochs, train.max_steps or per_epoch * train.epochs)
+    monitor = getattr(getattr(train.schedule, "then", train.schedule), "monitor", None)
+    history = [figures[monitor] or 0.0 for figures in epochs] if monitor else []
+    at = Progress(step, per_epoch, total, len(epochs), history)
+    rate = train.schedule.learning_rate(train.optimizer.learning_rate, at)
+    number = step + 1 if checkpoint and checkpoint.optimizer else 1
+    return Update(transform, number, rate, checkpoint.optimizer if checkpoint else {})
