@@ -9,7 +9,7 @@ from math import fsum
 import numpy as np
 import pytest
 from laws.cases import ALL_CASES, IMAGE, Case
-from laws.passes import EVALUATION, TRAINING, Problem, forward, passes, problem, smooth, tied
+from laws.passes import EVALUATION, TRAINING, Problem, passes, problem, smooth, tied
 
 from cnnbp_cli.core.layers import Conv2d, Relu
 from cnnbp_cli.core.terms import OUTPUT, Index, Pass, Ref, Term, Terms, products, why_zero
@@ -25,7 +25,7 @@ all_values = pytest.mark.parametrize("draw", [smooth, tied])
 
 def told(numbers: Problem, ctx: Context) -> tuple[Pass, dict[str, Array]]:
     """Run both passes; return what terms are stated about, and the tensors that they explain."""
-    y, residuals = forward(numbers.layer, numbers.params, numbers.xs, ctx)
+    y, residuals = numbers.layer.node_forward(numbers.params, numbers.xs, ctx)
     return Pass(numbers.params, numbers.xs, y, numbers.dy, residuals), passes(numbers, ctx).arrays
 
 
@@ -100,7 +100,7 @@ def test_a_value_depends_on_no_cell_but_those_that_its_terms_name(case, ctx):
         for ref in named:
             home, source = (params, numbers.params) if isinstance(ref.tensor, str) else (xs, numbers.xs)
             home[ref.tensor][ref.where] = source[ref.tensor][ref.where]
-        y, _ = forward(numbers.layer, params, xs, ctx)
+        y, _ = numbers.layer.node_forward(params, xs, ctx)
         assert abs(y[index] - at.y[index]) <= case.tolerance * max(1, abs(at.y[index]))
     assert at.y.size
 
