@@ -34,6 +34,8 @@ class PRelu(Layer[Array]):
 
     start: float = 0.25
     type: Literal["prelu"] = "prelu"
+    is_activation = True  # what a layer may say about itself: docs/custom-layer.md
+    rectifies = True
 
     def param_shapes(self, in_shape: Shape) -> dict[str, Shape]:
         return {"slope": in_shape[:1]}

@@ -146,7 +146,7 @@ class _Translation:
 
         def tensor(given: str | Array) -> str:
             if not isinstance(given, str):
-                return self._constant(f"{node.name}.constant{len(self.constants)}", given)
+                return self._constant(f"{node.name}.constant{len(self.constants)}", np.asarray(given))
             if given not in known and given in params:
                 known[given] = self._constant(f"{node.name}.{given}", params[given])
             if given not in known:
@@ -173,7 +173,7 @@ class _Translation:
         return output
 
     def _constant(self, name: str, value: Array) -> str:
-        array = np.ascontiguousarray(value, self.model.dtype)
+        array = np.ascontiguousarray(value, self.model.dtype if value.dtype.kind == "f" else None)
         self.constants.append(self.numpy_helper.from_array(array, name))
         return name
 

@@ -32,10 +32,13 @@ DEFINITIONS: dict[Statistic, str] = {
     "deviation": "standard deviation of the layer's output over the batch",
     "zeros": "share of the layer's output over the batch that is exactly 0",
     "dead": (
-        "share of the units (channels of images, features of vectors) of a ReLU or one of its kin whose output "
+        "share of the units (channels of images, features of vectors) of a rectifier, such as ReLU, whose output "
         "was not above 0 for any image since the watched step before"
     ),
-    "saturated": "share of the output of a sigmoid or tanh over the batch within 1 % of the range's width of its ends",
+    "saturated": (
+        "share of the output of a saturating layer, such as sigmoid, over the batch within 1% of the range's width of "
+        "its ends"
+    ),
     "signal": (
         "root mean square over the batch of the gradient of the mean loss to the layer's output, times the images "
         "in the batch: how much each image's own loss depends on the output"
@@ -69,9 +72,9 @@ class LayerStatistics:
         For layers with parameters.
     activation, mean, deviation, zeros : float
     dead : float or None
-        For ReLU and its kin.
+        For layers that rectify.
     saturated : float or None
-        For sigmoid and tanh.
+        For layers that saturate.
     signal : float or None
         Where a parameter lies before the output; training computes no gradient elsewhere.
     """

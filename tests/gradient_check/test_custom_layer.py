@@ -17,6 +17,7 @@ import cnnbp_cli as cnnbp
 from cnnbp_cli.cli.app import app
 from cnnbp_cli.config.custom_layers import CustomLayerError, load_layers
 from cnnbp_cli.core.layers import LAYERS
+from cnnbp_cli.core.traits import Traits
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -454,3 +455,20 @@ def test_the_pages_snippets_run():
     assert len(commands) == 9
     for command, code in commands:
         assert run(*command.split()).exit_code == int(code or 0), command
+
+
+def test_the_pages_layer_goes_to_onnx(tmp_path):
+    onnx_tests = pytest.importorskip("exports.test_onnx")
+    page = (ROOT / "docs" / "custom-layer.md").read_text(encoding="utf-8")
+    for text in re.findall(r"```(?:python|yaml)\n(.*?)```", page, re.DOTALL):
+        Path(text.partition("\n")[0].removeprefix("# ")).write_text(text, encoding="utf-8")
+    cnnbp.load_layers("scale.py")
+    model = cnnbp.load("scale.yaml")
+    images = np.random.default_rng(0).normal(size=(3, 1, 6, 6))
+    onnx_tests.assert_same(onnx_tests.exported(model, tmp_path), model, images, model.predict(images))
+
+
+def test_the_page_tells_every_fact():
+    page = (ROOT / "docs" / "custom-layer.md").read_text(encoding="utf-8")
+    for name in [*Traits.__annotations__, *(name for name in vars(Traits) if not name.startswith("_"))]:
+        assert f"`{name}`" in page or f"`{name}(self" in page, name
