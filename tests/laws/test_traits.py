@@ -8,9 +8,9 @@ from math import isfinite, prod
 import numpy as np
 import pytest
 from laws.cases import ALL_CASES, CASES, Case
-from laws.passes import EVALUATION, TRAINING, forward, passes, problem
+from laws.passes import EVALUATION, TRAINING, passes, problem
 
-from cnnbp_cli.core.types import Array, Layer
+from cnnbp_cli.core.types import Array
 
 EXACT = [case for case in ALL_CASES if case.dtype == "float64"]
 FAR = 40.0
@@ -37,7 +37,7 @@ def bends(case: Case) -> bool:
     params = parts[0].params
     a, b, c = (part.xs for part in parts)
     together = [x + y - z for x, y, z in zip(a, b, c, strict=True)]
-    ya, yb, yc, y = (forward(case.layer, params, xs, EVALUATION)[0].copy() for xs in (a, b, c, together))
+    ya, yb, yc, y = (case.layer.node_forward(params, xs, EVALUATION)[0].copy() for xs in (a, b, c, together))
     return not np.allclose(y, ya + yb - yc, rtol=0, atol=1e-9)
 
 
@@ -135,7 +135,7 @@ def test_without_noise_a_seed_makes_no_difference(case: Case) -> None:
 
 @pytest.mark.parametrize("case", EXACT, ids=str)
 def test_units_lie_along_the_axis_that_is_said(case: Case) -> None:
-    if isinstance(case.layer, Layer) and not case.layer.normalizes:
+    if not case.layer.normalizes:
         weight = case.layer.param_shapes(case.in_shapes[0]).get("weight")
         assert weight is None or weight[case.layer.unit_axis] == case.out_shape[0]
 
@@ -143,7 +143,7 @@ def test_units_lie_along_the_axis_that_is_said(case: Case) -> None:
 @pytest.mark.parametrize("case", EXACT, ids=str)
 def test_a_layer_holds_its_output_or_hands_on_its_input(case: Case) -> None:
     numbers = problem(case)
-    held = case.layer.memory(case.in_shapes[0] if isinstance(case.layer, Layer) else case.in_shapes)
-    y = forward(case.layer, numbers.params, numbers.xs, TRAINING)[0]
+    held = case.layer.node_memory(case.in_shapes)
+    y = case.layer.node_forward(numbers.params, numbers.xs, TRAINING)[0]
     assert isinstance(held, int)
     assert held >= prod(case.out_shape) or (held == 0 and y is numbers.xs[0])
