@@ -1,0 +1,498 @@
+/** The microscope: everything about the chosen cell. */
+
+import { PARTS, REASONS, SWAPPED, stories, whyZero } from "./explain.js";
+import { formula } from "./formulas.js";
+import { make } from "./maps.js";
+import { INPUT } from "./network.js";
+import { bare, counted, decimalsThatAdd, plain, signed } from "./numbers.js";
+import { freshState, update } from "./optimizers.js";
+import { cellText, unflatten, unpack } from "./tensor.js";
+
+/**
+ * @typedef {import("./network.js").Network} Network
+ * @typedef {import("./column.js").Cell} Cell
+ * @typedef {import("./terms.js").Term} Term
+ * @typedef {import("./terms.js").Factor} Factor
+ * @typedef {import("./main.js").App} App
+ */
+
+const SHOWN_TERMS = 16;
+
+/** @param {Network} network @param {string} tensor @param {number} at */
+export function nameOf(network, tensor, at) {
+  return cellText(tensor, unflatten(network.shape(tensor), at));
+}
+
+/**
+ * @param {App} app
+ * @param {Cell} cell
+ * @returns {HTMLElement}
+ */
+export function microscope(app, cell) {
+  const { network } = app;
+  const { tensor, of, at } = cell;
+  const panel = make("div", { className: "microscope" });
+  const name = nameOf(network, tensor, at);
+  panel.append(make("h2", { className: "cell-name", title: name }, name), sides(app, cell));
+  if (of === "update") {
+    panel.append(...updateStory(app, cell));
+    return panel;
+  }
+  const value = network.shown(tensor, of)[at];
+  panel.append(make("p", { className: `number of-${of}` }, plain(value, 7)));
+  panel.append(make("p", { className: "meaning" }, meaning(network, cell, value)));
+  const terms = network.terms(tensor, of, at);
+  const why = of === "gradient" ? whyZero(network, tensor, at, terms) : "";
+  if (why)
+    panel.append(make("p", { className: "why", "data-zero": why }, make("strong", {}, `0: ${why}. `), REASONS[why]));
+  const told = stories(network, tensor, of);
+  const branching = told.length > 1;
+  if (branching)
+    panel.append(
+      make(
+        "p",
+        {},
+        `Gradients meet here: ${counted(told.length, "layer")} read this output, and what they send back adds up.`,
+      ),
+    );
+  for (const { by, story } of told) {
+    const block = make("div", { className: "story" });
+    if (branching || of === "gradient") block.append(make("p", { className: "by" }, by));
+    if (story.formula) block.append(formula(story.formula, true));
+    block.append(make("p", {}, story.says));
+    panel.append(block);
+  }
+  const reader = network.readers.get(tensor)?.[0]?.node ?? "";
+  const convolves = network.byName.get(reader)?.type === "conv2d" && of === "gradient" && !branching;
+  if (terms.length) panel.append(convolves ? bothWays(app, terms, value, reader) : termTable(app, terms, value));
+  const weight = network.owners.get(tensor)?.key === "weight" && of === "gradient";
+  if (weight || convolves) panel.append(make("p", { className: "aside" }, SWAPPED));
+  panel.append(...lens(app, cell), ...onward(app, cell), ...checks(app, cell, value), ...history(app, cell));
+  return panel;
+}
+
+/** Value, gradient and update of the same cell. @param {App} app @param {Cell} cell */
+function sides(app, { tensor, of, at }) {
+  const { network } = app;
+  const line = make("p", { className: "sides" });
+  const trainable = network.trainable.has(tensor);
+  /** @type {import("./terms.js").Of[]} */
+  const possible = ["value"];
+  if (trainable || network.byName.has(tensor) || tensor === INPUT) possible.push("gradient");
+  if (trainable) possible.push("update");
+  for (const side of possible) line.append(app.link(side, { tensor, of: side, at }, side === of), " ");
+  return line;
+}
+
+/** @param {Network} network @param {Cell} cell @param {number} value */
+function meaning(network, { tensor, of, at }, value) {
+  if (of === "gradient") {
+    const what = tensor === INPUT ? "pixel" : network.owners.has(tensor) ? "parameter" : "cell";
+    if (value === 0) return `A small change of this ${what} does not change the loss.`;
+    return `If this ${what} grows by a little, the loss ${value > 0 ? "grows" : "falls"} by ${bare(Math.abs(value), 4)} times that.`;
+  }
+  if (tensor === INPUT) return "A pixel, as the network sees it: normalized.";
+  if (tensor === "target") return "What the network should give.";
+  if (tensor === "loss") return network.count > 1 ? `The mean over ${network.count} images.` : "";
+  if (network.owners.has(tensor))
+    return network.trainable.has(tensor)
+      ? "A parameter: training changes it."
+      : "A running statistic: it has no gradient.";
+  return "";
+}
+
+/**
+ * A sum, term by term, with as few digits as let it be added up again.
+ *
+ * @param {App} app
+ * @param {Term[]} terms
+ * @param {number} total
+ * @param {string} [caption]
+ */
+export function termTable(app, terms, total, caption = "") {
+  const live = terms.filter(({ product }) => product !== 0);
+  const idle = terms.filter(({ product }) => product === 0);
+  const ordered =
+    live.length > SHOWN_TERMS ? [...live].sort((a, b) => Math.abs(b.product) - Math.abs(a.product)) : live;
+  const shown = ordered.slice(0, SHOWN_TERMS);
+  const others = ordered.slice(SHOWN_TERMS);
+  const rest = others.reduce((sum, { product }) => sum + product, 0);
+  const parts = [...shown.map(({ product }) => product), ...(others.length ? [rest] : [])];
+  const decimals = decimalsThatAdd(parts, total);
+  const table = make("table", { className: "terms" });
+  if (caption) table.append(make("caption", {}, caption));
+  const body = make("tbody");
+  let part = /** @type {string | undefined} */ (undefined);
+  for (const term of shown) {
+    if (term.part !== part && term.part)
+      body.append(make("tr", { className: "part" }, make("th", { colSpan: 2, scope: "colgroup" }, PARTS[term.part])));
+    part = term.part;
+    body.append(termRow(app, term, decimals));
+  }
+  if (others.length) {
+    body.append(
+      make(
+        "tr",
+        { className: "others" },
+        make("td", {}, `${counted(others.length, "other")}`),
+        make("td", { className: "product" }, signed(rest, decimals)),
+      ),
+    );
+  }
+  table.append(
+    body,
+    make(
+      "tfoot",
+      {},
+      make(
+        "tr",
+        {},
+        make("th", { scope: "row" }, "sum"),
+        make("td", { className: "product" }, signed(total, decimals)),
+      ),
+    ),
+  );
+  const wrap = make("div", { className: "sum" }, table);
+  if (idle.length) wrap.append(idleTerms(app, idle));
+  return wrap;
+}
+
+/** @param {App} app @param {Term} term @param {number} decimals */
+function termRow(app, { coefficient, factors, product, rule }, decimals) {
+  const made = make("td");
+  if (rule) {
+    made.append(`${rule}(`);
+    factors.slice(0, 6).forEach((factor, k) => made.append(k ? ", " : "", app.factor(factor)));
+    made.append(factors.length > 6 ? ", …)" : ")");
+  } else {
+    if (coefficient !== 1 || !factors.length)
+      made.append(make("span", { className: "coefficient" }, plain(coefficient, 4)), factors.length ? " · " : "");
+    factors.forEach((factor, k) => made.append(k ? " · " : "", app.factor(factor)));
+  }
+  const row = make("tr", {}, made, make("td", { className: "product" }, signed(product, decimals)));
+  app.lights(row, factors);
+  return row;
+}
+
+/** Terms that add nothing, and why. @param {App} app @param {Term[]} idle */
+function idleTerms(app, idle) {
+  /** @type {Map<string, Factor[]>} */
+  const reasons = new Map();
+  for (const { coefficient, factors } of idle) {
+    const nothing = factors.find(({ value }) => value === 0);
+    const why =
+      coefficient === 0
+        ? app.network.byName.get(factors[0].tensor)?.type.includes("max_pool") || factors[0].of === "value"
+          ? "not the winner"
+          : "gate closed"
+        : nothing?.of === "gradient"
+          ? `no gradient at ${nothing.tensor}`
+          : nothing
+            ? `${nothing.tensor} is 0 there`
+            : "0";
+    reasons.set(why, [...(reasons.get(why) ?? []), ...factors]);
+  }
+  const line = make("p", { className: "idle quiet" });
+  const counts = new Map();
+  for (const term of idle) counts.set(term, 1);
+  line.append(
+    `${counted(idle.length, "term")} more ${idle.length === 1 ? "is" : "are"} 0: ${[...reasons.keys()].join("; ")}.`,
+  );
+  app.lights(
+    line,
+    idle.flatMap(({ factors }) => factors),
+  );
+  return line;
+}
+
+/**
+ * The gradient before a convolution, told both ways: what the cell gathers, and what falls on it.
+ *
+ * @param {App} app
+ * @param {Term[]} terms
+ * @param {number} total
+ * @param {string} reader
+ */
+function bothWays(app, terms, total, reader) {
+  const { network } = app;
+  const wrap = make("div", { className: "both-ways" });
+  const gathered = termTable(app, terms, total, "Gather: the cell collects from all outputs that looked at it");
+  wrap.append(gathered);
+  /** @type {Map<number, {terms: Term[], gradient: Factor}>} */
+  const stamps = new Map();
+  for (const term of terms) {
+    const [gradient] = term.factors;
+    const stamp = stamps.get(gradient.at) ?? { terms: [], gradient };
+    stamp.terms.push(term);
+    stamps.set(gradient.at, stamp);
+  }
+  const live = [...stamps.values()].filter(({ gradient }) => gradient.value !== 0);
+  const decimals = decimalsThatAdd(
+    live.map(({ terms: [term] }) => term.product),
+    total,
+  );
+  const table = make("table", { className: "terms" });
+  table.append(
+    make("caption", {}, "Scatter: each output stamps its kernel, scaled by its gradient; this is what falls here"),
+  );
+  const body = make("tbody");
+  let running = 0;
+  for (const {
+    terms: [term],
+    gradient,
+  } of live.slice(0, SHOWN_TERMS)) {
+    running += term.product;
+    const weight = term.factors[1];
+    const [, , i, j] = unflatten(network.shape(weight.tensor), weight.at);
+    const row = make(
+      "tr",
+      {},
+      make("td", {}, "stamp of ", app.factor(gradient), ` covers this cell with its place ${i},${j}`),
+      make("td", { className: "product" }, signed(term.product, decimals)),
+      make("td", { className: "product quiet" }, signed(running, decimals)),
+    );
+    app.lights(row, term.factors);
+    body.append(row);
+  }
+  if (!live.length)
+    body.append(make("tr", {}, make("td", { colSpan: 3 }, "No output with a gradient covers this cell.")));
+  table.append(body);
+  if (live.length <= SHOWN_TERMS && live.length) {
+    table.append(
+      make(
+        "tfoot",
+        {},
+        make(
+          "tr",
+          {},
+          make("th", { scope: "row" }, "what lies here at the end"),
+          make("td"),
+          make("td", { className: "product" }, signed(total, decimals)),
+        ),
+      ),
+    );
+  }
+  wrap.append(make("div", { className: "sum" }, table));
+  wrap.append(
+    make(
+      "p",
+      { className: "aside" },
+      `The same products either way: correlating the gradient of ${reader} with the flipped kernel, or letting every gradient stamp the kernel as it is and adding up the overlaps. Neither is a trick; the second is how the first looks from the other side.`,
+    ),
+  );
+  return wrap;
+}
+
+/** The surroundings of a cell in a map that is too large for numbers. @param {App} app @param {Cell} cell */
+function lens(app, { tensor, of, at }) {
+  const { network } = app;
+  const shape = network.shape(tensor);
+  if (shape.length !== 3 || shape[1] * shape[2] <= 49 || of === "update") return [];
+  const [channel, row, column] = unflatten(shape, at);
+  const numbers = network.shown(tensor, of);
+  const rows = around(row, shape[1]);
+  const columns = around(column, shape[2]);
+  const table = make("table", { className: `terms lens of-${of}` });
+  table.append(make("caption", {}, `Around it, in channel ${channel}`));
+  const decimals = decimalsThatAdd(
+    [],
+    Math.max(...rows.flatMap((r) => columns.map((c) => Math.abs(numbers[(channel * shape[1] + r) * shape[2] + c])))),
+  );
+  table.append(make("tr", {}, make("td"), ...columns.map((c) => make("th", { scope: "col" }, String(c)))));
+  for (const r of rows) {
+    const line = make("tr", {}, make("th", { scope: "row" }, String(r)));
+    for (const c of columns) {
+      const place = (channel * shape[1] + r) * shape[2] + c;
+      const td = make("td", { className: "product" }, signed(numbers[place], Math.min(decimals, 4)));
+      if (place === at) td.setAttribute("data-chosen", "");
+      line.append(td);
+    }
+    table.append(line);
+  }
+  return [table];
+}
+
+/** @param {number} middle @param {number} size */
+function around(middle, size) {
+  const count = Math.min(5, size);
+  const first = Math.max(0, Math.min(size - count, middle - 2));
+  return Array.from({ length: count }, (_, k) => first + k);
+}
+
+/** Who uses the cell next. @param {App} app @param {Cell} cell */
+function onward(app, { tensor, of, at }) {
+  const { network } = app;
+  const users = network
+    .usedBy(tensor, of, at)
+    .filter(({ sample, tensor: other }) => sample === network.sample || network.owners.has(other));
+  const line = make("p", { className: "onward" });
+  if (of === "gradient" && network.trainable.has(tensor))
+    line.append("Goes into ", app.link("the update of this parameter", { tensor, of: "update", at }), ".");
+  else if (tensor === INPUT && of === "gradient")
+    line.append(
+      "The end of the pass: the gradients of all pixels together are a saliency map. They say where a change of the image would change the loss.",
+    );
+  else if (!users.length) return [];
+  else {
+    line.append(of === "value" ? "Goes into " : "Is passed on to ");
+    users
+      .slice(0, 6)
+      .forEach((user, k) => line.append(k ? ", " : "", app.link(nameOf(network, user.tensor, user.at), user)));
+    if (users.length > 6) line.append(` and ${counted(users.length - 6, "other")}`);
+    line.append(".");
+    app.lights(
+      line,
+      users.map((user) => ({ ...user, value: 0 })),
+    );
+  }
+  return [line];
+}
+
+/** Measuring the gradient, and changing the number. @param {App} app @param {Cell} cell @param {number} value */
+function checks(app, { tensor, of, at }, value) {
+  const { network } = app;
+  /** @type {HTMLElement[]} */
+  const parts = [];
+  if (
+    of === "gradient" &&
+    !network.blockedBy((network.owners.get(tensor)?.node ?? tensor === INPUT) ? tensor : tensor)
+  ) {
+    const measured = network.measured(tensor, at);
+    parts.push(
+      make(
+        "p",
+        { className: "measured" },
+        "Measured: ",
+        formula("frac{L(v + h) − L(v − h)}{2h}"),
+        ` = ${plain(measured, 7)}${agree(measured, value) ? ", the same." : ". The two differ where the loss has a kink, such as a tie or a ReLU at 0."}`,
+      ),
+    );
+  }
+  const editable = tensor === INPUT || network.trainable.has(tensor);
+  if (editable && of === "value") {
+    const blocked = network.blockedBy(tensor);
+    if (blocked)
+      parts.push(
+        make(
+          "p",
+          { className: "quiet" },
+          `${blocked.name} ${blocked.opaque}, so what comes before it cannot be edited here.`,
+        ),
+      );
+    else {
+      const input = make("input", {
+        type: "number",
+        step: "any",
+        value: String(Number(value.toPrecision(8))),
+        id: "edit",
+      });
+      input.addEventListener("change", () => input.value !== "" && app.edit({ tensor, at }, Number(input.value)));
+      parts.push(make("p", { className: "edit" }, make("label", { htmlFor: "edit" }, "Change it to "), input));
+    }
+  }
+  return parts;
+}
+
+/** @param {number} measured @param {number} value */
+export function agree(measured, value) {
+  return Math.abs(measured - value) <= 1e-4 * Math.max(Math.abs(measured), Math.abs(value)) + 1e-8;
+}
+
+/** The cell at the run's checkpoints. @param {App} app @param {Cell} cell */
+function history(app, { tensor, of, at }) {
+  if (app.checkpoints.length < 2) return [];
+  const table = make("table", { className: "terms history" }, make("caption", {}, "Through training"));
+  app.checkpoints.forEach(({ label, network }, k) => {
+    const value = network.shown(tensor, of)[at];
+    const row = make(
+      "tr",
+      {},
+      make("th", { scope: "row" }, label),
+      make("td", { className: "product" }, plain(value, 5)),
+    );
+    if (k === app.checkpoint) row.setAttribute("data-current", "");
+    table.append(row);
+  });
+  return [table];
+}
+
+/** What the optimizer does to a weight in this step. @param {App} app @param {Cell} cell */
+function updateStory(app, { tensor, at }) {
+  const { network } = app;
+  const spec = network.payload.optimizer;
+  const weight = network.shown(tensor, "value")[at];
+  const gradient = network.shown(tensor, "gradient")[at];
+  const state = freshState(spec);
+  for (const [slot, vectors] of Object.entries(spec.state ?? {}))
+    if (vectors[tensor]) state[slot] = unpack(vectors[tensor])[at];
+  const { links, decrease } = update(spec, weight, gradient, network.gradientNorm(), state);
+  const sgd = weight - app.rate * gradient;
+  const parts = [
+    make("p", { className: "number of-value" }, `${plain(weight, 6)} → ${plain(weight - decrease, 6)}`),
+    make("p", { className: "by" }, "plain SGD"),
+    formula("w ← w − η · g", true),
+    make(
+      "p",
+      { className: "filled" },
+      `${plain(weight, 6)} − ${bare(app.rate)} · (${plain(gradient, 6)}) = ${plain(sgd, 6)}`,
+    ),
+    make("p", { className: "by" }, `${spec.type}, as this config trains, step ${spec.step.toLocaleString("en-US")}`),
+  ];
+  const table = make("table", { className: "terms" });
+  const body = make(
+    "tbody",
+    {},
+    make(
+      "tr",
+      {},
+      make("th", { scope: "row" }, "gradient"),
+      make("td", {}, "g"),
+      make("td", { className: "product" }, plain(gradient, 6)),
+    ),
+  );
+  for (const { name, symbol, rule, value } of links) {
+    body.append(
+      make(
+        "tr",
+        {},
+        make("th", { scope: "row" }, name),
+        make("td", {}, formula(`${symbol} = ${rule}`.replace("√v̂", "sqrt{v̂}").replace("√s", "sqrt{s}"))),
+        make("td", { className: "product" }, plain(value, 6)),
+      ),
+    );
+  }
+  table.append(
+    body,
+    make(
+      "tfoot",
+      {},
+      make(
+        "tr",
+        {},
+        make("th", { scope: "row" }, "new"),
+        make("td", {}, formula("w − η·g")),
+        make("td", { className: "product" }, plain(weight - decrease, 6)),
+      ),
+    ),
+  );
+  parts.push(table);
+  const constants = Object.entries(spec.fields).filter(
+    ([key]) => key !== "learning_rate" && spec.fields[key] !== false,
+  );
+  parts.push(
+    make(
+      "p",
+      { className: "quiet" },
+      `η = ${bare(spec.learning_rate)}${constants.map(([key, value]) => `, ${key.replaceAll("_", " ")} ${Array.isArray(value) ? value.join(" and ") : value}`).join("")}.`,
+    ),
+  );
+  if (spec.step > 1 && !spec.state)
+    parts.push(
+      make(
+        "p",
+        { className: "quiet" },
+        "The optimizer's running averages are not in this file: they count as those of a first step.",
+      ),
+    );
+  return parts;
+}
