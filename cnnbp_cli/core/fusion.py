@@ -1,4 +1,4 @@
-"""Which ReLUs leave their work to a neighbour, who has the values in the cache already.
+"""Which ReLUs leave their work to a neighbor, which has the values in the cache already.
 
 Forward, the layer before can clip at 0 what it has just computed. Backward, the layer behind can pass no gradient
 to inputs that are 0, or to windows whose maximum is. The results are the same to the bit, as every value meets the same
@@ -11,27 +11,26 @@ A step of 64 images on two cores takes so many times as long without it: keras-m
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any, Literal
 
-from cnnbp_cli.core.layers.activation import Relu
-from cnnbp_cli.core.layers.conv import Conv2d
-from cnnbp_cli.core.layers.dense import Dense
-from cnnbp_cli.core.layers.norm import BatchNorm
-from cnnbp_cli.core.layers.pool import MaxPool2d
+from cnnbp_cli.core.node import Node
+from cnnbp_cli.core.types import Operation
 
-if TYPE_CHECKING:
-    from cnnbp_cli.core.graph import Node
+
+def declares(layer: Operation[Any], trait: Literal["is_relu", "applies_relu", "masks_relu"]) -> bool:
+    """Return whether a layer's own class says so: a subclass may compute something else, so it does not inherit."""
+    return bool(vars(type(layer)).get(trait, False))
 
 
 class Fusion:
-    """The ReLUs of a graph whose work neighbours do.
+    """The ReLUs of a graph whose work neighbors do.
 
     Attributes
     ----------
     forward : dict of str to str
-        By the layer that clips, the ReLU behind it, which has nothing left to do.
+        By the layer that applies it, the ReLU behind it, which has nothing left to do.
     backward : dict of str to str
-        By the layer that stops gradients, the ReLU before it, which has nothing left to do.
+        By the layer that masks gradients, the ReLU before it, which has nothing left to do.
     """
 
     def __init__(self, nodes: Sequence[Node], output: str) -> None:
@@ -45,10 +44,9 @@ class Fusion:
             if len(readers[node.name]) != 1 or node.name == output:
                 continue
             reader = readers[node.name][0]
-            # A subclass may do something else, so types are compared exactly.
-            if type(node.layer) in (Conv2d, Dense, BatchNorm) and type(reader.layer) is Relu:
+            if declares(node.layer, "applies_relu") and declares(reader.layer, "is_relu"):
                 self.forward[node.name] = reader.name
-            if type(node.layer) is Relu and type(reader.layer) in (Conv2d, Dense, MaxPool2d):
+            if declares(node.layer, "is_relu") and declares(reader.layer, "masks_relu"):
                 self.backward[reader.name] = node.name
         self.clipped = frozenset(self.forward.values())
         self.stopped = frozenset(self.backward.values())

@@ -39,6 +39,14 @@ class Traits:
     mixes_samples: ClassVar[bool] = False
     """In training mode a sample's output depends on the other samples of the batch."""
 
+    # What `core.fusion` asks. A subclass does not inherit these: its passes may be others.
+    is_relu: ClassVar[bool] = False
+    """The output is max(x, 0), and is also what `backward` needs."""
+    applies_relu: ClassVar[bool] = False
+    """`forward` returns max(y, 0) in place of y when `ctx.then_relu` is true."""
+    masks_relu: ClassVar[bool] = False
+    """`backward` returns 0 as the gradient to inputs that are 0 when `ctx.after_relu` is true."""
+
     def output_range(self) -> tuple[float, float]:
         """Return the bounds between which every output lies."""
         return EVERYTHING

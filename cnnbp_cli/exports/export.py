@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cnnbp_cli.errors import UserError
+from cnnbp_cli.exports.errors import ExportError as ExportError
+from cnnbp_cli.exports.onnx import save_onnx
 from cnnbp_cli.model import Model
 from cnnbp_cli.weights import save_weights
 
 FORMS = ("onnx", "safetensors", "npz")
-
-
-class ExportError(UserError):
-    """A model or a run that cannot be exported."""
 
 
 def export(model: Model, path: Path | str, to: str | None = None) -> None:
@@ -38,8 +35,6 @@ def export(model: Model, path: Path | str, to: str | None = None) -> None:
     if form not in FORMS:
         raise ExportError(f"{path}: expected a file name that ends in .{', .'.join(FORMS)}, or one of these as --to")
     if form == "onnx":
-        from cnnbp_cli.exports.onnx import save_onnx
-
         save_onnx(model, path)
     else:
         save_weights(model, path, form)

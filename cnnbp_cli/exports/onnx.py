@@ -22,7 +22,7 @@ from cnnbp_cli.core.graph import INPUT, Node
 from cnnbp_cli.core.layers.merge import onnx_inputs
 from cnnbp_cli.core.traits import OnnxOperator
 from cnnbp_cli.core.types import Array, Operation, Shape
-from cnnbp_cli.exports.export import ExportError
+from cnnbp_cli.exports.errors import ExportError
 from cnnbp_cli.files import replace_file
 from cnnbp_cli.model import Model
 from cnnbp_cli.weights import describe

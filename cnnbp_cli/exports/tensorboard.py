@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from cnnbp_cli.analysis.history import History, read_history
-from cnnbp_cli.exports.export import ExportError
+from cnnbp_cli.exports.errors import ExportError
 from cnnbp_cli.files import WriteError, replace_file
 from cnnbp_cli.train.run_directory import RunDirectory
 from cnnbp_cli.train.statistics import LayerStatistics

@@ -13,9 +13,40 @@ from cnnbp_cli.config.load import load_config
 from cnnbp_cli.core.fusion import Fusion
 from cnnbp_cli.core.graph import Graph, Node
 from cnnbp_cli.core.layers import Add, BatchNorm, Conv2d, Dense, Flatten, MaxPool2d, Relu, Tanh
-from cnnbp_cli.core.types import Context, Workspace
+from cnnbp_cli.core.types import Context, Layer, Workspace
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+
+
+@dataclass(frozen=True, slots=True)
+class OwnConv(Conv2d):
+    """A layer of somebody's own, which knows nothing about ReLUs."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnRelu(Relu):
+    """A leaky one, which its parent's claims would turn into a ReLU."""
+
+    def forward(self, params, x, ctx):
+        return np.where(x > 0, x, 0.1 * x), x
+
+    def backward(self, params, residuals, dy, ctx):
+        return np.where(residuals > 0, dy, 0.1 * dy), {}
+
+
+@dataclass(frozen=True, slots=True)
+class FusedScale(Layer):
+    """A layer of somebody's own that takes part in both directions."""
+
+    applies_relu = True
+    masks_relu = True
+    type: str = "fused_scale"
+
+    def forward(self, params, x, ctx):
+        return np.maximum(2 * x, 0) if ctx.then_relu else 2 * x, x
+
+    def backward(self, params, residuals, dy, ctx):
+        return 2 * dy * (residuals > 0) if ctx.after_relu else 2 * dy, {}
 
 
 def chain(*layers, shape=(2, 9, 8)):
@@ -34,6 +65,7 @@ GRAPHS = {
         *(Conv2d(4, 3), Relu(), Conv2d(4, 2, stride=2), Relu()),
         *(Conv2d(4, 3, padding="same", groups=2), Relu(), Conv2d(2, 3, dilation=2, padding=2)),
     ),
+    "a layer of somebody's own": chain(FusedScale(), Relu(), FusedScale(), Tanh()),
     "relu at the end": chain(Conv2d(3, 3), Relu()),
     "relu of the image": chain(Relu(), MaxPool2d(2), Conv2d(3, 3)),
     **{path.stem: build_graph(load_config(path)) for path in CONFIGS},
@@ -65,19 +97,34 @@ def test_relus_of_a_plain_network_are_fused():
     assert len(fusion.backward) == 4
 
 
-@dataclass(frozen=True, slots=True)
-class OwnConv(Conv2d):
-    """A layer of somebody's own, which knows nothing about ReLUs."""
+def test_a_subclass_with_other_passes_gives_its_own_results():
+    graph = chain(Conv2d(3, 3), OwnRelu(), MaxPool2d(2))
+    x = np.random.default_rng(0).normal(size=(*graph.shapes["input"], 4))
+    params = graph.init_params(0)
+    outputs = [graph.forward(params, x, Context(fused=fused))[0] for fused in (False, True)]
+    np.testing.assert_array_equal(*outputs)
+    assert outputs[0].min() < 0
+
+
+def test_a_layer_of_somebodys_own_may_take_part():
+    nodes = [
+        *(Node("a", FusedScale(), ("input",)), Node("r", Relu(), ("a",))),
+        *(Node("b", FusedScale(), ("r",)), Node("t", Tanh(), ("b",))),
+    ]
+    fusion = Fusion(nodes, "t")
+    assert (fusion.forward, fusion.backward) == ({"a": "r"}, {"b": "r"})
 
 
 @pytest.mark.parametrize(
     "nodes",
     [
+        [Node("r", OwnRelu(), ("input",)), Node("p", MaxPool2d(1), ("r",)), Node("d", Conv2d(2, 3), ("p",))],
+        [Node("a", Conv2d(2, 3), ("input",)), Node("r", OwnRelu(), ("a",)), Node("t", Tanh(), ("r",))],
         [Node("a", OwnConv(2, 3), ("input",)), Node("r", Relu(), ("a",)), Node("t", Tanh(), ("r",))],
         [Node("a", Conv2d(2, 3), ("input",)), Node("r", Relu(), ("a",)), Node("s", Add(), ("a", "r"))],
         [Node("a", Tanh(), ("input",)), Node("r", Relu(), ("a",)), Node("t", Tanh(), ("r",))],
     ],
-    ids=["a subclass", "two readers", "another layer"],
+    ids=["a subclass of relu", "before a subclass of relu", "a subclass", "two readers", "another layer"],
 )
 def test_what_others_may_see_is_left_alone(nodes):
     fusion = Fusion(nodes, nodes[-1].name)

@@ -42,6 +42,7 @@ class Relu(Pointwise, Layer[Array]):
     """
 
     type: Literal["relu"] = "relu"
+    is_relu = True
     is_activation = True
     rectifies = True
     can_die = True

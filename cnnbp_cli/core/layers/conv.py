@@ -80,6 +80,8 @@ class Conv2d(Layer[ConvResiduals]):
     """How the weights start; by default as `model.init` says, for example `glorot_uniform`."""
     type: Literal["conv2d"] = "conv2d"
     is_linear = True
+    applies_relu = True
+    masks_relu = True
 
     def __post_init__(self) -> None:
         require(

@@ -38,6 +38,8 @@ class Dense(Layer[Array]):
     """How the weights start; by default as `model.init` says, for example `glorot_uniform`."""
     type: Literal["dense"] = "dense"
     is_linear = True
+    applies_relu = True
+    masks_relu = True
 
     def __post_init__(self) -> None:
         require(at_least(self, 1, "units"))

@@ -192,6 +192,7 @@ class BatchNorm(Layer[BatchNormResiduals]):
     type: Literal["batch_norm"] = "batch_norm"
     state: ClassVar[tuple[str, ...]] = ("running_mean", "running_var")
     is_linear = True
+    applies_relu = True
     normalizes = True
     mixes_samples = True
 

@@ -91,6 +91,7 @@ class MaxPool2d(Layer[MaxPoolResiduals]):
     """`valid` (none), `same`, or pixels on both sides: one number, or [vertical, horizontal]."""
     type: Literal["max_pool2d"] = "max_pool2d"
     selects = True
+    masks_relu = True
 
     def __post_init__(self) -> None:
         check_pool(self)
