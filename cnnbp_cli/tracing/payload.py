@@ -61,9 +61,7 @@ def in_double(model: Model) -> Model:
     """Return the model in float64, with the same numbers."""
     params = {node: {key: value.astype(np.float64) for key, value in own.items()} for node, own in model.params.items()}
     config = replace(model.config, dtype="float64")
-    return Model(
-        config, model.graph, model.loss_function, params, np.dtype(np.float64), model.target, model.normalization
-    )
+    return Model(config, model.graph, model.loss_function, params, np.dtype(np.float64), model.normalization)
 
 
 def numbers_in(model: Model) -> int:
@@ -227,11 +225,8 @@ def input_gradients(
     model: Model, node: Node, tape: Tape, gradients: Mapping[str, Array], ctx: Context
 ) -> Sequence[Array]:
     """Return what a layer sends back to each of its inputs."""
-    dy, residuals, here = gradients[node.name], tape.residuals[node.name], ctx.at(node.name)
-    if isinstance(node.layer, Layer):
-        dx, _ = node.layer.backward(model.params[node.name], residuals, dy, here)
-        return [] if dx is None else [dx]
-    return node.layer.backward(residuals, dy, here)
+    dxs, _ = node.backward(model.params[node.name], tape.residuals[node.name], gradients[node.name], ctx)
+    return [dx for dx in dxs if dx is not None]
 
 
 def loss_spec(model: Model) -> dict[str, Any]:
