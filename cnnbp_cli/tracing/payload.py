@@ -1,20 +1,19 @@
-"""What the page is made from: a network and one pass through it, as one JSON document with packed arrays."""
+"""What the page is made from: one traced pass as one JSON document, its arrays packed."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from math import prod
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
-from cnnbp_cli.core.graph import INPUT, Node, Tape
+from cnnbp_cli.core.graph import INPUT, Node
 from cnnbp_cli.core.layers.dropout import Dropout
-from cnnbp_cli.core.losses import MeanSquaredError, SoftmaxCrossEntropy
-from cnnbp_cli.core.types import Array, Context, Layer, Params
-from cnnbp_cli.model import Model, quiet
+from cnnbp_cli.core.types import Array
+from cnnbp_cli.model import Model
+from cnnbp_cli.tracing.trace import Trace
 
 FORMAT = "cnnbp-trace-page"
 VERSION = 1
@@ -31,23 +30,66 @@ LAYERS_OF_THE_FORMAT = "cnnbp_cli.core.layers"
 Packed = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Sight:
-    """What is on show: where the images come from, and which of the batch.
+def page_payload(
+    trace: Trace,
+    *,
+    origin: str = "",
+    classes: Sequence[str] = (),
+    checkpoints: Iterable[tuple[str, Mapping[str, Array]]] = (),
+    batch: tuple[Array, Array | None] | None = None,
+    light: bool = False,
+) -> dict[str, Any]:
+    """Return what the page shows of a trace.
 
-    Attributes
+    Parameters
     ----------
-    split : str
-        The split of the data, or the name of a picture.
-    index : int or None
-        The image's place in the split.
-    sample : int
-        Its place in the batch that is traced.
+    trace : Trace
+        A small network is traced again in float64, so that the page can be held to its last digits.
+    origin : str
+        The file that the model comes from.
+    classes : sequence of str
+        Names of the classes; their numbers by default.
+    checkpoints : iterable of (label, parameters)
+        A run's checkpoints, from the first to the last, each with its parameters by name.
+    batch : (images, labels)
+        Images (N, C, H, W) as the network takes them, for some steps of training in the page.
+    light : bool
+        Leave out the weights of dense layers, and their gradients. What depends on them cannot be edited then.
     """
-
-    split: str = "test"
-    index: int | None = 0
-    sample: int = 0
+    trace = in_double(trace) if numbers_in(trace.model) <= EXACT else trace
+    model = trace.model
+    classes = list(classes) or [str(k) for k in range(model.classes if model.classifies else 0)]
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "name": model.config.name,
+        "origin": origin,
+        "mode": trace.mode,
+        "count": trace.images,
+        "sample": trace.shown,
+        "image": {"split": trace.source.split, "index": trace.source.index, "assumed": trace.source.assumed},
+        "input": {
+            "shape": list(trace.shapes[INPUT]),
+            "value": pack(by_image(trace.of_batch(INPUT))),
+            "gradient": pack(by_image(trace.of_batch(INPUT, "gradient"))),
+        },
+        "loss": {
+            "head": model.config.model.head,
+            "loss": model.config.train.loss,
+            "label_smoothing": model.config.train.label_smoothing,
+        },
+        "measured": pack(np.array([trace.loss], model.dtype)),
+        **wanted(trace.target, model),
+        "classes": classes,
+        "nodes": [node_document(trace, node, light=light) for node in model.graph.nodes],
+        "output": model.graph.output,
+        "optimizer": optimizer_document(trace),
+        "checkpoints": [
+            {"label": label, "parameters": {name: pack(value) for name, value in parameters.items()}}
+            for label, parameters in checkpoints
+        ],
+        "batch": None if batch is None else batch_document(model, *batch),
+    }
 
 
 def pack(array: Array) -> Packed:
@@ -57,206 +99,97 @@ def pack(array: Array) -> Packed:
     return {"shape": list(data.shape), "dtype": kind, "data": base64.b64encode(data.tobytes()).decode()}
 
 
-def in_double(model: Model) -> Model:
-    """Return the model in float64, with the same numbers."""
-    params = {node: {key: value.astype(np.float64) for key, value in own.items()} for node, own in model.params.items()}
-    config = replace(model.config, dtype="float64")
-    return Model(config, model.graph, model.loss_function, params, np.dtype(np.float64), model.normalization)
-
-
-def numbers_in(model: Model) -> int:
-    """Count the outputs and the parameters of one image's pass."""
-    return sum(prod(shape) for shape in model.graph.shapes.values()) + model.layout.size
-
-
-@quiet
-def page_payload(
-    model: Model,
-    images: Array,
-    labels: Array | None,
-    *,
-    sight: Sight | None = None,
-    training: bool = False,
-    step: int = 0,
-    learning_rate: float | None = None,
-    source: str = "",
-    classes: Sequence[str] = (),
-    optimizer_state: Mapping[str, Array] | None = None,
-    checkpoints: Iterable[tuple[str, Mapping[str, Array]]] = (),
-    batch: tuple[Array, Array | None] | None = None,
-    light: bool = False,
-) -> dict[str, Any]:
-    """Trace a batch of images and return what the page shows.
-
-    Parameters
-    ----------
-    model : Model
-    images : Array, shape (N, C, H, W)
-        Floats as the network takes them, or raw pixels where the model knows its normalization.
-    labels : Array or None
-        Class numbers (N,), or targets of the output's shape.
-    sight : Sight
-        Which of the images is on show.
-    training : bool
-        Trace in training mode: batch norm by the batch's statistics, dropout under its drawn mask.
-    step : int
-        The updates made so far; it names dropout's streams.
-    learning_rate : float
-        The next update's, by the schedule; the optimizer's own by default.
-    source : str
-        The file that the model comes from.
-    classes : sequence of str
-        Names of the classes; their numbers by default.
-    optimizer_state : mapping of str to Array
-        A checkpoint's state vectors.
-    checkpoints : iterable of (label, parameters)
-        A run's checkpoints, from the first to the last, each with its parameters by name.
-    batch : (images, labels)
-        More images, for some steps of training in the page.
-    light : bool
-        Leave out the weights of dense layers, and the gradients with them.
-    """
-    sight = sight or Sight()
-    if numbers_in(model) <= EXACT:
-        model = in_double(model)
-        images = images.astype(np.float64) if images.dtype.kind == "f" else images
-    x, target = model.batch_in(images, labels)
-    ctx = Context(training=training, seed=model.config.seed, step=step)
-    values: dict[str, Array] = {}
-    gradients: dict[str, Array] = {}
-    z, tape = model.graph.forward(model.params, x, ctx, values.__setitem__)
-    total, residuals = model.loss_function.forward(z, target)
-    count = model.loss_function.count(z)
-    dz = model.loss_function.backward(residuals) / count
-    _, grads = model.graph.backward(model.params, tape, dz, ctx, gradients.__setitem__)
-    whole_numbers = target.ndim == 1
-    document: dict[str, Any] = {
-        "format": FORMAT,
-        "version": VERSION,
-        "name": model.config.name,
-        "source": source,
-        "mode": "training" if training else "evaluation",
-        "count": x.shape[-1],
-        "sample": sight.sample,
-        "image": {"split": sight.split, "index": sight.index},
-        "input": {
-            "shape": list(model.graph.shapes[INPUT]),
-            "value": pack(by_image(x)),
-            "gradient": pack(by_image(gradients[INPUT])),
-        },
-        "loss": loss_spec(model),
-        "measured": pack(np.array([total / count], model.dtype)),
-        "labels": target.tolist() if whole_numbers else None,
-        "target": None if whole_numbers else pack(by_image(target.astype(model.dtype))),
-        "classes": list(classes) or [str(k) for k in range(model.classes if model.classifies else 0)],
-        "nodes": [
-            pack_node(model, node, tape, values, gradients, grads, ctx, light=light) for node in model.graph.nodes
-        ],
-        "output": model.graph.output,
-        "optimizer": optimizer_spec(model, step, learning_rate, optimizer_state),
-        "checkpoints": [
-            {"label": label, "parameters": {name: pack(value) for name, value in parameters.items()}}
-            for label, parameters in checkpoints
-        ],
-        "batch": None,
-    }
-    if batch is not None:
-        more, wanted = model.batch_in(*batch)
-        plain = wanted.ndim == 1
-        document["batch"] = {
-            "images": pack(by_image(more).astype(np.float32)),
-            "labels": wanted.tolist() if plain else None,
-            "target": None if plain or model.target == "image" else pack(by_image(wanted.astype(np.float32))),
-            "count": more.shape[-1],
-        }
-    return document
-
-
 def by_image(array: Array) -> Array:
     """Turn (…, n) into (n, …)."""
     return np.moveaxis(array, -1, 0)
 
 
-def pack_node(
-    model: Model,
-    node: Node,
-    tape: Tape,
-    values: Mapping[str, Array],
-    gradients: Mapping[str, Array],
-    grads: Mapping[str, Params],
-    ctx: Context,
-    *,
-    light: bool,
-) -> dict[str, Any]:
+def numbers_in(model: Model) -> int:
+    """Count the parameters, and the outputs of one image's pass."""
+    return model.layout.size + sum(int(np.prod(shape)) for shape in model.graph.shapes.values())
+
+
+def in_double(trace: Trace) -> Trace:
+    """Return the trace of the same numbers in float64."""
+    model = trace.model
+    if model.dtype == np.float64:
+        return trace
+    double = Model(
+        replace(model.config, dtype="float64"),
+        model.graph,
+        model.loss_function,
+        {node: {key: value.astype(np.float64) for key, value in own.items()} for node, own in model.params.items()},
+        np.dtype(np.float64),
+        model.normalization,
+    )
+    target = trace.target.astype(np.float64) if trace.target.dtype.kind == "f" else trace.target
+    x = trace.of_batch(INPUT).astype(np.float64)
+    return Trace(double, x, target, trace.mode, trace.shown, trace.source, trace.update)
+
+
+def wanted(target: Array, model: Model) -> dict[str, Any]:
+    """Return labels as a list, and any other targets as an array."""
+    if target.ndim == 1:
+        return {"labels": target.tolist(), "target": None}
+    return {"labels": None, "target": pack(by_image(target.astype(model.dtype)))}
+
+
+def node_document(trace: Trace, node: Node, *, light: bool) -> dict[str, Any]:
     """Return a layer as the page reads it, with what flowed through it."""
-    layer = node.layer
-    params = model.params.get(node.name, {})
-    withheld = light and layer.type == "dense"
+    layer: Any = node.layer
+    params, grads = trace.parameters(node.name)
+    withheld = {"weight"} if light and layer.type == "dense" else set[str]()
     document: dict[str, Any] = {
         "name": node.name,
         "type": layer.type,
         "inputs": list(node.inputs),
-        "fields": {key: value for key, value in asdict(layer).items() if key not in ("type", "init")},  # type: ignore[call-overload]
-        "shape": list(model.graph.shapes[node.name]),
-        "parameters": {key: pack(value) for key, value in params.items() if not (withheld and key == "weight")},
-        "state": list(layer.state) if isinstance(layer, Layer) else [],
-        "output": pack(by_image(values[node.name])),
-        "gradient": pack(by_image(gradients[node.name])),
+        "fields": {},
+        "shape": list(trace.shapes[node.name]),
+        "parameters": {key: pack(value) for key, value in params.items() if key not in withheld},
+        "withheld": {key: list(params[key].shape) for key in withheld},
+        "state": [key for key in params if key not in grads],
+        "output": pack(by_image(trace.of_batch(node.name))),
+        "gradient": pack(by_image(trace.of_batch(node.name, "gradient"))),
         "parameter_gradients": {
-            key: pack(value)
-            for key, value in grads.get(node.name, {}).items()
-            if value.size <= GRADIENTS and not (withheld and key == "weight")
+            key: pack(value) for key, value in grads.items() if key not in withheld and value.size <= GRADIENTS
         },
     }
-    if isinstance(layer, Dropout) and (mask := tape.residuals[node.name]) is not None:
-        document["mask"] = pack(by_image(mask))
-    if withheld:
-        document["withheld"] = {"weight": list(params["weight"].shape)}
-        document["opaque"] = "has its weights left out of this file"
-    elif not type(layer).__module__.startswith(LAYERS_OF_THE_FORMAT):
+    if type(layer).__module__.startswith(LAYERS_OF_THE_FORMAT):
+        document["fields"] = {key: value for key, value in asdict(layer).items() if key not in ("type", "init")}
+    else:
         document["opaque"] = f"was computed by {type(layer).__name__}, which this page cannot run"
-        document["fields"] = {}
+    if withheld:
+        document["opaque"] = "has its weights left out of this file"
+    if isinstance(layer, Dropout) and (mask := trace.residuals(node.name)) is not None:
+        document["mask"] = pack(by_image(mask))
     if "opaque" in document:
-        document["input_gradients"] = [pack(by_image(dx)) for dx in input_gradients(model, node, tape, gradients, ctx)]
+        dy, here = trace.of_batch(node.name, "gradient"), trace.context.at(node.name)
+        dxs, _ = layer.node_backward(params, trace.residuals(node.name), dy, here)
+        document["input_gradients"] = [pack(by_image(dx)) for dx in dxs]
     return document
 
 
-def input_gradients(
-    model: Model, node: Node, tape: Tape, gradients: Mapping[str, Array], ctx: Context
-) -> Sequence[Array]:
-    """Return what a layer sends back to each of its inputs."""
-    dxs, _ = node.backward(model.params[node.name], tape.residuals[node.name], gradients[node.name], ctx)
-    return [dx for dx in dxs if dx is not None]
-
-
-def loss_spec(model: Model) -> dict[str, Any]:
-    """Return the head and the loss as the config calls them."""
-    loss = model.loss_function
-    head = model.config.model.head
-    if isinstance(loss, MeanSquaredError):
-        return {"head": head, "loss": "mse", "label_smoothing": 0.0}
-    if isinstance(loss, SoftmaxCrossEntropy):
-        return {"head": head, "loss": "cross_entropy", "label_smoothing": loss.label_smoothing}
-    return {"head": head, "loss": "binary_cross_entropy", "label_smoothing": 0.0}
-
-
-def optimizer_spec(
-    model: Model, step: int, learning_rate: float | None, state: Mapping[str, Array] | None
-) -> dict[str, Any]:
+def optimizer_document(trace: Trace) -> dict[str, Any]:
     """Return the optimizer as it is at the next update; large state vectors are left out."""
-    train = model.config.train
+    train, update, layout = trace.model.config.train, trace.update, trace.model.layout
     fields = asdict(train.optimizer)
-    document: dict[str, Any] = {
+    return {
         "type": fields.pop("type"),
         "fields": fields,
-        "learning_rate": train.optimizer.learning_rate if learning_rate is None else learning_rate,
-        "step": step + 1,
+        "learning_rate": update.learning_rate,
+        "step": update.number,
         "clip_norm": train.clip_norm,
-        "state": None,
-    }
-    if state is not None and model.layout.size <= GRADIENTS:
-        document["state"] = {
-            name: {f"{e.node}.{e.key}": pack(vector[e.start : e.stop].reshape(e.shape)) for e in model.layout.entries}
-            for name, vector in state.items()
+        "state": {
+            slot: {entry.name: pack(vector[entry.start : entry.stop]) for entry in layout.entries}
+            for slot, vector in update.state.items()
         }
-    return document
+        if layout.size <= GRADIENTS
+        else {},
+    }
+
+
+def batch_document(model: Model, images: Array, labels: Array | None) -> dict[str, Any]:
+    """Return images to train on; where the target is the image they are the targets, too."""
+    x, target = model.batch_in(images, labels)
+    targets = {"labels": None, "target": None} if model.target == "image" else wanted(target, model)
+    return {"images": pack(by_image(x).astype(np.float32)), "count": x.shape[-1], **targets}

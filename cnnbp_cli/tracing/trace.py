@@ -221,6 +221,10 @@ class Trace:
         The image on show, of `images`.
     images : int
         How many the mean loss is over.
+    target : Array
+        What the predictions are compared with: labels (n,), or numbers (…, n).
+    context : Context
+        That of both passes.
     source : Source
     loss : float
         The mean loss.
@@ -234,8 +238,8 @@ class Trace:
         self, model: Model, x: Array, target: Array, mode: Mode, shown: int, source: Source, update: Update
     ) -> None:
         self.model, self.mode, self.shown, self.source, self.update = model, mode, shown, source, update
-        self.images = x.shape[-1]
-        ctx = Context(training=mode == "training", seed=model.config.seed)
+        self.images, self.target = x.shape[-1], target
+        self.context = ctx = Context(training=mode == "training", seed=model.config.seed)
         graph, loss = model.graph, model.loss_function
         self._values: dict[str, Array] = {INPUT: x}
         self._flows: dict[str, Array] = {}
@@ -313,6 +317,14 @@ class Trace:
                 raise CellError(f"{tensor}: has no gradient of its own; see the gradient of {self.model.graph.output}")
             return self._beyond[tensor][..., self.shown]
         return (self._values if of == "value" else self._flows)[tensor][..., self.shown]
+
+    def of_batch(self, output: str, of: Literal["value", "gradient"] = "value") -> Array:
+        """Return all numbers of the input or of a layer's output, of all images: (…, n)."""
+        return (self._values if of == "value" else self._flows)[output]
+
+    def residuals(self, node: str) -> Any:
+        """Return what a layer's forward pass left for its backward pass."""
+        return self._tape.residuals[node]
 
     @property
     def prediction(self) -> Array:

@@ -23,6 +23,7 @@ from proof.networks import networks
 from cnnbp_cli.core.optim import OPTIMIZERS, Step, Updater
 from cnnbp_cli.core.types import Context
 from cnnbp_cli.tracing.payload import pack, page_payload
+from cnnbp_cli.tracing.trace import trace
 
 
 def examples(count: int, start: int) -> list[Example]:
@@ -55,7 +56,7 @@ def vector(example: Example, *, training: bool) -> dict[str, Any] | None:
     _, tape = model.graph.forward(model.params, x, Context(training=training, seed=model.config.seed))
     if any(np.max(residual.r) > LARGEST_GAIN for residual in tape.residuals.values() if hasattr(residual, "r")):
         return None
-    return page_payload(model, images, labels, training=training)
+    return page_payload(trace(model, images, labels, mode="training" if training else "evaluation"))
 
 
 LARGEST_GAIN = 100

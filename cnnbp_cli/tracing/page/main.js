@@ -242,7 +242,7 @@ export class App {
       make(
         "span",
         { className: "quiet" },
-        [payload.source, index === null ? split : `${split} image ${index}`, `${payload.mode} mode`]
+        [payload.origin, index === null ? split : `${split} image ${index}`, `${payload.mode} mode`]
           .filter(Boolean)
           .join(" · "),
       ),

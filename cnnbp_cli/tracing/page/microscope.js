@@ -423,7 +423,7 @@ function updateStory(app, { tensor, at }) {
   const weight = network.shown(tensor, "value")[at];
   const gradient = network.shown(tensor, "gradient")[at];
   const state = freshState(spec);
-  for (const [slot, vectors] of Object.entries(spec.state ?? {}))
+  for (const [slot, vectors] of Object.entries(spec.state))
     if (vectors[tensor]) state[slot] = unpack(vectors[tensor])[at];
   const { links, decrease } = update(spec, weight, gradient, network.gradientNorm(), state);
   const sgd = weight - app.rate * gradient;
@@ -486,7 +486,7 @@ function updateStory(app, { tensor, at }) {
       `η = ${bare(spec.learning_rate)}${constants.map(([key, value]) => `, ${key.replaceAll("_", " ")} ${Array.isArray(value) ? value.join(" and ") : value}`).join("")}.`,
     ),
   );
-  if (spec.step > 1 && !spec.state)
+  if (spec.step > 1 && !Object.keys(spec.state).length)
     parts.push(
       make(
         "p",

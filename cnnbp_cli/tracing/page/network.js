@@ -29,18 +29,18 @@ import { flatten, largest, parseCell, sizeOf, unpack } from "./tensor.js";
  *   output: PackedArray,
  *   gradient: PackedArray,
  *   parameter_gradients: Record<string, PackedArray>,
- *   withheld?: Record<string, number[]>,
+ *   withheld: Record<string, number[]>,
  *   mask?: PackedArray,
  *   input_gradients?: PackedArray[],
  * }} PackedNode
  *
  * @typedef {object} Payload
  * @property {string} name
- * @property {string} source
+ * @property {string} origin the file that the model comes from
  * @property {"evaluation" | "training"} mode
  * @property {number} count images traced
  * @property {number} sample the one on show
- * @property {{split: string, index: number | null}} image
+ * @property {{split: string | null, index: number | null, assumed: boolean}} image
  * @property {{shape: number[], value: PackedArray, gradient: PackedArray}} input
  * @property {LossSpec} loss
  * @property {PackedArray} measured the loss that Python computed
@@ -49,7 +49,7 @@ import { flatten, largest, parseCell, sizeOf, unpack } from "./tensor.js";
  * @property {string[]} classes
  * @property {PackedNode[]} nodes in the order in which they are computed
  * @property {string} output the node whose output goes to the head
- * @property {OptimizerSpec & {state: Record<string, Record<string, PackedArray>> | null}} optimizer
+ * @property {OptimizerSpec & {state: Record<string, Record<string, PackedArray>>}} optimizer
  * @property {{label: string, parameters: Record<string, PackedArray>}[]} checkpoints
  * @property {{images: PackedArray, labels: number[] | null, target: PackedArray | null, count: number} | null} batch
  * @property {Record<string, Payload>} [miniatures]
