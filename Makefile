@@ -3,13 +3,27 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint mutants proof faults rules crash fuzz schema clean
+.PHONY: demo test test-all lint smoke sdist mutants proof faults rules crash fuzz schema clean
 
 demo: $(VENV)/installed
 	$(BIN)/cnnbp train configs/lenet5.yaml
 
+# What a change should pass before it is committed: every law, without the long campaigns.
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
+
+# Everything, the long campaigns too; what needs an extra is skipped where that is not installed.
+test-all: $(VENV)/installed-test
+	$(BIN)/python -m pytest -n auto -m ""
+
+# The main commands with the lowest versions of all dependencies that pyproject.toml allows, and with the newest.
+smoke:
+	$(PYTHON) tests/smoke.py lowest
+	$(PYTHON) tests/smoke.py newest
+
+# The source distribution holds all that its own tests need.
+sdist: $(VENV)/installed-dev
+	$(PYTHON) tests/sdist.py $(BIN)/python
 
 # The proof of the gradient check at full length: seeded faults; then random networks, also against PyTorch.
 mutants: $(VENV)/installed-test

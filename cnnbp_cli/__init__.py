@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from cnnbp_cli.train.evaluate import evaluate as evaluate
     from cnnbp_cli.train.fit import fit as fit
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "Dataset": "data.dataset",

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -417,6 +417,8 @@ class Sgd:
     weight_decay: float = 0.0
     """L2 regularisation: times the parameter, added to its gradient, for example `0.0005`."""
     type: Literal["sgd"] = "sgd"
+    usual_rate: ClassVar[float] = 0.01
+    """The customary learning rate to start with."""
 
     def __post_init__(self) -> None:
         require(
@@ -447,6 +449,7 @@ class Adam:
     weight_decay: float = 0.0
     """L2 regularisation: times the parameter, added to its gradient, for example `0.0005`."""
     type: Literal["adam"] = "adam"
+    usual_rate: ClassVar[float] = 0.001
 
     def __post_init__(self) -> None:
         require(
@@ -477,6 +480,7 @@ class AdamW:
     weight_decay: float = 0.01
     """The learning rate times this is taken off each parameter, apart from its gradient."""
     type: Literal["adamw"] = "adamw"
+    usual_rate: ClassVar[float] = 0.001
 
     def __post_init__(self) -> None:
         require(
@@ -511,6 +515,7 @@ class RmsProp:
     centered: bool = False
     """Divide by the standard deviation of the gradient instead of its root mean square."""
     type: Literal["rmsprop"] = "rmsprop"
+    usual_rate: ClassVar[float] = 0.001
 
     def __post_init__(self) -> None:
         require(
@@ -544,6 +549,7 @@ class Adagrad:
     epsilon: float = 1e-10
     """Added to the divisor."""
     type: Literal["adagrad"] = "adagrad"
+    usual_rate: ClassVar[float] = 0.01
 
     def __post_init__(self) -> None:
         require(

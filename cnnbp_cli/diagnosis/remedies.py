@@ -7,7 +7,6 @@ from typing import Any
 
 from cnnbp_cli.config.write import plain
 from cnnbp_cli.core.graph import INPUT, Node
-from cnnbp_cli.core.optim import Adagrad, RmsProp, Sgd
 from cnnbp_cli.core.schedules import OneCycle
 from cnnbp_cli.core.types import Operation
 from cnnbp_cli.diagnosis.evidence import CLEAR_GAIN, Evidence
@@ -29,9 +28,6 @@ def number(value: float) -> str:
 
 # ---------------------------------------------------------------------- learning rates
 
-USUAL_RATES = {Sgd: 0.01, RmsProp: 0.001, Adagrad: 0.01}
-"""To start with where the rate is no help: the optimizers' customary ones; 0.001 for the others."""
-
 
 def with_rate(evidence: Evidence, factor: float) -> tuple[str, ...]:
     """Return the overrides that multiply the learning rate; where it is 0, those for a usual one."""
@@ -40,7 +36,7 @@ def with_rate(evidence: Evidence, factor: float) -> tuple[str, ...]:
     rate = train.optimizer.learning_rate
     overrides: list[str] = []
     if not isinstance(schedule, OneCycle) or schedule is not train.schedule:
-        usual = USUAL_RATES.get(type(train.optimizer), 0.001)
+        usual = train.optimizer.usual_rate
         overrides.append(f"train.optimizer.learning_rate={number(rate * factor if rate else usual * factor / 10)}")
     if isinstance(schedule, OneCycle):
         peak = number(schedule.max_learning_rate * factor)
