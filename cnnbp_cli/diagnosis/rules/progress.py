@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from math import ceil, isfinite, prod
 from statistics import mean, median, quantiles
 
+from cnnbp_cli.core.optim import Sgd
 from cnnbp_cli.diagnosis.evidence import FEW_STEPS, Evidence
 from cnnbp_cli.diagnosis.findings import Finding
 from cnnbp_cli.diagnosis.registry import rule
