@@ -15,12 +15,11 @@ from typing import Any, Literal, cast
 from cnnbp_cli.config.errors import KeyPath, Problem, Span
 from cnnbp_cli.config.nodes import YamlEntry, YamlList, YamlMapping, YamlNode
 from cnnbp_cli.core.initializers import AnyInitializer, HeNormal
+from cnnbp_cli.core.losses import Head, LossName
 from cnnbp_cli.core.optim import Adam, Optimizer
 from cnnbp_cli.core.schedules import Constant, LinearWarmup, ReduceOnPlateau, Schedule
 from cnnbp_cli.core.types import Operation, at_least, require, within
 
-Head = Literal["softmax", "sigmoid", "none"]
-LossName = Literal["cross_entropy", "binary_cross_entropy", "mse"]
 Monitor = Literal["validation_loss", "validation_accuracy", "train_loss"]
 
 LOSSES: dict[Head, tuple[LossName, ...]] = {

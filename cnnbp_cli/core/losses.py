@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, assert_never
 
 import numpy as np
 
 from cnnbp_cli.core.layers.activation import logistic, softmax
 from cnnbp_cli.core.terms import OUTPUT, TARGET, Index, LossPass, Ref, Term, Terms
 from cnnbp_cli.core.types import Array, Loss
+
+Head = Literal["softmax", "sigmoid", "none"]
+LossName = Literal["cross_entropy", "binary_cross_entropy", "mse"]
 
 
 def one_hot(labels: Array, classes: int, dtype: np.dtype[np.floating]) -> Array:
@@ -29,7 +32,7 @@ def unfolded(z: Array, target: Array) -> Array:
     return target if target.ndim == z.ndim else one_hot(target, z.shape[0], z.real.dtype)
 
 
-def head_terms(head: str, at: LossPass, index: Index) -> Terms:
+def head_terms(head: Head, at: LossPass, index: Index) -> Terms:
     """Explain a prediction of a softmax, a sigmoid or no head."""
     z = Ref(0, index)
     numbers = {"z": at[z], "p": at[Ref(OUTPUT, index)]}
@@ -177,12 +180,18 @@ class MeanSquaredError(Loss[SquaredErrorResiduals]):
     Bishop, *Pattern Recognition and Machine Learning*, section 5.2.
     """
 
-    head: str = "none"
+    head: Head = "none"
 
     def predict(self, z: Array) -> Array:
-        if self.head == "softmax":
-            return softmax(z)
-        return logistic(z) if self.head == "sigmoid" else z
+        match self.head:
+            case "none":
+                return z
+            case "sigmoid":
+                return logistic(z)
+            case "softmax":
+                return softmax(z)
+            case _:
+                assert_never(self.head)
 
     def forward(self, z: Array, target: Array) -> tuple[Array, SquaredErrorResiduals]:
         y = self.expected(z, target)
@@ -192,9 +201,15 @@ class MeanSquaredError(Loss[SquaredErrorResiduals]):
 
     def backward(self, residuals: SquaredErrorResiduals) -> Array:
         p, dp = residuals.p, 2 * residuals.error
-        if self.head == "softmax":
-            return p * (dp - (p * dp).sum(0))
-        return dp * p * (1 - p) if self.head == "sigmoid" else dp
+        match self.head:
+            case "none":
+                return dp
+            case "sigmoid":
+                return dp * p * (1 - p)
+            case "softmax":
+                return p * (dp - (p * dp).sum(0))
+            case _:
+                assert_never(self.head)
 
     def count(self, z: Array) -> int:
         return prod(z.shape)
@@ -232,7 +247,7 @@ class MeanSquaredError(Loss[SquaredErrorResiduals]):
         return Terms(formula, tuple(terms), (Ref(OUTPUT, index),) if self.head != "none" else ())
 
 
-def make_loss(head: str, loss: str, label_smoothing: float = 0.0) -> Loss[Any]:
+def make_loss(head: Head, loss: LossName, label_smoothing: float = 0.0) -> Loss[Any]:
     """Return the loss for a config's `model.head` and `train.loss`.
 
     Raises
@@ -240,10 +255,12 @@ def make_loss(head: str, loss: str, label_smoothing: float = 0.0) -> Loss[Any]:
     ValueError
         When the two do not fit each other.
     """
-    if loss == "mse" and head in ("softmax", "sigmoid", "none"):
-        return MeanSquaredError(head)
-    if (head, loss) == ("softmax", "cross_entropy"):
-        return SoftmaxCrossEntropy(label_smoothing)
-    if (head, loss) == ("sigmoid", "binary_cross_entropy"):
-        return SigmoidBinaryCrossEntropy()
-    raise ValueError(f"a {head} head does not fit the loss {loss}")
+    match loss, head:
+        case "cross_entropy", "softmax":
+            return SoftmaxCrossEntropy(label_smoothing)
+        case "binary_cross_entropy", "sigmoid":
+            return SigmoidBinaryCrossEntropy()
+        case "mse", "none" | "sigmoid" | "softmax":
+            return MeanSquaredError(head)
+        case _:
+            raise ValueError(f"a {head} head does not fit the loss {loss}")

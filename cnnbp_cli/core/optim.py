@@ -572,11 +572,4 @@ def _check_betas(betas: tuple[float, float]) -> Iterable[tuple[str, str]]:
 
 
 Optimizer = Sgd | Adam | AdamW | RmsProp | Adagrad
-
-OPTIMIZERS: dict[str, type[Optimizer]] = {
-    "sgd": Sgd,
-    "adam": Adam,
-    "adamw": AdamW,
-    "rmsprop": RmsProp,
-    "adagrad": Adagrad,
-}
+"""A new optimizer is one more member: the config finds it by its `type`."""

@@ -4,9 +4,10 @@ import json
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from types import NoneType
-from typing import Literal, get_args, get_origin
+from typing import ClassVar, Literal, get_args, get_origin
 
 import pytest
+from by_type import INITIALIZERS, OPTIMIZERS, SCHEDULES
 from hypothesis import example, given, reject
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
@@ -33,10 +34,7 @@ from cnnbp_cli.config.schema import (
 )
 from cnnbp_cli.config.wiring import bad_name
 from cnnbp_cli.config.write import to_dict, to_yaml
-from cnnbp_cli.core.initializers import INITIALIZERS
 from cnnbp_cli.core.layers import LAYERS
-from cnnbp_cli.core.optim import OPTIMIZERS
-from cnnbp_cli.core.schedules import SCHEDULES
 from cnnbp_cli.core.types import FieldErrors
 
 GOOD = Path(__file__).with_name("good.yaml").read_text("utf-8")
@@ -266,7 +264,7 @@ HINTS = sorted(
         for registry in (LAYERS, INITIALIZERS, OPTIMIZERS, SCHEDULES)
         for cls in (*registry.values(), TrainConfig, Synthetic, EarlyStopping)
         for name, hint in hints_of(cls).items()
-        if name != "state" and not any(is_dataclass(option) for option in members(hint))
+        if get_origin(hint) is not ClassVar and not any(is_dataclass(option) for option in members(hint))
     },
     key=str,
 )

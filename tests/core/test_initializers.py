@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from cnnbp_cli.core.initializers import (
-    INITIALIZERS,
     Constant,
     GlorotNormal,
     GlorotUniform,
@@ -76,12 +75,6 @@ def test_constants_and_zeros():
     np.testing.assert_array_equal(draw(Constant(3), (2, 3)), np.full((2, 3), 3.0))
     np.testing.assert_array_equal(draw(Zeros(), (2, 3)), np.zeros((2, 3)))
     assert draw(Constant(3), (2, 3)).dtype == np.float64
-
-
-def test_the_registry_knows_each_by_its_type():
-    needed = {"normal": {"std": 0.1}, "constant": {"value": 1.0}}
-    for name, initializer in INITIALIZERS.items():
-        assert initializer(**needed.get(name, {})).type == name
 
 
 def test_a_negative_standard_deviation_is_refused():

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from by_type import OPTIMIZERS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnnbp_cli.core.optim import (
-    OPTIMIZERS,
     Adagrad,
     Adam,
     AdamW,
@@ -198,10 +198,6 @@ def test_defaults_are_torchs(name):
     defaults = getattr(torch.optim, classes[name])([tensor]).defaults
     ours = torch_optimizer(torch, optimizer, tensor).defaults
     assert ours == defaults
-
-
-def test_the_registry_is_by_type():
-    assert {name: cls().type for name, cls in OPTIMIZERS.items()} == {name: name for name in OPTIMIZERS}
 
 
 # Single links, by hand.

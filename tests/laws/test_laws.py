@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+from by_type import INITIALIZERS
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from laws.cases import ALL_CASES, CASES, VECTOR, Case, on
@@ -27,7 +28,7 @@ from laws.passes import (
 from oracles.naive import NAIVE
 
 from cnnbp_cli.core import correlate, rows
-from cnnbp_cli.core.initializers import INITIALIZERS, AnyInitializer
+from cnnbp_cli.core.initializers import AnyInitializer
 from cnnbp_cli.core.layers import (
     LAYERS,
     AvgPool2d,

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from by_type import OPTIMIZERS
 from parallel.config import CONFIG
 from parallel.processes import distance, start
 
 from cnnbp_cli.config.custom_layers import load_layers
 from cnnbp_cli.config.write import to_yaml
 from cnnbp_cli.core.layers import LAYERS
-from cnnbp_cli.core.optim import OPTIMIZERS
 from cnnbp_cli.train import trainer
 from cnnbp_cli.train.checkpoint import Checkpoint
 from cnnbp_cli.train.events import (

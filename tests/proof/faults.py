@@ -426,14 +426,14 @@ GRAPHS = [
         ("zip(node.inputs, dxs", "zip(node.inputs[::-1], dxs", "gradients handed to the wrong inputs"),
         ("flow = np.zeros(tape.shapes", "flow = np.ones(tape.shapes", "what nobody reads has a gradient"),
         ("{self.output: dy}", "{self.nodes[-1].name: dy}", "begins at the last node instead of the output"),
-        ("wants_dx = ctx.wants_dx or ", "wants_dx = ctx.wants_dx or not ", "gradients left out where they are needed"),
+        ("wants_dx=ctx.wants_dx or ", "wants_dx=ctx.wants_dx or not ", "gradients left out where they are needed"),
     ),
     *of(
         GRAPH,
         "Graph._find_needs_gradient",
         (
-            "own or any(needs[name] for name in node.inputs)",
-            "own",
+            "bool(self.trainable[node.name]) or any(needs[name] for name in node.inputs)",
+            "bool(self.trainable[node.name])",
             "only layers with parameters are thought to need it",
         ),
     ),

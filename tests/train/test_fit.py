@@ -8,9 +8,8 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
+from by_type import OPTIMIZERS, SCHEDULES
 
-from cnnbp_cli.core.optim import OPTIMIZERS
-from cnnbp_cli.core.schedules import SCHEDULES
 from cnnbp_cli.core.types import Context
 from cnnbp_cli.data.batches import make_batch, order
 from cnnbp_cli.data.dataset import DataError
