@@ -101,14 +101,11 @@ class SoftmaxCrossEntropy(Loss[FusedResiduals]):
     def loss_terms(self, at: LossPass) -> Terms:
         shifted = at.z - at.z.max(0)
         log_p = shifted - np.log(np.exp(shifted).sum(0))  # also where p itself is too small for a float
+        indices = list(np.ndindex(at.z.shape))
         return Terms(
             "loss = −Σ y · log(p)" + " / n" * (at.count > 1),
-            tuple(
-                Term(-float(log_p[index]) / at.count, (Ref(TARGET, index),))
-                for index in np.ndindex(at.z.shape)
-                if at.target[index]
-            ),
-            tuple(Ref(OUTPUT, index) for index in np.ndindex(at.z.shape)),
+            tuple(Term(-float(log_p[index]) / at.count, (Ref(TARGET, index),)) for index in indices),
+            tuple(Ref(OUTPUT, index) for index in indices),
         )
 
 

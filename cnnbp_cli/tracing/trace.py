@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 from math import fsum
 from typing import Any, Literal
 
@@ -192,9 +193,10 @@ def trace(
     images = np.asarray(image)
     if images.ndim == 2 and model.config.model.input[0] == 1:
         images = images[None]
-    if images.ndim == 3:
-        images = images[None]
-        label = None if label is None else np.asarray(label)[None]
+    label = None if label is None else np.asarray(label)
+    if label is not None and (images.ndim == 3 or (label.ndim == 0 and len(images) == 1)):
+        label = label[None]
+    images = images[None] if images.ndim == 3 else images
     if not 0 <= shown < len(images):
         raise ModelInputError(f"expected the image on show to be one from 0 to {len(images) - 1}, got {shown}")
     if exact:
@@ -243,6 +245,7 @@ class Trace:
         graph, loss = model.graph, model.loss_function
         self._values: dict[str, Array] = {INPUT: x}
         self._flows: dict[str, Array] = {}
+        self._target = target
         z, self._tape = graph.forward(model.params, x, ctx, self._values.__setitem__)
         loss_sum, residuals = loss.forward(z, target)
         count = loss.count(z)
@@ -263,9 +266,8 @@ class Trace:
             self.shapes[node.name] = graph.shapes[node.name]
         for node in graph.nodes:
             for key, value in model.params.get(node.name, {}).items():
-                if (name := f"{node.name}.{key}") not in self.shapes:
-                    self.shapes[name] = value.shape
-                    self._owners[name] = node.name, key
+                self.shapes[f"{node.name}.{key}"] = value.shape
+                self._owners[f"{node.name}.{key}"] = node.name, key
         self._beyond: dict[str, Array] = {}  # what only the loss knows, unless a layer has its name
         for name, array in ((PREDICTION, self._at_loss.p), (TARGET, self._at_loss.target)):
             if name not in self.shapes:
@@ -559,7 +561,7 @@ class Trace:
         if cell.tensor == LOSS and cell.tensor not in self._nodes:
             output = self.model.graph.output
             return tuple(Cell(output, index) for index in np.ndindex(self.shapes[output]))
-        if cell.tensor not in self._nodes:
+        if cell.tensor not in self._nodes or cell.tensor not in self._leading:
             return ()
         node = self._nodes[cell.tensor]
         told = self._said(node, node.layer.y_terms, (*cell.index, self.shown))
@@ -588,6 +590,29 @@ class Trace:
         import json
 
         return json.dumps(self.document(layers), allow_nan=False)
+
+    def to_html(self, **options: Any) -> str:
+        """Return the page that shows the trace, one file that loads nothing; `options` go to `payload.page_payload`."""
+        from cnnbp_cli.tracing.html import page
+        from cnnbp_cli.tracing.payload import Sight, page_payload
+
+        target = self._target if self._target.ndim == 1 else np.moveaxis(self._target, -1, 0)
+        return page(
+            page_payload(
+                self.model,
+                np.moveaxis(self._values[INPUT], -1, 0),
+                target,
+                sight=Sight(self.source.split or "image", self.source.index, self.shown),
+                training=self.mode == "training",
+                learning_rate=self.update.learning_rate,
+                **options,
+            )
+        )
+
+    def _repr_html_(self) -> str:
+        """Return the page in a frame, as a notebook shows it."""
+        style = "width: 100%; height: 720px; border: 0"
+        return f'<iframe sandbox="allow-scripts" style="{style}" srcdoc="{escape(self.to_html())}"></iframe>'
 
 
 def _nowhere(ref: Ref) -> tuple[Cell, int | None]:

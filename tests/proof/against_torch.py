@@ -8,6 +8,7 @@ large difference of a small one. What is left to compare is each layer's output,
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from oracles.torch_model import TorchModel
 from proof.example import Example
 
+from cnnbp_cli.core.graph import Tape
 from cnnbp_cli.core.types import Array, Context
 from cnnbp_cli.model import Model
 
@@ -63,12 +65,7 @@ def disagreement(example: Example) -> Disagreement:
     loss.backward()
     largest_logit = float(np.abs(z).max())  # the loss is a difference of numbers of this size
     found.errors["loss"] = abs(float(loss_sum) / count - loss.item()) / max(abs(loss.item()), largest_logit, 1e-300)
-    # A loss that is all but zero has gradients p - y and the like, which are differences of numbers about 1.
-    steepest = max(1 / count, *(np.linalg.norm(flow) for flow in flows.values()))
-    factors = (np.linalg.norm(value) for value in (*values.values(), *model.parameters().values()))
-    largest = steepest * max(1.0, *factors)  # a layer without parameters multiplies with numbers about 1
-    for residual in tape.residuals.values():  # a normalization magnifies rounding by 1 / standard deviation
-        largest *= max(1.0, float(np.max(getattr(residual, "r", 1.0))))
+    largest = steepest_and_largest(model, tape, values, flows, 1 / count)
     ours = {f"{node}.{key}": value for node, own in grads.items() for key, value in own.items()}
     theirs = {name: value.grad for name, value in other.trainable.items()}
     ours["d input"], theirs["d input"] = np.moveaxis(dx, -1, 0), pixels.grad
@@ -82,6 +79,19 @@ def disagreement(example: Example) -> Disagreement:
             found.rounding.append(name)
     found.errors |= {f"{name} in evaluation": error for name, error in evaluated(model, other, x).items()}
     return found
+
+
+def steepest_and_largest(
+    model: Model, tape: Tape, values: Mapping[str, Array], flows: Mapping[str, Array], unit: float
+) -> float:
+    """Return the size of the numbers that gradients are computed from; `unit` is that of one wrong prediction."""
+    # A loss that is all but zero has gradients p - y and the like, which are differences of numbers about 1.
+    steepest = max(unit, *(float(np.linalg.norm(flow)) for flow in flows.values()))
+    factors = (float(np.linalg.norm(value)) for value in (*values.values(), *model.parameters().values()))
+    largest = steepest * max(1.0, *factors)  # a layer without parameters multiplies with numbers about 1
+    for residual in tape.residuals.values():  # a normalization magnifies rounding by 1 / standard deviation
+        largest *= max(1.0, float(np.max(getattr(residual, "r", 1.0))))
+    return largest
 
 
 def evaluated(model: Model, other: TorchModel, x: Array) -> dict[str, float]:
