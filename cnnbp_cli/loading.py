@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from cnnbp_cli.build import build, build_graph
 from cnnbp_cli.config.load import Override, load_config, parse_config
 from cnnbp_cli.config.schema import Config
 from cnnbp_cli.data.dataset import Dataset, load_dataset
+from cnnbp_cli.data.errors import DataError
 from cnnbp_cli.data.normalization import Normalization
 from cnnbp_cli.model import Model
 from cnnbp_cli.train.checkpoint import Checkpoint, CheckpointError
 from cnnbp_cli.train.run_directory import RunDirectory
-from cnnbp_cli.weights import use_weights
+from cnnbp_cli.weights import converted, first_non_finite, use_weights
 
 
 def load(path: str | Path, overrides: Sequence[Override] = (), *, weights: str | Path | None = None) -> Model:
@@ -62,14 +61,14 @@ def load_checkpoint(path: Path, overrides: Sequence[Override] = ()) -> Model:
     _require_shapes(path, config, checkpoint)
     model = build(config)
     try:
-        with np.errstate(over="ignore"):
-            values = {name: value.astype(model.dtype) for name, value in checkpoint.parameters.items()}
-        if bad := next((name for name, value in values.items() if not np.isfinite(value).all()), None):
+        values = converted(model, checkpoint.parameters)
+        if bad := first_non_finite(values):
             raise CheckpointError(f"{path}: parameter {bad} has values that are not finite; use an earlier checkpoint")
         model.set_parameters(values, complete=True)
-    except ValueError as error:
+        model.normalization = Normalization.from_dict(checkpoint.normalization)
+        model.normalization.require_channels(config.model.input[0])
+    except (ValueError, DataError) as error:
         raise CheckpointError(f"{path}: does not fit the model: {error}") from None
-    model.normalization = Normalization.from_dict(checkpoint.normalization)
     return model
 
 

@@ -6,6 +6,7 @@ converted. Only the methods that say so change the model: its parameters, their 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Literal
@@ -165,7 +166,9 @@ class Model:
     def images_in(self, images: Array) -> Array:
         """Turn images (N, C, H, W), or (N, H, W) for one channel, into an input (c, h, w, n).
 
-        Floats are taken as they are; integers are raw pixels, and are normalized as in training.
+        Floats are normalized already, and taken as they are; integers are raw pixels, and are normalized as in
+        training: booleans are black and white, and bytes are brought to 0…1 for a model that was trained on such.
+        Floats that look like raw pixels get a warning.
 
         Raises
         ------
@@ -184,8 +187,16 @@ class Model:
                     f"images of {images.dtype} are raw pixels, but this model has not been trained on data that "
                     "says how to normalize them; give floats"
                 )
-            images = self.normalization.apply(images, self.dtype)
-        elif images.dtype.kind != "f":
+            raw = self.normalization.rescale(images, "the images") if images.size else images
+            images = self.normalization.apply(raw, self.dtype)
+        elif images.dtype.kind == "f":
+            if self.normalization and self.normalization.is_raw(images):
+                warnings.warn(
+                    "these floats look like raw pixels, but floats are taken as normalized: give "
+                    "model.normalization.apply(images)",
+                    stacklevel=3,
+                )
+        else:
             raise ModelInputError(f"expected images of numbers, got {images.dtype}")
         return np.ascontiguousarray(images.transpose(1, 2, 3, 0), self.dtype)
 

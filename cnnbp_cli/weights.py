@@ -1,7 +1,7 @@
 """Weight files, npz and safetensors: a model's parameters by name, for other tools and from them.
 
 Names, shapes and order of the values are those of `Model.parameters`, and of the `state_dict` of an
-equivalent PyTorch module. A file also carries the config and the normalisation, as text: in the metadata of
+equivalent PyTorch module. A file also carries the config and the normalization, as text: in the metadata of
 safetensors, and in the comment of the npz archive, so that `numpy.load` finds the parameters and nothing else.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -57,7 +58,7 @@ class Weights:
 
 
 def use_weights(model: Model, path: Path) -> None:
-    """Give a model the parameters of a weight file, and its normalisation where the file has one.
+    """Give a model the parameters of a weight file, and its normalization where the file has one.
 
     Floats of another width are converted to the model's.
 
@@ -69,12 +70,26 @@ def use_weights(model: Model, path: Path) -> None:
     """
     weights = read_weights(path)
     try:
-        with np.errstate(over="ignore"):
-            values = {name: value.astype(model.dtype) for name, value in weights.parameters.items()}
+        values = converted(model, weights.parameters)
+        if bad := first_non_finite(values):
+            raise WeightsError(f"{path}: parameter {bad} has values that are not finite; export it before it diverges")
+        if weights.normalization:
+            weights.normalization.require_channels(model.config.model.input[0])
         model.set_parameters(values, complete=True)
-    except ValueError as error:
+    except (ValueError, DataError) as error:
         raise WeightsError(f"{path}: does not fit the model: {error}") from None
     model.normalization = weights.normalization or model.normalization
+
+
+def converted(model: Model, parameters: Mapping[str, Array]) -> dict[str, Array]:
+    """Return parameters in the model's precision."""
+    with np.errstate(over="ignore"):
+        return {name: value.astype(model.dtype) for name, value in parameters.items()}
+
+
+def first_non_finite(parameters: Mapping[str, Array]) -> str | None:
+    """Return the name of the first parameter that has infinite or NaN values."""
+    return next((name for name, value in parameters.items() if not np.isfinite(value).all()), None)
 
 
 def read_weights(path: Path) -> Weights:
@@ -173,7 +188,7 @@ def save_weights(model: Model, path: Path, to: str) -> None:
 
 
 def describe(model: Model) -> dict[str, str]:
-    """Return what an exported file says about its model: the config as YAML, the normalisation as JSON."""
+    """Return what an exported file says about its model: the config as YAML, the normalization as JSON."""
     described = {"config": to_yaml(model.config)}
     if model.normalization is not None:
         described["normalization"] = json.dumps(model.normalization.to_dict())

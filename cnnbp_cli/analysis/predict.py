@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from cnnbp_cli.core.types import Array
-from cnnbp_cli.data.pictures import read_pictures
+from cnnbp_cli.data.errors import DataError
+from cnnbp_cli.data.normalization import Normalization, have_light_edges, is_normalized
+from cnnbp_cli.data.pictures import RawImages, read_pictures
 from cnnbp_cli.model import Model
 
 
@@ -32,6 +34,8 @@ class Prediction:
         What the model was given, before normalization.
     inverted : bool
         Whether dark and light were swapped.
+    is_normalized : bool
+        Whether the image was taken as normalized already.
     """
 
     image: str
@@ -40,6 +44,7 @@ class Prediction:
     output: Array | None
     pixels: Array
     inverted: bool = False
+    is_normalized: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON; the pixels are not among them."""
@@ -52,27 +57,61 @@ class Prediction:
 def predict_files(model: Model, paths: Sequence[Path], *, invert: bool | None = None) -> list[Prediction]:
     """Return a prediction for each image in pictures and arrays.
 
+    Whatever scale their pixels are in, 0…1, 0…255 or 0…65535, they are brought to that of the training images.
+
     Parameters
     ----------
     model : Model
     paths : sequence of Path
         See `read_pictures`.
     invert : bool, optional
-        Swap dark and light. By default pictures are looked at, unless the model was trained on light images.
+        Swap dark and light. By default a picture or an array of gray images is inverted if it has light edges and the
+        training images had dark ones, or the other way round.
 
     Raises
     ------
     DataError
-        When a file cannot be read, or its images do not fit the model.
+        When a file cannot be read, or its images do not fit the model or have another scale than it was trained on.
     """
+    return [
+        prediction
+        for path in paths
+        for raw in read_pictures(path, model.config.model.input)
+        for prediction in _predict_raw(model, raw, invert)
+    ]
+
+
+def _predict_raw(model: Model, raw: RawImages, invert: bool | None) -> list[Prediction]:
     norm = model.normalization
-    if invert is None and norm and norm.kind == "standard" and min(norm.mean) > 127:
-        invert = False
-    found: list[Prediction] = []
-    for path in paths:
-        images, names, inverted = read_pictures(path, model.config.model.input, invert=invert)
-        found += [replace(one, inverted=inverted) for one in predict(model, images, names)]
-    return found
+    if norm is None or is_normalized(raw.images):
+        if invert:
+            raise DataError(f"{raw.name}: is taken as normalized already, so that --invert has no meaning")
+        found = predict(model, raw.images, raw.names)
+        return [replace(one, is_normalized=raw.images.dtype.kind == "f") for one in found]
+    pixels = norm.rescale(raw.images, raw.name, raw.white)
+    white = norm.white or (255.0 if pixels.dtype == np.uint8 else None)
+    if invert is None:
+        invert = _is_inverted(pixels, raw.light_edges, norm, white)
+    if invert:
+        if white is None:
+            raise DataError(
+                f"{raw.name}: --invert needs pixels, from 0 to 1 or to 255; this model was trained on others"
+            )
+        colors = np.s_[:, :3]  # not the alpha channel
+        pixels = pixels.copy()
+        pixels[colors] = white - pixels[colors]
+    shown = pixels if white is None else (pixels * (255 / white)).clip(0, 255).round().astype(np.uint8)
+    found = predict(model, norm.apply(pixels, model.dtype), raw.names)
+    return [replace(one, pixels=image, inverted=invert) for one, image in zip(found, shown, strict=True)]
+
+
+def _is_inverted(pixels: Array, light_edges: bool | None, norm: Normalization, white: float | None) -> bool:
+    """Return whether most of these gray images are dark on light and the training images were not, or vice versa."""
+    if pixels.shape[1] != 1 or white is None or norm.is_light is None:
+        return False
+    if light_edges is None:
+        light_edges = bool(np.mean(have_light_edges(pixels, white)) > 0.5)
+    return light_edges != norm.is_light
 
 
 def predict(model: Model, images: Array, names: Sequence[str]) -> list[Prediction]:
@@ -82,7 +121,7 @@ def predict(model: Model, images: Array, names: Sequence[str]) -> list[Predictio
     ----------
     model : Model
     images : Array, shape (N, C, H, W)
-        Whole numbers are raw pixels, floats are taken as they are; see `Model.predict`.
+        Whole numbers are raw pixels, floats are normalized already; see `Model.predict`.
     names : sequence of str
         One for each image.
     """

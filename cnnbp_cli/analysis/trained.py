@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from cnnbp_cli.config.load import load_config
-from cnnbp_cli.data.dataset import check_labels, load_dataset
+from cnnbp_cli.data.dataset import DataError, Dataset, check_labels, load_dataset
+from cnnbp_cli.data.normalization import Normalization
 from cnnbp_cli.data.split import Split
 from cnnbp_cli.errors import UserError
 from cnnbp_cli.loading import load
@@ -35,8 +37,10 @@ def load_trained(path: Path, weights: Path | None = None) -> Model:
     return load(path)
 
 
-def split_for(model: Model, name: str, config: str | None = None) -> Split:
-    """Return a split of the data that the model was made for, or of those of another config.
+def split_for(model: Model, name: str, config: str | None = None) -> tuple[Split, list[str]]:
+    """Return a split of the data that the model was made for, or of those of another config, and what to know about it.
+
+    Images in another scale than the training images, 0…1 instead of 0…255, are brought to theirs.
 
     A model that does not know its normalization yet, for its weights come from elsewhere, takes that of the data.
 
@@ -50,7 +54,7 @@ def split_for(model: Model, name: str, config: str | None = None) -> Split:
     Raises
     ------
     TrainedError
-        When the data have no such split.
+        When the data has no such split.
     ConfigError, DataError
         When the config is wrong, or the data cannot be read or do not fit the model.
     """
@@ -58,8 +62,34 @@ def split_for(model: Model, name: str, config: str | None = None) -> Split:
     data = load_dataset(chosen.data, model.config.model.input, chosen.seed)
     if model.classifies:
         check_labels(data, model.classes)
-    model.normalization = model.normalization or data.normalization
-    split = getattr(data, name)
+    split: Split | None = getattr(data, name)
     if split is None:
         raise TrainedError(f"{data.name}: has no {name} split")
-    return split
+    if model.normalization is None:
+        model.normalization = data.normalization
+        return split, []
+    return _in_training_scale(split, data, model.normalization)
+
+
+def _in_training_scale(split: Split, data: Dataset, trained: Normalization) -> tuple[Split, list[str]]:
+    own, remarks = data.normalization, list[str]()
+    if (own.mean, own.std) == (trained.mean, trained.std):
+        return split, []
+    if own.white is None and trained.white is not None:
+        raise DataError(
+            f"{data.name}: has values from {own.low:g} to {own.high:g}, but the model was trained on pixels from 0 to "
+            f"{trained.white:g}; scale them alike"
+        )
+    images = trained.rescale(split.images, data.name, own.white)
+    if images is not split.images:
+        remarks.append(
+            f"{data.name}: pixels from 0 to {own.white:g}, but the model was trained on 0 to {trained.white:g}; "
+            "they are brought to that scale"
+        )
+    if None not in (own.is_light, trained.is_light) and own.is_light != trained.is_light:
+        edges = {True: "light", False: "dark"}
+        remarks.append(
+            f"{data.name}: the images have {edges[bool(own.is_light)]} edges, but the model was trained on "
+            f"{edges[bool(trained.is_light)]} ones; swap dark and light in one of them"
+        )
+    return replace(split, images=images), remarks

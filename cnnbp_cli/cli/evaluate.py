@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from math import isfinite
 from typing import Annotated
 
 import typer
@@ -60,8 +61,14 @@ def evaluate(
     model = load_trained(trained, weights)
     if min_accuracy is not None and not model.classifies:
         fail(f"{trained}: --min-accuracy is for models that classify")
-    result = measure(model, split_for(model, split.value, data))
+    images, remarks = split_for(model, split.value, data)
+    for remark in remarks:
+        note(remark)
+    result = measure(model, images)
     render(result, format.value)
+    if not isfinite(result.loss):
+        note("the loss is not finite: the model's outputs are infinite or NaN, and its accuracy means nothing")
+        raise typer.Exit(VERDICT)
     if min_accuracy is not None and (result.accuracy or 0.0) < min_accuracy:
         note(f"accuracy {percent(result.accuracy)} is below {percent(min_accuracy)}")
         raise typer.Exit(VERDICT)

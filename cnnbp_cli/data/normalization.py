@@ -15,10 +15,22 @@ from cnnbp_cli.data.errors import DataError
 PIXELS_AT_A_TIME = 1 << 18
 """Pixels that are widened at a time: statistics must not need eight times the data set's memory."""
 
+WHITES = ((1.0, 0.0), (255.0, 32.0), (65535.0, 8192.0))
+"""What stands for white in the usual scales, and what the largest value of a set exceeds that is in this scale."""
+
+TOLERANCE = 0.1
+"""How far beyond black and white resizing may carry floats, as a part of white."""
+
+EDGES_MEASURED = 1000
+"""So many images tell whether a data set is light on dark or dark on light."""
+
+AGREEMENT = 0.99
+"""The share of images with light (or dark) edges that makes it a property of the data set."""
+
 
 @dataclass(frozen=True, slots=True)
 class Normalization:
-    """x = (raw − mean) / std, with one mean and one std per channel.
+    """x = (raw − mean) / std, with one mean and one std per channel, and the scale that raw values are in.
 
     Attributes
     ----------
@@ -26,17 +38,28 @@ class Normalization:
         The config's word: ``standard``, ``unit`` or ``none``.
     mean, std : tuple of float
         One number per channel, in units of the raw pixels. `std` is never zero.
+    low, high : float or None
+        The smallest and the largest raw value of the training images. None where older versions did not record it.
+    light_edges : float or None
+        The share of training images whose outermost pixels are light: 1 for ink on paper, 0 for MNIST. None for images
+        that have no scale, and where older versions did not record it.
     """
 
     kind: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    low: float | None = None
+    high: float | None = None
+    light_edges: float | None = None
 
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std) or not self.mean:
             raise DataError("normalization: expected as many means as standard deviations, one per channel")
         if not np.isfinite([*self.mean, *self.std]).all() or min(self.std) <= 0:
             raise DataError("normalization: expected finite means and standard deviations above zero")
+        recorded = [value for value in (self.low, self.high, self.light_edges) if value is not None]
+        if not np.isfinite(recorded).all() or (self.low is None) != (self.high is None):
+            raise DataError("normalization: expected minimum and maximum, both finite numbers")
 
     @classmethod
     def fit(cls, kind: str, images: Array) -> Normalization:
@@ -46,20 +69,101 @@ class Normalization:
         ----------
         kind : str
             ``standard``: the mean and the (population) standard deviation of each channel, 1 in place of
-            a deviation of 0. ``unit``: 0…255 to 0…1, or for floats the channels' common minimum…maximum
-            to 0…1. ``none``: raw values.
+            a deviation of 0. ``unit``: 0…255 to 0…1 for bytes, but for those that are 0 or 1; for floats the channels'
+            common minimum…maximum to 0…1. ``none``: raw values.
         images : Array, shape (N, C, H, W)
         """
-        channels = images.shape[1]
+        channels, low, high = images.shape[1], float(images.min()), float(images.max())
+        white = white_of(low, high)
+        mean, std = (0.0,) * channels, (1.0,) * channels
         if kind == "standard":
-            mean, std = moments(images)
-            return cls(kind, mean, tuple(value if value > 0 else 1.0 for value in std))
-        if kind == "unit" and images.dtype == np.uint8:
-            return cls(kind, (0.0,) * channels, (255.0,) * channels)
-        if kind == "unit":
-            low, high = float(images.min()), float(images.max())
-            return cls(kind, (low,) * channels, (high - low or 1.0,) * channels)
-        return cls(kind, (0.0,) * channels, (1.0,) * channels)
+            mean, deviations = moments(images)
+            std = tuple(value if value > 0 else 1.0 for value in deviations)
+        elif kind == "unit" and images.dtype == np.uint8:
+            std = (1.0 if high <= 1 else 255.0,) * channels
+        elif kind == "unit":
+            mean, std = (low,) * channels, (high - low or 1.0,) * channels
+        step = -(-len(images) // EDGES_MEASURED)
+        light_edges = None if white is None else float(np.mean(have_light_edges(images[::step], white)))
+        return cls(kind, mean, std, low, high, light_edges)
+
+    @property
+    def white(self) -> float | None:
+        """The raw value of white: 1, 255 or 65535; None for values in a scale of their own."""
+        if self.low is not None and self.high is not None:
+            return white_of(self.low, self.high)
+        # Not recorded, but means and deviations of bytes and of floats from 0 to 1 cannot be mistaken.
+        if self.kind == "none" or min(self.mean) < 0:
+            return None
+        return 1.0 if max(self.mean) <= 1 and max(self.std) <= 1 else 255.0
+
+    @property
+    def is_light(self) -> bool | None:
+        """Whether the training images have light edges; None if only some of them do, or if they have no scale."""
+        if self.light_edges is None:
+            if self.low is not None:
+                return None
+            return self.kind == "standard" and self.white is not None and min(self.mean) > self.white / 2
+        return None if 1 - AGREEMENT < self.light_edges < AGREEMENT else self.light_edges > 0.5
+
+    def rescale(self, images: Array, where: str, white: float | None = None) -> Array:
+        """Return raw images in the scale of the training images.
+
+        Parameters
+        ----------
+        images : Array, shape (N, C, H, W)
+        where : str
+            What messages call them.
+        white : float, optional
+            The scale that they are in, where that is known; by default their values tell it: booleans and values up to
+            1 are 0…1, others up to 255 are 0…255, whole numbers up to 65535 are 0…65535.
+
+        Raises
+        ------
+        DataError
+            When the scale cannot be told, or the training images have one of their own that these do not share.
+        """
+        low, high = float(images.min()), float(images.max())
+        if not np.isfinite([low, high]).all():
+            raise DataError(f"{where}: has pixels that are not finite; remove or replace them")
+        own = self.white
+        if own is None:
+            if self.low is not None and self.high is not None:
+                if white is not None:
+                    low, high = 0.0, white
+                span = self.high - self.low
+                # Far beyond the training images, or all but constant beside them.
+                if low < self.low - span / 2 or high > self.high + span / 2 or 0 < high - low < span / 10:
+                    raise DataError(
+                        f"{where}: has values from {low:g} to {high:g}, but the model was trained on values from "
+                        f"{self.low:g} to {self.high:g}; give an array that was scaled in the same way"
+                    )
+            return images
+        given = white or _white_of_array(images, low, high)
+        if given is None:
+            raise DataError(
+                f"{where}: has values from {low:g} to {high:g}, which are neither 0 to 1 nor 0 to 255; "
+                f"the model was trained on pixels from 0 to {own:g}, give such"
+            )
+        return images if given == own and images.dtype.kind != "b" else images * np.float32(own / given)
+
+    def is_raw(self, images: Array) -> bool:
+        """Return whether floats look like training images before they are normalized: no normalized ones do."""
+        if self.kind != "standard" or self.low is None or self.high is None or not images.size:
+            return False
+        low, high = float(images.min()), float(images.max())
+        return (
+            self.low <= low < high <= self.high
+            and low > min((self.low - mean) / std for mean, std in zip(self.mean, self.std, strict=True)) / 2
+        )
+
+    def require_channels(self, channels: int) -> None:
+        """Complain unless it is for images of so many channels."""
+        if len(self.mean) != channels:
+            raise DataError(
+                f"normalization: has {len(self.mean)} means, but the model's images have "
+                f"{channels} channel{'s' * (channels != 1)}"
+            )
 
     def apply(self, images: Array, dtype: DTypeLike = np.float32) -> Array:
         """Return raw images (N, C, H, W) normalized, in `dtype`.
@@ -87,11 +191,12 @@ class Normalization:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
-        return {"kind": self.kind, "mean": list(self.mean), "std": list(self.std)}
+        scale = {"minimum": self.low, "maximum": self.high, "light_edges": self.light_edges}
+        return {"kind": self.kind, "mean": list(self.mean), "std": list(self.std), **scale}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Normalization:
-        """Return the normalization that `to_dict` wrote.
+        """Return the normalization that `to_dict` wrote, of this version or an older one.
 
         Raises
         ------
@@ -99,13 +204,46 @@ class Normalization:
             When a key is missing, or a number is not one.
         """
         try:
+            scale = (values.get(key) for key in ("minimum", "maximum", "light_edges"))
             return cls(
                 str(values["kind"]),
                 tuple(float(value) for value in values["mean"]),
                 tuple(float(value) for value in values["std"]),
+                *(None if value is None else float(value) for value in scale),
             )
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError("normalization: expected kind, mean and std, the last two as lists of numbers") from error
+
+
+def white_of(low: float, high: float) -> float | None:
+    """Return the value of white in the scale of a data set with these extremes, or None if it is no usual one."""
+    if low < 0:
+        return None
+    return next((white for white, exceeded in WHITES if exceeded < high <= white or high == 0), None)
+
+
+def _white_of_array(images: Array, low: float, high: float) -> float | None:
+    """Return the value of white in the scale of a few images, which need not reach it."""
+    if images.dtype.kind == "f":
+        for white, exceeded in WHITES[:2]:
+            if exceeded <= high <= white * (1 + TOLERANCE) and low >= -TOLERANCE * white:
+                return white
+        return None
+    if low < 0:
+        return None
+    return next((white for white, _ in WHITES if high <= white), None)
+
+
+def is_normalized(images: Array) -> bool:
+    """Return whether floats go so far below zero that they are no pixels, but the outcome of a normalization."""
+    low, high = float(images.min()), float(images.max())
+    return images.dtype.kind == "f" and low < 0 and _white_of_array(images, low, high) is None
+
+
+def have_light_edges(images: Array, white: float) -> Array:
+    """Return for each image (N, C, H, W) whether the median of its outermost pixels is above half of `white`."""
+    frame = np.concatenate([images[:, :, 0], images[:, :, -1], images[:, :, :, 0], images[:, :, :, -1]], axis=2)
+    return np.median(frame, axis=(1, 2)) > white / 2
 
 
 def moments(images: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,34 @@ FORMATS = ("PNG", "JPEG", "GIF", "BMP", "PPM", "WEBP")
 its complaints past everything to standard error."""
 
 
-def read_pictures(path: Path, input_shape: Shape, *, invert: bool | None = None) -> tuple[Array, list[str], bool]:
+@dataclass(frozen=True, slots=True, eq=False)
+class RawImages:
+    """The images of one picture or array, as they stand there.
+
+    Attributes
+    ----------
+    name : str
+        The path, and the array in it where it holds several.
+    images : Array, shape (N, C, H, W)
+    white : float or None
+        The value of white: 255 in pictures, not known of arrays.
+    light_edges : bool or None
+        Whether the median of a picture's outermost pixels is above half of white; None for arrays.
+    """
+
+    name: str
+    images: Array
+    white: float | None = None
+    light_edges: bool | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """A name for each image: the place in the array where it holds several."""
+        count = len(self.images)
+        return [self.name] if count == 1 else [f"{self.name}[{k}]" for k in range(count)]
+
+
+def read_pictures(path: Path, input_shape: Shape) -> list[RawImages]:
     """Read every image of a file.
 
     Parameters
@@ -30,16 +58,6 @@ def read_pictures(path: Path, input_shape: Shape, *, invert: bool | None = None)
         with such arrays; else a picture, which is made to fit.
     input_shape : tuple of int
         The model's (channels, height, width).
-    invert : bool, optional
-        Swap dark and light in bytes: MNIST and its kin are white on black, paper is black on white. By default
-        a picture for a model of one channel is inverted if the median of its outermost pixels is above 127.
-
-    Returns
-    -------
-    images : Array, shape (N, C, H, W)
-    names : list of str
-        The path, and the place in it where it holds several.
-    inverted : bool
 
     Raises
     ------
@@ -50,9 +68,9 @@ def read_pictures(path: Path, input_shape: Shape, *, invert: bool | None = None)
     -----
     A picture is turned as its EXIF orientation says; 16 bits become 8; what is transparent becomes white behind
     dark strokes and black behind light ones (but for models of four channels); colors become gray by ITU-R 601
-    luma, or gray becomes colors; it is inverted or not; last, it is resized (Lanczos) to fit into the model's
-    image without distortion, in the middle, and the margins get the median color of its outermost pixels.
-    One that has the model's size is left as it is.
+    luma, or gray becomes colors; last, it is resized (Lanczos) to fit into the model's image without distortion, in
+    the middle, and the margins get the median color of its outermost pixels. One that has the model's size is left as
+    it is.
     """
     if not path.exists():
         raise DataError(f"{path}: does not exist")
@@ -62,17 +80,10 @@ def read_pictures(path: Path, input_shape: Shape, *, invert: bool | None = None)
     elif path.suffix == ".npy":
         arrays = {str(path): read_array(path)}
     else:
-        picture, inverted = _read_picture(path, input_shape, invert)
-        return picture[None], [str(path)], inverted
-    images: list[Array] = []
-    names: list[str] = []
-    for name, array in arrays.items():
-        fitting = _as_images(name, array, input_shape)
-        images.append(255 - fitting if invert and fitting.dtype == np.uint8 else fitting)
-        names += [name] if len(fitting) == 1 else [f"{name}[{k}]" for k in range(len(fitting))]
-    if not images:
+        return [_read_picture(path, input_shape)]
+    if not arrays:
         raise DataError(f"{path}: holds no arrays; write it again with numpy.savez")
-    return np.concatenate(images), names, bool(invert) and any(array.dtype == np.uint8 for array in images)
+    return [RawImages(name, _as_images(name, array, input_shape)) for name, array in arrays.items()]
 
 
 def _as_images(name: str, array: Array, input_shape: Shape) -> Array:
@@ -84,8 +95,8 @@ def _as_images(name: str, array: Array, input_shape: Shape) -> Array:
     raise DataError(f"{name}: has shape {show(array.shape)}, but the model takes images {show(input_shape)}")
 
 
-def _read_picture(path: Path, input_shape: Shape, invert: bool | None) -> tuple[Array, bool]:
-    """Return a picture as bytes (C, H, W), and whether it was inverted; `read_pictures` says what is done to it."""
+def _read_picture(path: Path, input_shape: Shape) -> RawImages:
+    """Return a picture as bytes; `read_pictures` says what is done to it."""
     try:
         from PIL import Image, ImageOps  # type: ignore[import-not-found,unused-ignore]
     except ImportError:
@@ -108,13 +119,9 @@ def _read_picture(path: Path, input_shape: Shape, invert: bool | None) -> tuple[
     pixels = np.atleast_3d(np.asarray(converted))
     frame = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     edge = np.median(frame, 0).astype(int)  # (c,)
-    if invert is None:
-        invert = c == 1 and bool(edge[0] > 127)
     fitting = ImageOps.pad(converted, (w, h), Image.Resampling.LANCZOS, tuple(edge.tolist()) if c > 1 else int(edge[0]))
     array = np.atleast_3d(np.asarray(fitting)).transpose(2, 0, 1).copy()
-    if invert:
-        array[:3] = 255 - array[:3]  # not the alpha channel
-    return array, invert
+    return RawImages(str(path), array[None], white=255.0, light_edges=bool(edge[0] > 127))
 
 
 def _in_bytes(image: Any) -> Any:

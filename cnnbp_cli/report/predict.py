@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from math import isfinite
 from typing import TYPE_CHECKING
 
@@ -25,9 +26,12 @@ PERCENT = 8  # columns of a probability
 
 def render(predictions: Sequence[Prediction], format: str, *, asked_to_invert: bool = False) -> None:
     """Write predictions to standard output, and to standard error which images were inverted unasked."""
-    for one in predictions:
-        if one.inverted and not asked_to_invert:
-            note(f"{one.image}: light edges, so dark and light are swapped; --no-invert leaves them")
+    if not asked_to_invert:
+        _notes(
+            [one.image for one in predictions if one.inverted],
+            "dark and light are swapped, as in the training images; --no-invert keeps them",
+        )
+    _notes([one.image for one in predictions if one.is_normalized], "floats below zero are taken as normalized already")
     if format == "json":
         write_json({"predictions": [one.to_dict() for one in predictions]})
     elif predictions[0].output is not None:
@@ -41,6 +45,13 @@ def render(predictions: Sequence[Prediction], format: str, *, asked_to_invert: b
     else:
         for k, one in enumerate(predictions):
             _drawn(one, is_first=k == 0)
+
+
+def _notes(images: Sequence[str], text: str) -> None:
+    """Say something about images: each array once, with the number of its images."""
+    for name, group in groupby(images, lambda image: image.partition("[")[0]):
+        more = len(list(group)) - 1
+        note(f"{name}{f' ({more + 1} images)' * bool(more)}: {text}")
 
 
 def _drawn(one: Prediction, *, is_first: bool) -> None:

@@ -87,8 +87,9 @@ def test_a_digit_is_told_from_its_picture(
     assert [one["inverted"] for one in found] == [is_inverted] * 10
     assert len(done.stderr.splitlines()) == 10 * is_inverted
     if variant in SAME:
-        images, _, _ = read_pictures(Path("7.png"), (1, 28, 28))
-        np.testing.assert_array_equal(images[0, 0], samples[7][1])
+        (read,) = read_pictures(Path("7.png"), (1, 28, 28))
+        pixels = 255 - read.images if is_inverted else read.images
+        np.testing.assert_array_equal(pixels[0, 0], samples[7][1])
 
 
 def test_inversion_can_be_chosen(cnnbp: Command, digits_run: Path, samples: list[tuple[int, np.ndarray]]) -> None:
@@ -122,9 +123,9 @@ def test_a_photo_is_turned_upright_and_keeps_its_proportions(tmp_path: Path) -> 
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees clockwise: light is at the right then
     Image.fromarray(pixels).save(tmp_path / "photo.png", exif=exif)
-    images, names, inverted = read_pictures(tmp_path / "photo.png", (1, 8, 8), invert=False)
-    assert (images.shape, names, inverted) == ((1, 1, 8, 8), [str(tmp_path / "photo.png")], False)
-    image = images[0, 0]
+    (read,) = read_pictures(tmp_path / "photo.png", (1, 8, 8))
+    assert (read.images.shape, read.names, read.light_edges) == ((1, 1, 8, 8), [str(tmp_path / "photo.png")], False)
+    image = read.images[0, 0]
     assert (image[:, 5] > 190).all()
     assert (image[:, 2] < 10).all()
     assert (image[:, :2] == image[0, 0]).all()  # the margins, in the median color of the edge
@@ -134,17 +135,16 @@ def test_a_photo_is_turned_upright_and_keeps_its_proportions(tmp_path: Path) -> 
 def test_a_picture_for_colors(tmp_path: Path) -> None:
     pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3) + 180
     Image.fromarray(pixels).save(tmp_path / "colors.png")
-    images, _, inverted = read_pictures(tmp_path / "colors.png", (3, 4, 4))
-    np.testing.assert_array_equal(images[0], pixels.transpose(2, 0, 1))
-    assert inverted is False
+    (read,) = read_pictures(tmp_path / "colors.png", (3, 4, 4))
+    np.testing.assert_array_equal(read.images[0], pixels.transpose(2, 0, 1))
 
 
 def test_damaged_details_of_a_readable_picture_are_no_matter(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x010E] = "a description that the file will not hold"
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "cut.jpg", exif=exif.tobytes()[:-30])
-    images, _, _ = read_pictures(tmp_path / "cut.jpg", (1, 8, 8))  # where a warning would be an error
-    assert images.max() == 0
+    (read,) = read_pictures(tmp_path / "cut.jpg", (1, 8, 8))  # where a warning would be an error
+    assert read.images.max() == 0
 
 
 def test_a_picture_far_too_large(cnnbp: Command, digits_run: Path) -> None:

@@ -18,7 +18,14 @@ def test_whole_report(tmp_path, data_config):
         "name": f"npz {path}",
         "shape": [1, 1, 2],
         "classes": 3,
-        "normalization": {"kind": "standard", "mean": [3.0], "std": [11**0.5]},
+        "normalization": {
+            "kind": "standard",
+            "mean": [3.0],
+            "std": [11**0.5],
+            "minimum": 0.0,
+            "maximum": 8.0,
+            "light_edges": None,
+        },
         "splits": [
             {
                 "name": "train",

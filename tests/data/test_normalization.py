@@ -35,7 +35,7 @@ def test_standard_of_floats_survives_a_large_offset():
 def test_standard_of_constant_images_does_not_divide_by_0(dtype):
     images = np.full((4, 1, 3, 3), 7, dtype)
     normalization = Normalization.fit("standard", images)
-    assert normalization == Normalization("standard", (7.0,), (1.0,))
+    assert normalization == Normalization("standard", (7.0,), (1.0,), low=7, high=7)
     assert not normalization.apply(images).any()
 
 

@@ -504,8 +504,7 @@ def test_names_in_archives_lead_nowhere(tmp_path):
     path = npz(
         tmp_path / "x.npz", **{"../../up": npy((4, 6), body=bytes(24)), "/etc/root": npy((4, 6), body=bytes(24))}
     )
-    images, names, _ = read_pictures(path, (1, 4, 6))
-    assert (len(images), names) == (2, [f"{path}:../../up", f"{path}:/etc/root"])
+    assert [read.name for read in read_pictures(path, (1, 4, 6))] == [f"{path}:../../up", f"{path}:/etc/root"]
     assert os.listdir(tmp_path) == ["x.npz"]
 
 
