@@ -245,7 +245,6 @@ class Trace:
         graph, loss = model.graph, model.loss_function
         self._values: dict[str, Array] = {INPUT: x}
         self._flows: dict[str, Array] = {}
-        self._target = target
         z, self._tape = graph.forward(model.params, x, ctx, self._values.__setitem__)
         loss_sum, residuals = loss.forward(z, target)
         count = loss.count(z)
@@ -594,20 +593,9 @@ class Trace:
     def to_html(self, **options: Any) -> str:
         """Return the page that shows the trace, one file that loads nothing; `options` go to `payload.page_payload`."""
         from cnnbp_cli.tracing.html import page
-        from cnnbp_cli.tracing.payload import Sight, page_payload
+        from cnnbp_cli.tracing.payload import page_payload
 
-        target = self._target if self._target.ndim == 1 else np.moveaxis(self._target, -1, 0)
-        return page(
-            page_payload(
-                self.model,
-                np.moveaxis(self._values[INPUT], -1, 0),
-                target,
-                sight=Sight(self.source.split or "image", self.source.index, self.shown),
-                training=self.mode == "training",
-                learning_rate=self.update.learning_rate,
-                **options,
-            )
-        )
+        return page(page_payload(self, **options))
 
     def _repr_html_(self) -> str:
         """Return the page in a frame, as a notebook shows it."""
