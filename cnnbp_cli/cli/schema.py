@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import typer
 
-from cnnbp_cli.cli.options import examples
+from cnnbp_cli.cli.options import CustomLayers, examples
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command(epilog=examples("cnnbp schema > cnnbp.schema.json"))(schema)
+    app.command(
+        epilog=examples("cnnbp schema > cnnbp.schema.json", "cnnbp schema --layers layers.py > cnnbp.schema.json")
+    )(schema)
 
 
-def schema() -> None:
+def schema(layers: CustomLayers = None) -> None:
     """Print the JSON Schema of a config, for completion and checks in editors."""
     import json
 

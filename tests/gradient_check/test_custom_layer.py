@@ -109,6 +109,15 @@ def test_every_command_takes_the_file(tmp_path):
         assert report["max_relative_error"] <= 1e-10
 
 
+def test_editors_learn_about_it():
+    documented = GOOD.replace("    def forward", '    gain: float = 2.0\n    """How much."""\n\n    def forward', 1)
+    Path("mine.py").write_text(HEAD + documented, encoding="utf-8")
+    schema = json.loads(run("schema", "--layers", "mine.py").stdout)
+    described = schema["properties"]["model"]["properties"]["layers"]["items"]["anyOf"]
+    (mine,) = [option for option in described if option.get("properties", {}).get("type", {}).get("const") == "mine"]
+    assert mine["properties"]["gain"] == {"type": "number", "description": "How much.", "default": 2.0}
+
+
 def test_two_workers_train_with_it():
     result = run("train", "mine.yaml", "--workers", 2, "--out", "run", "--quiet", "--layers", "mine.py")
     assert result.exit_code == 0
