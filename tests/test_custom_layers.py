@@ -27,6 +27,7 @@ from cnnbp_cli.diagnosis.registry import RULES
 from cnnbp_cli.diagnosis.remedies import sounder_init, suitable_init
 from cnnbp_cli.diagnosis.rules import flow, load_rules
 from cnnbp_cli.model import Model
+from cnnbp_cli.train.events import StepDone
 from cnnbp_cli.train.statistics import saturated_ends
 
 load_rules()
@@ -118,6 +119,18 @@ def test_reports_and_statistics_are_the_same(network: str) -> None:
         assert other.layer.node_memory(shapes) == one.layer.node_memory(shapes)
         assert saturated_ends(other.layer) == saturated_ends(one.layer)
         assert other.layer.rectifies == one.layer.rectifies
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_training_is_the_same(network: str) -> None:
+    ours, own = both(network)
+    data = cnnbp.load_data(ours)
+    losses = [
+        [event.loss for event in cnnbp.fit(model, data, watch_every=7) if isinstance(event, StepDone)]
+        for model in (ours, own)
+    ]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 5 * 14
 
 
 @pytest.mark.parametrize("network", NETWORKS)

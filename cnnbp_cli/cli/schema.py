@@ -8,9 +8,7 @@ from cnnbp_cli.cli.options import CustomLayers, examples
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command(
-        epilog=examples("cnnbp schema > cnnbp.schema.json", "cnnbp schema --layers layers.py > cnnbp.schema.json")
-    )(schema)
+    app.command(epilog=examples("cnnbp schema > cnnbp.schema.json"))(schema)
 
 
 def schema(layers: CustomLayers = None) -> None:

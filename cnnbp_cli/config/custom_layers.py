@@ -144,6 +144,7 @@ def _guard(operation: type[Any], path: Path) -> None:
         wrapped[name] = guard.with_own_residuals(wrapped.get(name, getattr(operation, name)))
     for name, method in wrapped.items():
         setattr(operation, name, method)
+    operation.is_relu = False  # a fused ReLU's forward is not called, so backward would lack the guard's residuals
 
 
 class _Guard:
