@@ -5,7 +5,7 @@ import { canvasMap, make, numberGrid } from "./maps.js";
 import { INPUT } from "./network.js";
 import { bare, percent } from "./numbers.js";
 import { limitOf } from "./palette.js";
-import { sizeOf } from "./tensor.js";
+import { range, sizeOf } from "./tensor.js";
 
 /**
  * @typedef {import("./network.js").Network} Network
@@ -15,10 +15,13 @@ import { sizeOf } from "./tensor.js";
  * @typedef {import("./maps.js").Mark} Mark
  * @typedef {import("./terms.js").Of} Of
  * @typedef {{tensor: string, of: Of, at: number}} Cell
+ * @typedef {{tiles: Tile[], cut: string}} Choice
  */
 
 const MOST_CHANNELS = 12;
 const MOST_KERNELS = 24;
+const MOST_UNITS = 16;
+const MOST_INPUTS = 96;
 const MOST_FEATURES = 160;
 const NUMBERS = { cells: 144, columns: 7 };
 
@@ -39,6 +42,11 @@ export class Column {
     this.wrong = null;
     /** @type {((tensor: string) => Float64Array | undefined) | null} gradients to show in the place of the right ones */
     this.spoilt = null;
+    /** @type {Map<string, Choice>} */
+    this.choices = new Map();
+    /** @type {string[]} blocks that are yet to be painted */
+    this.waiting = [];
+    this.timer = 0;
     this.build();
   }
 
@@ -127,7 +135,7 @@ export class Column {
   /** @param {string} tensor @param {Of} of */
   addBlock(tensor, of) {
     const block = make("figure", { className: "block" });
-    const { tiles, cut } = this.tiles(tensor);
+    const { tiles, cut } = this.choice(tensor);
     const shape = this.network.shape(tensor);
     const caption = make(
       "figcaption",
@@ -153,81 +161,96 @@ export class Column {
     return block;
   }
 
-  /** Which cells of a tensor to show, and what is said about the others. @param {string} tensor @returns {{tiles: Tile[], cut: string}} */
-  tiles(tensor) {
+  /** Which cells of a tensor to show, and what is said about the others. @param {string} tensor @returns {Choice} */
+  choice(tensor) {
+    const found = this.choices.get(tensor) ?? this.choose(tensor);
+    this.choices.set(tensor, found);
+    return found;
+  }
+
+  /** @param {string} tensor @returns {Choice} */
+  choose(tensor) {
     const shape = this.network.shape(tensor);
     const size = sizeOf(shape);
-    const weights =
-      this.network.numbersOf(tensor, "gradient").length === size
-        ? this.network.numbersOf(tensor, "gradient")
-        : this.network.shown(tensor, "gradient");
-    /** @param {number} count @param {(k: number) => number[]} cellsOf @param {number} most @param {string} what */
-    const heaviest = (count, cellsOf, most, what) => {
-      const all = Array.from({ length: count }, (_, k) => k);
+    const gradients = this.network.byName.has(tensor) || this.network.owners.has(tensor) || tensor === INPUT;
+    const weights = gradients ? this.network.shown(tensor, "gradient") : new Float64Array(size);
+    /** The slices with the largest sums, of so many. @param {number} count @param {number} most @param {string} what @param {(at: number) => number} sliceOf */
+    const heaviest = (count, most, what, sliceOf) => {
+      const all = range(0, count);
       if (count <= most) return { kept: all, cut: "" };
-      const loads = all.map((k) => cellsOf(k).reduce((sum, at) => sum + Math.abs(weights[at] || 0), 0));
+      const loads = new Float64Array(count);
+      for (let at = 0; at < size; at++) loads[sliceOf(at)] += Math.abs(weights[at]) || 0;
       const total = loads.reduce((sum, load) => sum + load, 0);
-      const kept = [...all]
+      const kept = all
         .sort((a, b) => loads[b] - loads[a])
         .slice(0, most)
         .sort((a, b) => a - b);
       const rest = total ? 1 - kept.reduce((sum, k) => sum + loads[k], 0) / total : 0;
-      return {
-        kept,
-        cut: `${most} of ${count.toLocaleString("en-US")} ${what} by Σ|gradient|; the rest holds ${percent(Math.max(0, rest))}`,
-      };
+      const of = `${most} of ${count.toLocaleString("en-US")} ${what} by Σ|gradient|`;
+      return { kept, cut: `${of}; the rest holds ${percent(Math.max(0, rest))}` };
     };
-    /** @param {number} start @param {number} count */
-    const run = (start, count) => Array.from({ length: count }, (_, k) => start + k);
     if (shape.length === 3 || shape.length === 4) {
       const columns = shape[shape.length - 1];
       const area = columns * shape[shape.length - 2];
-      const what = shape.length === 3 ? "channels" : "kernels";
-      const { kept, cut } = heaviest(
-        size / area,
-        (k) => run(k * area, area),
-        shape.length === 3 ? MOST_CHANNELS : MOST_KERNELS,
-        what,
+      const [most, what] = shape.length === 3 ? [MOST_CHANNELS, "channels"] : [MOST_KERNELS, "kernels"];
+      const { kept, cut } = heaviest(size / area, /** @type {number} */ (most), String(what), (at) =>
+        Math.floor(at / area),
       );
-      const name = (/** @type {number} */ k) =>
-        shape.length === 3 ? `channel ${k}` : `filter ${Math.floor(k / shape[1])}, channel ${k % shape[1]}`;
-      return { tiles: kept.map((k) => ({ title: name(k), columns, cells: run(k * area, area) })), cut };
+      /** @param {number} k */
+      const title = (k) =>
+        shape.length === 3 ? `channel ${k}` : `kernel ${Math.floor(k / shape[1])}, ${k % shape[1]}`;
+      return { tiles: kept.map((k) => ({ title: title(k), columns, cells: range(k * area, area) })), cut };
     }
     if (shape.length === 2) {
       const [units, features] = shape;
-      const rows = heaviest(units, (k) => run(k * features, features), 16, "units");
-      const columns = heaviest(
-        features,
-        (k) => Array.from({ length: units }, (_, u) => u * features + k),
-        96,
-        "inputs",
-      );
+      const rows = heaviest(units, MOST_UNITS, "units", (at) => Math.floor(at / features));
+      const columns = heaviest(features, MOST_INPUTS, "inputs", (at) => at % features);
       const cells = rows.kept.flatMap((u) => columns.kept.map((k) => u * features + k));
-      return {
-        tiles: [{ title: "", columns: columns.kept.length, cells }],
-        cut: [rows.cut, columns.cut].filter(Boolean).join("; "),
-      };
+      const cut = [rows.cut, columns.cut].filter(Boolean).join("; ");
+      return { tiles: [{ title: "", columns: columns.kept.length, cells }], cut };
     }
-    const { kept, cut } = heaviest(size, (k) => [k], MOST_FEATURES, "cells");
-    const columns = size <= 12 ? Math.min(size, 5) : 32;
-    return { tiles: [{ title: "", columns: Math.min(columns, kept.length), cells: kept }], cut };
+    const { kept, cut } = heaviest(size, MOST_FEATURES, "cells", (at) => at);
+    return { tiles: [{ title: "", columns: Math.min(size <= 12 ? 5 : 32, kept.length), cells: kept }], cut };
   }
 
-  /** Draw all numbers as they are now. */
+  /** Draw all numbers as they are now: what is in sight at once, and the rest as time allows. */
   paint() {
-    for (const [key, views] of this.views) {
-      const { tensor, of } = views[0];
-      const right = this.network.shown(tensor, of);
-      const numbers = (of === "gradient" && this.spoilt?.(tensor)) || right;
-      const limit = limitOf(right);
-      const reason = (/** @type {number} */ at) => (of === "gradient" ? this.reason(tensor, at) : "");
-      for (const view of views)
-        view.paint({ numbers, limit, reason, wrong: of === "gradient" ? this.wrong?.get(tensor) : undefined });
-      const caption = /** @type {HTMLElement} */ (this.blocks.get(key)?.querySelector("figcaption"));
-      let range = caption.querySelector(".range");
-      if (!range) caption.append((range = make("span", { className: "range quiet" })));
-      range.textContent = limit ? `±${bare(limit, 3)}` : "";
+    const height = innerHeight;
+    this.waiting = [...this.views.keys()];
+    /** @param {string} key */
+    const inSight = (key) => {
+      const box = this.blocks.get(key)?.getBoundingClientRect();
+      return box !== undefined && box.bottom > 0 && box.top < height;
+    };
+    const boxes = this.waiting.map((key) => /** @type {const} */ ([key, inSight(key)]));
+    this.waiting = [...boxes.filter(([, seen]) => seen), ...boxes.filter(([, seen]) => !seen)].map(([key]) => key);
+    this.paintSome(boxes.filter(([, seen]) => seen).length);
+  }
+
+  /** @param {number} least paint so many blocks, however long it takes */
+  paintSome(least) {
+    const end = performance.now() + 24;
+    for (let k = 0; this.waiting.length && (k < least || performance.now() < end); k++) {
+      this.paintBlock(/** @type {string} */ (this.waiting.shift()));
     }
+    clearTimeout(this.timer);
+    if (this.waiting.length) this.timer = window.setTimeout(() => this.paintSome(1));
+  }
+
+  /** @param {string} key */
+  paintBlock(key) {
+    const views = /** @type {View[]} */ (this.views.get(key));
+    const { tensor, of } = views[0];
+    const right = this.network.shown(tensor, of);
+    const numbers = (of === "gradient" && this.spoilt?.(tensor)) || right;
+    const limit = limitOf(right);
+    const reason = (/** @type {number} */ at) => (of === "gradient" ? this.reason(tensor, at) : "");
+    const wrong = of === "gradient" ? this.wrong?.get(tensor) : undefined;
+    for (const view of views) view.paint({ numbers, limit, reason, wrong });
+    const caption = /** @type {HTMLElement} */ (this.blocks.get(key)?.querySelector("figcaption"));
+    let ends = caption.querySelector(".range");
+    if (!ends) caption.append((ends = make("span", { className: "range quiet" })));
+    ends.textContent = limit ? `±${bare(limit, 3)}` : "";
   }
 
   /** Why a gradient is 0; on large maps only where one look tells. @param {string} tensor @param {number} at */
@@ -269,8 +292,9 @@ export class Column {
 /** @param {Tile} tile @param {number} count */
 function scaleOf(tile, count) {
   const rows = Math.ceil(tile.cells.length / tile.columns);
-  const room = count === 1 ? 336 : count <= 4 ? 150 : count <= 12 ? 84 : 40;
-  return Math.max(2, Math.min(14, Math.floor(room / Math.max(tile.columns, rows / 2))));
+  const room =
+    count === 1 ? (rows === 1 || tile.columns > 28 ? 320 : 200) : count <= 6 ? 110 : tile.columns <= 5 ? 26 : 58;
+  return Math.max(2, Math.min(count === 1 ? 10 : 14, Math.floor(room / tile.columns)));
 }
 
 /** @param {Network} network @param {string} tensor @param {Of} of */

@@ -166,6 +166,9 @@ export function canvasMap(tensor, of, tile, scale) {
   base.width = canvas.width;
   base.height = canvas.height;
   const pen = /** @type {CanvasRenderingContext2D} */ (base.getContext("2d"));
+  const small = /** @type {CanvasRenderingContext2D} */ (
+    make("canvas", { width: tile.columns, height: rows }).getContext("2d")
+  );
   /** @type {Map<number, number>} */
   const order = new Map(tile.cells.map((at, k) => [at, k]));
   /** @type {Record<Mark, Set<number>>} */
@@ -203,21 +206,26 @@ export function canvasMap(tensor, of, tile, scale) {
     tile,
     paint({ numbers, limit, reason, wrong }) {
       const side = scale * ratio;
+      const image = pen.createImageData(tile.columns, rows);
+      tile.cells.forEach((at, k) => image.data.set([...shade(numbers[at], limit, of, false), 255], 4 * k));
+      small.putImageData(image, 0, 0);
+      pen.imageSmoothingEnabled = false;
+      pen.drawImage(small.canvas, 0, 0, base.width, base.height);
+      const mistaken = getComputedStyle(document.documentElement).getPropertyValue("--wrong");
       tile.cells.forEach((at, k) => {
         const left = (k % tile.columns) * side;
         const top = Math.floor(k / tile.columns) * side;
-        pen.fillStyle = css(shade(numbers[at], limit, of, false));
-        pen.fillRect(left, top, side, side);
-        if (scale < 4) return;
         pen.fillStyle = "rgb(128 128 128 / 0.55)";
-        if (numbers[at] === 0 && of === "gradient") hatch(pen, HATCHES[reason(at)] ?? "nothing", left, top, side);
-        if (Math.abs(numbers[at]) > limit * (1 + 1e-9))
-          pen.fillRect(left + side - 2 * ratio, top, 2 * ratio, 2 * ratio);
-        if (wrong?.has(at)) {
-          pen.strokeStyle = getComputedStyle(document.documentElement).getPropertyValue("--wrong");
-          pen.lineWidth = ratio;
-          pen.strokeRect(left + 0.5, top + 0.5, side - 1, side - 1);
+        if (scale >= 4 && numbers[at] === 0 && of === "gradient") {
+          hatch(pen, HATCHES[reason(at)] ?? "nothing", left, top, side);
         }
+        if (scale >= 4 && Math.abs(numbers[at]) > limit * (1 + 1e-9)) {
+          pen.fillRect(left + side - 2 * ratio, top, 2 * ratio, 2 * ratio);
+        }
+        if (!wrong?.has(at)) return;
+        pen.strokeStyle = mistaken;
+        pen.lineWidth = ratio;
+        pen.strokeRect(left + 0.5, top + 0.5, side - 1, side - 1);
       });
       redraw();
     },

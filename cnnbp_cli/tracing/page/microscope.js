@@ -110,8 +110,9 @@ function meaning(network, { tensor, of, at }, value) {
  * @param {string} [caption]
  */
 export function termTable(app, terms, total, caption = "") {
-  const live = terms.filter(({ product }) => product !== 0);
-  const idle = terms.filter(({ product }) => product === 0);
+  const few = terms.length <= 4;
+  const live = terms.filter(({ product }) => few || product !== 0);
+  const idle = terms.filter(({ product }) => !few && product === 0);
   const ordered =
     live.length > SHOWN_TERMS ? [...live].sort((a, b) => Math.abs(b.product) - Math.abs(a.product)) : live;
   const shown = ordered.slice(0, SHOWN_TERMS);

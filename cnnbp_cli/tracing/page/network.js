@@ -6,7 +6,7 @@
 
 import { RULES } from "./layers.js";
 import { judge, lossGradient, lossGradientTerms, oneHot, predictionTerms } from "./losses.js";
-import { flatten, largest, parseCell, sizeOf, unpack } from "./tensor.js";
+import { flatten, largest, parseCell, range, sizeOf, unpack } from "./tensor.js";
 
 /**
  * @typedef {import("./tensor.js").PackedArray} PackedArray
@@ -386,7 +386,7 @@ export class Network {
   usedBy(tensor, of, at) {
     if (of === "value") {
       if (tensor === this.output)
-        return range(this.size(tensor))
+        return range(0, this.size(tensor))
           .filter((k) => this.payload.loss.head === "softmax" || k === at)
           .map((k) => ({ tensor: "prediction", of, at: k, sample: this.sample }));
       if (tensor === "prediction") return [{ tensor: this.output, of: "gradient", at, sample: this.sample }];
@@ -521,11 +521,6 @@ function distinct(terms, wanted) {
     }
   }
   return [...found.values()].map(({ tensor, of, at, sample }) => ({ tensor, of, at, sample }));
-}
-
-/** @param {number} count */
-function range(count) {
-  return Array.from({ length: count }, (_, k) => k);
 }
 
 /**

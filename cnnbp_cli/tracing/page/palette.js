@@ -1,5 +1,7 @@
 /** Colors: one pair of hues for values and another for gradients, both around 0. */
 
+import { largest } from "./tensor.js";
+
 /** @typedef {import("./terms.js").Of} Of */
 
 /** @type {Record<"light" | "dark", {paper: number[], hues: Record<"value" | "gradient", [number[], number[]]>}>} */
@@ -73,9 +75,11 @@ export function css([r, g, b]) {
  * @param {Float64Array} values
  */
 export function limitOf(values) {
-  const sizes = values.map(Math.abs).filter((size) => size < Infinity);
-  if (sizes.length <= 400) return sizes.reduce((most, size) => Math.max(most, size), 0);
-  const stride = Math.max(1, Math.floor(sizes.length / 20000));
-  const sorted = sizes.filter((_, k) => k % stride === 0).sort();
-  return sorted[Math.floor(0.995 * (sorted.length - 1))] || sizes.reduce((most, size) => Math.max(most, size), 0);
+  const most = largest(values);
+  if (values.length <= 400) return most;
+  const stride = Math.ceil(values.length / 4000);
+  const sample = new Float64Array(Math.floor(values.length / stride));
+  for (let k = 0; k < sample.length; k++) sample[k] = Math.abs(values[k * stride]);
+  sample.sort(); // NaN comes last
+  return sample[Math.floor(0.995 * (sample.length - 1))] || most;
 }

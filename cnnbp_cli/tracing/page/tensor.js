@@ -43,6 +43,11 @@ export function unflatten(shape, flat) {
   return index;
 }
 
+/** @param {number} start @param {number} count */
+export function range(start, count) {
+  return Array.from({ length: count }, (_, k) => start + k);
+}
+
 /** The largest absolute value; NaN and infinities are left out. @param {Float64Array} array */
 export function largest(array) {
   let most = 0;
