@@ -38,7 +38,11 @@ def confirmed(evidence: Evidence, findings: Sequence[Finding], variant: Variant)
 
     def judged(finding: Finding) -> Finding:
         fixed = tried(finding.overrides) if finding.severity != "info" else None
-        return finding if fixed is None else replace(finding, confirmed=cures(evidence, fixed, finding))
+        if fixed is None:
+            return finding
+        if cures(evidence, fixed, finding):
+            return replace(finding, confirmed=True)
+        return replace(finding, confirmed=False, refuted=finding.remedy, remedy=None)
 
     return tuple(judged(finding) for finding in findings)
 
@@ -50,4 +54,4 @@ def cures(evidence: Evidence, fixed: Evidence, finding: Finding) -> bool:
         return False
     if evidence.well:
         return not again and fixed.record.skill >= evidence.record.skill - CLEAR_GAIN
-    return fixed.well or fixed.record.skill >= evidence.record.skill + CLEAR_GAIN
+    return fixed.well or evidence.is_better(fixed.record)

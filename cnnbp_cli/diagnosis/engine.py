@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cnnbp_cli.build import build
 from cnnbp_cli.config.errors import ConfigError
 from cnnbp_cli.data.dataset import Dataset, check_labels
 from cnnbp_cli.data.errors import DataError
 from cnnbp_cli.diagnosis.collect.data import data_facts
 from cnnbp_cli.diagnosis.collect.run import evidence_of_run
 from cnnbp_cli.diagnosis.collect.start import start_facts
-from cnnbp_cli.diagnosis.collect.training import VariantFactory, overfit_batch, probe_steps, train
+from cnnbp_cli.diagnosis.collect.training import VariantFactory, overfit_batch, planned_steps, probe_steps, train
 from cnnbp_cli.diagnosis.confirm import confirmed
-from cnnbp_cli.diagnosis.evidence import CLEAR_GAIN, Evidence, is_rate
+from cnnbp_cli.diagnosis.evidence import Evidence, is_rate
 from cnnbp_cli.diagnosis.facts import TrainingRecord
-from cnnbp_cli.diagnosis.findings import SEVERITIES, Diagnosis, Finding
+from cnnbp_cli.diagnosis.findings import Diagnosis, Finding
+from cnnbp_cli.diagnosis.plan import conflict, in_order, one_plan
 from cnnbp_cli.diagnosis.registry import RULES, Rule, chosen_rules
-from cnnbp_cli.diagnosis.remedies import as_remedy, with_rate
-from cnnbp_cli.diagnosis.rules import CAUSES_FIRST, load_rules
+from cnnbp_cli.diagnosis.remedies import as_remedy, lower_rates
+from cnnbp_cli.diagnosis.rules import load_rules
 from cnnbp_cli.diagnosis.rules.data import NO_AUGMENTATION
 from cnnbp_cli.diagnosis.rules.progress import next_rates
 from cnnbp_cli.loading import load, load_data
@@ -63,7 +66,10 @@ def diagnose(
     """
     rules = _rules(select, ignore)
     if Path(source).is_dir():
-        evidence, notes = evidence_of_run(Path(source))
+        evidence, data, notes = evidence_of_run(Path(source))
+        if data is not None and evidence.can_be_judged:
+            model = build(evidence.config)
+            evidence = _with_trials(evidence, VariantFactory(model, data), steps or probe_steps(model, data))
         return _report(str(source), evidence, _judge(evidence, rules), notes)
     model = load(source, overrides)
     return diagnose_model(
@@ -112,33 +118,67 @@ def _collect(model: Model, data: Dataset, variants: VariantFactory, steps: int) 
     start = start_facts(model, data)
     record = train(*variants(), steps, facts)
     evidence = Evidence(config=model.config, graph=model.graph, data=facts, start=start, record=record)
-    if evidence.well:
+    return _with_trials(evidence, variants, steps)
+
+
+@quiet
+def _with_trials(evidence: Evidence, variants: VariantFactory, steps: int) -> Evidence:
+    """Train with the remedies of what is found, alone and together, and search the learning rate over decades.
+
+    Nothing is tried with a network that does well and has nothing to gain.
+    """
+    facts = evidence.data
+    assert facts is not None
+    if evidence.well and not evidence.mediocre:
         return evidence
-    evidence = replace(evidence, overfit=overfit_batch(variants()[0], data, facts))
+    if not evidence.well:
+        evidence = replace(evidence, overfit=overfit_batch(variants()[0], variants()[1], facts))
     trials: dict[tuple[str, ...], TrainingRecord] = {}
+    evidence = replace(evidence, trials=trials)  # which grow
 
-    def attempt(overrides: tuple[str, ...]) -> bool:
+    def attempt(overrides: tuple[str, ...]) -> None:
         if overrides and overrides not in trials:
-            try:
-                trials[overrides] = train(*variants(overrides), steps, facts, watch=False)
-            except (ConfigError, DataError):
-                return False
-        return bool(overrides)
+            with suppress(ConfigError, DataError):
+                model, data = variants(overrides)
+                longer = planned_steps(model, data) > evidence.record.planned
+                count = max(steps, probe_steps(model, data)) if longer else steps
+                trials[overrides] = train(model, data, count, facts, watch=False)
 
-    proposed = list(dict.fromkeys(one.overrides for one in _judge(evidence, list(RULES.values())) if one.overrides))
-    if model.config.data.augment is not None:  # whether it destroys the images, only a training without it can tell
-        proposed.insert(0, NO_AUGMENTATION)
-    for overrides in proposed[:TRIALS]:
+    proposed = _proposals(evidence)
+    for overrides in proposed:
         attempt(overrides)
-    evidence = replace(evidence, trials=dict(trials))
-    if not evidence.solved:  # what fixes the network may need for shorter steps than it had
-        for overrides in [one for one in proposed[:TRIALS] if not is_rate(one)][:PAIRED_TRIALS]:
-            attempt((*overrides, *with_rate(evidence, 0.1)))
-            attempt(with_rate(evidence, 0.1))
-        evidence = replace(evidence, trials=dict(trials))
-    while (overrides := next_rates(evidence)) and attempt(overrides):
-        evidence = replace(evidence, trials=dict(trials))
-    return evidence
+    changes = [overrides for overrides in proposed if not is_rate(overrides)]
+    if not evidence.solved and not evidence.well:
+        together: tuple[str, ...] = ()
+        for overrides in changes:
+            if not conflict(together, overrides):
+                together += tuple(part for part in overrides if part not in together)
+        attempt(together)
+        best = max(changes, key=lambda overrides: _skill(trials, overrides), default=())
+        for rate in lower_rates(evidence)[:PAIRED_TRIALS]:  # what fixes the network may need smaller steps than it had
+            for overrides in dict.fromkeys((best, together)):
+                if overrides and not evidence.solved and not conflict(overrides, rate):
+                    attempt((*overrides, *rate))
+                    attempt(rate)
+    while overrides := next_rates(evidence):
+        attempt(overrides)
+        if overrides not in trials:
+            break
+    return replace(evidence, trials=dict(trials))
+
+
+def _proposals(evidence: Evidence) -> list[tuple[str, ...]]:
+    """Return the remedies to try, those of causes first."""
+    searching = replace(evidence, searching=True)
+    found = in_order([finding for rule in RULES.values() for finding in rule.findings(searching)])
+    proposed = list(dict.fromkeys(finding.overrides for finding in found if finding.overrides))
+    if evidence.config.data.augment is not None:  # whether it destroys the images, only a training without it can tell
+        proposed.insert(0, NO_AUGMENTATION)
+    return proposed[:TRIALS]
+
+
+def _skill(trials: Mapping[tuple[str, ...], TrainingRecord], overrides: tuple[str, ...]) -> float:
+    return trials[overrides].net_skill if overrides in trials else 0.0
 
 
 def _variant(variants: VariantFactory, overrides: tuple[str, ...], steps: int) -> Evidence:
@@ -154,23 +194,26 @@ def _variant(variants: VariantFactory, overrides: tuple[str, ...], steps: int) -
 
 
 def _judge(evidence: Evidence, rules: Sequence[Rule]) -> tuple[Finding, ...]:
-    """Return what the rules find: the most severe first, and causes before what follows from them."""
-    found = [_with_best_trial(evidence, finding) for rule in rules for finding in rule.findings(evidence)]
-    return tuple(
-        sorted(found, key=lambda finding: (SEVERITIES.index(finding.severity), CAUSES_FIRST.index(finding.rule)))
-    )
+    """Return what the rules find, as one plan.
+
+    The plan is made from what all rules find, so that to leave some out changes nothing in what the others advise.
+    """
+    found = [_with_best_trial(evidence, finding) for rule in RULES.values() for finding in rule.findings(evidence)]
+    names = {rule.name for rule in rules}
+    plan = [finding for finding in one_plan(evidence, found) if finding.rule in names]
+    return tuple(finding if finding.cause in names else replace(finding, cause=None) for finding in plan)
 
 
 def _with_best_trial(evidence: Evidence, finding: Finding) -> Finding:
-    """Return a finding whose remedy has a lower learning rate in addition, where only both together helped."""
+    """Return a finding whose remedy changes more in addition, where only both together helped."""
     own = finding.overrides
-    known = [key for key in evidence.trials if own and key[: len(own)] == own]
-    best = max(
-        known,
-        key=lambda key: (evidence.trials[key].skill >= evidence.record.skill + CLEAR_GAIN, -len(key)),
-        default=own,
-    )
-    return finding if best == own else replace(finding, remedy=as_remedy(best))
+    known = [
+        key for key in evidence.trials if own and set(own) <= set(key) and evidence.is_better(evidence.trials[key])
+    ]
+    if not known or own in known or not evidence.helps(own):
+        return finding
+    best = max(known, key=lambda key: (evidence.does_well(evidence.trials[key]), -len(key)))
+    return replace(finding, remedy=as_remedy(best))
 
 
 def _report(source: str, evidence: Evidence, findings: tuple[Finding, ...], notes: Sequence[str]) -> Diagnosis:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 
 from cnnbp_cli.config.schema import Config
 from cnnbp_cli.core.graph import Graph, Node
@@ -26,6 +27,12 @@ DEFAULT_SKILL = 0.5
 CLEAR_GAIN = 0.1
 """A remedy helps when it adds this much skill: several times what two probes with different seeds differ by."""
 
+SMALL_GAIN, ERROR_LEFT = 0.04, 0.5
+"""Where the network does well already: a remedy helps when it adds this much skill and leaves at most this share of
+what was missing to a skill of 1."""
+
+NEARLY_ALL = 0.95
+"""Skill above which nothing is tried any more."""
 
 FEW_STEPS = 20
 """Steps below which a run says nothing about where its loss goes."""
@@ -44,11 +51,13 @@ class Evidence:
     start : StartFacts or None
     record : TrainingRecord
     overfit : OverfitTest or None
-        None where it was not tried: a run is read without training, and who does well needs no such test.
+        None where it was not tried: a network that does well needs no such test.
     trials : dict of tuple of str to TrainingRecord
         Trainings that differ from `record` by the overrides alone.
     is_run : bool
         Whether `record` is a run's, and not a probe's.
+    searching : bool
+        Whether findings are wanted for the remedies to try, also those of which only a trial can tell.
     """
 
     config: Config
@@ -59,6 +68,7 @@ class Evidence:
     overfit: OverfitTest | None = None
     trials: Mapping[tuple[str, ...], TrainingRecord] = field(default_factory=dict)
     is_run: bool = False
+    searching: bool = False
 
     # ------------------------------------------------------------------ how well it learns
 
@@ -71,11 +81,21 @@ class Evidence:
     @cached_property
     def well(self) -> bool:
         """Whether the network learns what the data allow, on images it was not shown, too, where there are any."""
-        return self._does_well(self.record)
+        return self.does_well(self.record)
 
-    def _does_well(self, record: TrainingRecord) -> bool:
-        skill = min(record.skill, record.held.skill) if record.held else record.skill
-        return record.bad is None and skill >= GOOD_SKILL * self.expected
+    def does_well(self, record: TrainingRecord) -> bool:
+        return record.bad is None and record.net_skill >= GOOD_SKILL * self.expected
+
+    @property
+    def mediocre(self) -> bool:
+        """Whether it does well, but not so well that nothing could be gained, at the end of what the config plans."""
+        covered = 2 * sum(self.record.rates) >= self.record.planned_rates
+        return self.well and covered and self.record.net_skill < NEARLY_ALL
+
+    @property
+    def can_be_judged(self) -> bool:
+        """Whether there are enough steps, or an end by infinity or NaN, to say that it does not do well."""
+        return self.record.bad is not None or self.record.steps >= min(FEW_STEPS, max(1, self.record.planned))
 
     @cached_property
     def learns(self) -> bool:
@@ -84,25 +104,34 @@ class Evidence:
 
     @property
     def solved(self) -> bool:
-        """Whether a trial does well that changes one thing, and not the learning rate with it."""
-        return any(
-            self._does_well(trial) and (is_rate(key) or not any(is_rate([part]) for part in key))
-            for key, trial in self.trials.items()
-        )
+        """Whether a trial does well, and where the network did well already, whether one does clearly better."""
+        return any(self.does_well(trial) and self.is_better(trial) for trial in self.trials.values())
+
+    def is_better(self, trial: TrainingRecord, than: TrainingRecord | None = None) -> bool:
+        """Return whether a training learned clearly more than another, than `record` by default."""
+        record = than or self.record
+        if not self.does_well(record):
+            return trial.skill >= record.skill + CLEAR_GAIN
+        missing, left = 1 - record.net_skill, 1 - trial.net_skill
+        return left <= min(missing - SMALL_GAIN, ERROR_LEFT * missing)
 
     def helps(self, overrides: Sequence[str]) -> bool | None:
-        """Whether a training with these overrides, or with these and a lower rate, learned clearly more.
+        """Whether a training with these overrides, alone or among others, learned clearly more.
 
-        The latter counts where it also beats every rate alone. None where neither was tried.
+        The latter counts where it also beats everything tried without them. None where neither was tried.
         """
-        asked = tuple(overrides)
-        known = [key for key in self.trials if key[: len(asked)] == asked]
-        return any(self.trials[key].skill >= self._bar(key, asked) for key in known) if known else None
-
-    def _bar(self, key: tuple[str, ...], asked: tuple[str, ...]) -> float:
-        """Return the skill from which a trial speaks for what was asked about."""
-        rates = [self.trials[other].skill for other in self.trials if is_rate(other)] if key != asked else []
-        return max([self.record.skill, *rates]) + CLEAR_GAIN
+        asked = set(overrides)
+        known = [key for key in self.trials if asked <= set(key)]
+        others = [trial for key, trial in self.trials.items() if not asked <= set(key)]
+        return (
+            any(
+                self.is_better(self.trials[key])
+                and (len(key) == len(asked) or all(self.is_better(self.trials[key], other) for other in others))
+                for key in known
+            )
+            if known
+            else None
+        )
 
     def verdict(self, overrides: Sequence[str] = ()) -> Severity:
         """Return how severe a mistake is.
@@ -114,7 +143,7 @@ class Evidence:
             return "warning"
         if overrides and self.helps(overrides):
             return "error"
-        explained = any(trial.skill >= self.record.skill + CLEAR_GAIN for trial in self.trials.values())
+        explained = any(map(self.is_better, self.trials.values()))
         return "warning" if self.learns or explained else "error"
 
     def symptom(self) -> Severity:
@@ -137,6 +166,36 @@ class Evidence:
         """The layers whose weights mix their inputs, in the order of computation."""
         return weighted(self.graph)
 
+    @cached_property
+    def parameter_count(self) -> int:
+        return sum(prod(shape) for shapes in self.graph.param_shapes.values() for shape in shapes.values())
+
+    def is_normalized(self, node: Node) -> bool:
+        """Return whether whatever reads a layer's output takes its scale out again."""
+        readers = self.readers[node.name]
+        return bool(readers) and all(reader.layer.normalizes for reader in readers)
+
+    @cached_property
+    def tail(self) -> list[Node]:
+        """The layers that end the network, the output first, up to one that does more than hand its input on."""
+        found = [self.nodes[self.graph.output]]
+        while self._hands_on(found[-1]) and found[-1].inputs[0] in self.nodes:
+            found.append(self.nodes[found[-1].inputs[0]])
+        return found
+
+    def _hands_on(self, node: Node) -> bool:
+        """Return whether a layer gives what it gets, in another shape at most, as identity, dropout and flatten do."""
+        shapes = self.graph.shapes
+        same_size = prod(shapes[node.name]) == prod(shapes[node.inputs[0]]) and len(node.inputs) == 1
+        return (
+            same_size and node.layer.is_linear and not node.layer.normalizes and not self.graph.param_shapes[node.name]
+        )
+
+    @property
+    def ends_with(self) -> Node:
+        """The layer that decides what values the output can take."""
+        return self.tail[-1]
+
     def index(self, name: str) -> int:
         """Return a layer's place in the config's list."""
         return next(k for k, spec in enumerate(self.config.model.layers) if spec.name == name)
@@ -148,7 +207,7 @@ class Evidence:
                 yield node, which.layers[node.name]
 
 
-def is_rate(overrides: Sequence[str]) -> bool:
+def is_rate(overrides: Iterable[str]) -> bool:
     """Return whether overrides change the learning rate alone."""
     return all("learning_rate=" in override or override == "train.schedule=constant" for override in overrides)
 

@@ -26,13 +26,36 @@ class Labels:
     agreement : float
         Skill of the vote of the nearest other images.
     confident : float
-        Share of the images whose own label is that of the vote, among those where the vote is clearest: 1 less the
+        Share of the images whose own label is that of the vote, among those where the vote is clearest: 1 minus the
         share of wrong labels, also where classes overlap elsewhere.
+    by_class : tuple of float or None
+        For each class, the share of the images voted into it that bear its label; None where they are too few.
     """
 
     count: int
     agreement: float
     confident: float
+    by_class: tuple[float | None, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitMatch:
+    """How the held-out images differ from the training images, as both are stored.
+
+    Attributes
+    ----------
+    mean, deviation : (float, float)
+        Of the pixels of the training and of the held-out images.
+    likeness : float
+        Correlation of the mean training image with the mean held-out image; 1 where there is no mean picture.
+    own_likeness : float
+        The same for two halves of the training images: what chance leaves.
+    """
+
+    mean: tuple[float, float]
+    deviation: tuple[float, float]
+    likeness: float
+    own_likeness: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +68,14 @@ class DataFacts:
         Images to train on, and held out (the test split, else the validation split).
     classes : int or None
         None where labels are no class numbers.
-    class_counts : tuple of int
-        Training images of each class.
+    class_counts, held_counts : tuple of int
+        Training and held-out images of each class.
+    match : SplitMatch or None
+        None without held-out images.
+    constant : float
+        Share of the training images whose pixels are all equal.
+    identical : float
+        Share of the training images that are the most frequent one.
     raw : (mean, deviation, lowest, highest)
         Of the pixels as they are stored.
     whole_numbers : bool
@@ -61,6 +90,9 @@ class DataFacts:
         Share of the held-out images that are among the training images, to the last pixel.
     repeated : float
         Share of the training images that occur among the other training images.
+    near_leaked, near_repeated : float
+        Share of the held-out images, and of the training images, that have a near copy among the (other) training
+        images: far closer than nearest neighbors usually are.
     uniform_loss : float
         Loss of an answer that favours nothing: every class alike, or 0.
     constant_loss : float
@@ -71,6 +103,10 @@ class DataFacts:
     held_count: int = 0
     classes: int | None = None
     class_counts: tuple[int, ...] = ()
+    held_counts: tuple[int, ...] = ()
+    match: SplitMatch | None = None
+    constant: float = 0.0
+    identical: float = 0.0
     raw: tuple[float, float, float, float] = (33.0, 78.0, 0.0, 255.0)
     whole_numbers: bool = True
     mean: float = 0.0
@@ -85,6 +121,8 @@ class DataFacts:
     across: Labels | None = None
     leaked: float = 0.0
     repeated: float = 0.0
+    near_leaked: float = 0.0
+    near_repeated: float = 0.0
     uniform_loss: float
     constant_loss: float
 
@@ -203,6 +241,11 @@ class TrainingRecord:
     def skill(self) -> float:
         """How well it learned what it was shown, whatever became of the rest."""
         return max((score.skill for score in (self.train, self.batch_mode) if score), default=0.0)
+
+    @property
+    def net_skill(self) -> float:
+        """Its skill on training or on held-out images, whichever is lower."""
+        return min(self.skill, self.held.skill) if self.held else self.skill
 
     @property
     def window(self) -> int:

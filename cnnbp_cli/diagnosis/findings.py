@@ -38,6 +38,10 @@ class Finding:
         what to do, as a sentence, where no override can.
     confirmed : bool or None
         Whether the symptom went away and the network learned better with the remedy; None when it was not tried.
+    cause : str or None
+        The rule of the finding that this one follows from; its remedy is the remedy of both.
+    refuted : str or None
+        A remedy that was tried and did not help; `remedy` is None then.
     """
 
     rule: str = ""
@@ -49,13 +53,24 @@ class Finding:
     why: str
     remedy: str | None = None
     confirmed: bool | None = None
+    cause: str | None = None
+    refuted: str | None = None
 
     @property
     def overrides(self) -> tuple[str, ...]:
         """The remedy as a sequence of overrides; empty where it is none, or a sentence."""
-        if self.remedy is None or not self.remedy.startswith("--set "):
-            return ()
-        return tuple(part.strip().strip('"') for part in self.remedy.removeprefix("--set ").split(" --set "))
+        return _overrides(self.remedy or "")
+
+    @property
+    def tried(self) -> tuple[str, ...]:
+        """The remedy, or the one that was refuted, as a sequence of overrides."""
+        return self.overrides or _overrides(self.refuted or "")
+
+
+def _overrides(remedy: str) -> tuple[str, ...]:
+    if not remedy.startswith("--set "):
+        return ()
+    return tuple(part.strip().strip('"') for part in remedy.removeprefix("--set ").split(" --set "))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

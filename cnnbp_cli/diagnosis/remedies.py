@@ -9,7 +9,8 @@ from cnnbp_cli.config.write import plain
 from cnnbp_cli.core.graph import INPUT, Node
 from cnnbp_cli.core.schedules import OneCycle
 from cnnbp_cli.core.types import Operation
-from cnnbp_cli.diagnosis.evidence import CLEAR_GAIN, Evidence
+from cnnbp_cli.diagnosis.evidence import Evidence
+from cnnbp_cli.diagnosis.text import number
 
 
 def as_remedy(overrides: Sequence[str]) -> str | None:
@@ -21,58 +22,89 @@ def _quoted(override: str) -> str:
     return f'"{override}"' if any(character in override for character in " {}[]") else override
 
 
-def number(value: float) -> str:
-    """Write a number as YAML reads it back, with three digits."""
-    return f"{value:.3g}"
-
-
 # ---------------------------------------------------------------------- learning rates
 
+USEFUL = 100.0
+"""No rate beyond this many times the usual one, or below its reciprocal, is worth a trial."""
 
-def with_rate(evidence: Evidence, factor: float) -> tuple[str, ...]:
-    """Return the overrides that multiply the learning rate; where it is 0, those for a usual one."""
+DECADES = 4
+"""Powers of ten that are tried in one direction: they find a rate that works, if there is one (Bengio 2012, 3.3.1)."""
+
+LOW_SCHEDULE, FULL_STEPS = 0.25, 100
+"""Mean rate over all planned steps divided by the highest, and how many steps at the highest rate the planned ones are
+worth: below both, it is the schedule that holds the steps back. A cosine and a cycle leave a half."""
+
+
+def with_rate(evidence: Evidence, rate: float) -> tuple[str, ...]:
+    """Return the overrides that set the learning rate, and the peak of a schedule that has one of its own."""
     train = evidence.config.train
     key, schedule = train.main_schedule
-    rate = train.optimizer.learning_rate
     overrides: list[str] = []
     if not isinstance(schedule, OneCycle) or schedule is not train.schedule:
-        usual = train.optimizer.usual_rate
-        overrides.append(f"train.optimizer.learning_rate={number(rate * factor if rate else usual * factor / 10)}")
+        overrides.append(f"train.optimizer.learning_rate={number(rate)}")
     if isinstance(schedule, OneCycle):
-        peak = number(schedule.max_learning_rate * factor)
-        overrides.append(f"{key}.max_learning_rate={peak}")
+        overrides.append(f"{key}.max_learning_rate={number(rate)}")
     return tuple(overrides)
 
 
-LOWER_RATES, HIGHER_RATES = (0.1, 0.01, 1e-3, 1e-4), (10.0, 100.0, 1e3, 1e4)
-"""Factors to try, in this order: powers of ten find a rate that works, if there is one (Bengio 2012, section 3.3.1)."""
-
-LOW_SCHEDULE = 0.1
-"""Mean rate over all planned steps divided by the optimizer's: below, it is the schedule that holds the steps back."""
+def base_rate(evidence: Evidence) -> float:
+    """Return the learning rate that the config names: the highest one of its schedule."""
+    _, schedule = evidence.config.train.main_schedule
+    if isinstance(schedule, OneCycle):
+        return schedule.max_learning_rate
+    return evidence.config.train.optimizer.learning_rate
 
 
 def lower_rates(evidence: Evidence) -> list[tuple[str, ...]]:
-    """Return the overrides that lower the learning rate, by more and more."""
-    return [with_rate(evidence, factor) for factor in LOWER_RATES] if rate_of(evidence) else []
+    """Return the overrides that lower the learning rate, decade by decade, from the highest useful one on."""
+    rate = base_rate(evidence)
+    first = min(rate / 10, USEFUL * evidence.config.train.optimizer.usual_rate)
+    return [with_rate(evidence, first / 10**k) for k in range(DECADES)] if rate else []
 
 
 def higher_rates(evidence: Evidence) -> list[tuple[str, ...]]:
-    """Return the overrides that raise the learning rate, by more and more; first those that free it of its schedule."""
-    record, base = evidence.record, evidence.config.train.optimizer.learning_rate
-    held_back = record.planned and record.planned_rates < LOW_SCHEDULE * base * record.planned
-    return [("train.schedule=constant",)] * bool(held_back) + [with_rate(evidence, factor) for factor in HIGHER_RATES]
+    """Return the overrides that raise the learning rate, decade by decade; first those that lift its schedule."""
+    rate, usual = base_rate(evidence), evidence.config.train.optimizer.usual_rate
+    first = max(10 * rate, usual / USEFUL) if rate else usual
+    lifted = [("train.schedule=constant",)] if is_held_back(evidence) else []
+    return lifted + [with_rate(evidence, first * 10**k) for k in range(DECADES)]
 
 
-def best_rate(evidence: Evidence, candidates: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
-    """Return those overrides with which a trial learned most, if it learned clearly more than without; else nothing."""
-    tried = [overrides for overrides in candidates if overrides in evidence.trials]
-    best = max(tried, key=lambda overrides: evidence.trials[overrides].skill, default=())
-    return best if best and evidence.trials[best].skill >= evidence.record.skill + CLEAR_GAIN else ()
+def is_held_back(evidence: Evidence) -> bool:
+    """Return whether the schedule leaves next to nothing of the learning rate over the planned steps."""
+    record = evidence.record
+    return record.planned_rates < base_rate(evidence) * min(LOW_SCHEDULE * record.planned, FULL_STEPS)
+
+
+def better_rate(evidence: Evidence) -> tuple[str, ...]:
+    """Return the rate with which a trial learned most, if clearly more than without: the one rate that is advised.
+
+    A higher rate counts only where its trial went further than all steps that the config plans: otherwise more of
+    those steps may bring the same.
+    """
+    record = evidence.record
+    due = [o for o in higher_rates(evidence) if o in evidence.trials]
+    due = [o for o in due if sum(evidence.trials[o].rates) > record.planned_rates]
+    tried = [o for o in (*lower_rates(evidence), *due) if o in evidence.trials]
+    best = max(tried, key=lambda overrides: evidence.trials[overrides].net_skill, default=())
+    return best if best and evidence.is_better(evidence.trials[best]) else ()
 
 
 def lower_rate(evidence: Evidence) -> tuple[str, ...]:
-    """Return the overrides of a lower learning rate: the best that was tried, or a tenth of the present one."""
-    return best_rate(evidence, lower_rates(evidence)) or with_rate(evidence, 0.1)
+    """Return the overrides of the lower rate to advise, or to try first; nothing where trials speak against it."""
+    return _rate_among(evidence, lower_rates(evidence))
+
+
+def higher_rate(evidence: Evidence) -> tuple[str, ...]:
+    """Return the overrides of the higher rate to advise, or to try first; nothing where trials speak against it."""
+    return _rate_among(evidence, higher_rates(evidence))
+
+
+def _rate_among(evidence: Evidence, rates: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    if evidence.trials:
+        best = better_rate(evidence)
+        return best if best in rates else ()
+    return rates[0] if rates else ()
 
 
 def rate_of(evidence: Evidence) -> float:

@@ -11,12 +11,25 @@ from pathlib import Path
 from rich.text import Text
 
 from cnnbp_cli.diagnosis.findings import SEVERITIES, Diagnosis, Finding, Severity
+from cnnbp_cli.diagnosis.text import percent
 from cnnbp_cli.report.records import write_csv, write_json
 from cnnbp_cli.report.table import line
 from cnnbp_cli.report.terminal import console, plain
 from cnnbp_cli.report.text import count, figure
 
-FIELDS = ("rule", "severity", "layer", "step", "evidence", "threshold", "why", "remedy", "confirmed")
+FIELDS = (
+    "rule",
+    "severity",
+    "layer",
+    "step",
+    "evidence",
+    "threshold",
+    "why",
+    "remedy",
+    "confirmed",
+    "cause",
+    "refuted",
+)
 STYLES = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 LABEL = 10  # columns that the name of a field takes
 NARROWEST = 20  # columns that its text keeps at least
@@ -50,7 +63,12 @@ def render(
         write_csv(FIELDS, [[getattr(finding, name) for name in FIELDS] for finding in report.findings])
     else:
         for finding in report.findings:
-            _finding(finding, _command(report.source, finding.overrides, overrides, layers))
+            if finding.cause is None:
+                _finding(finding, _command(report.source, finding.tried, overrides, layers))
+                for follower in report.findings:
+                    if follower.cause == finding.rule:
+                        field("hence", f"{follower.rule}: {follower.evidence}")
+                line()
         for remark in report.notes:
             line(f"note: {remark}", "dim")
         _verdict(report, rules)
@@ -83,14 +101,13 @@ def _finding(finding: Finding, command: Sequence[str]) -> None:
     field("evidence", finding.evidence)
     field("threshold", finding.threshold)
     field("why", finding.why)
-    if finding.overrides:
-        _remedy(command)
+    if finding.tried:
+        _remedy("remedy" if finding.overrides else "tried", command)
     elif finding.remedy is not None:
         field("remedy", finding.remedy)
     if finding.confirmed is not None:
         gone = "yes: with it the symptom goes away" if finding.confirmed else "no: with it the symptom stays"
         field("confirmed", gone, "green" if finding.confirmed else "yellow")
-    line()
 
 
 def field(name: str, text: str, style: str = "") -> None:
@@ -100,11 +117,11 @@ def field(name: str, text: str, style: str = "") -> None:
     _beside(name, lines, style)
 
 
-def _remedy(parts: Sequence[str]) -> None:
+def _remedy(name: str, parts: Sequence[str]) -> None:
     """Write a command as a shell reads it, with a backslash where it does not fit on one line."""
     room = console().width - LABEL - 2
     if len(" ".join(parts)) <= room:
-        _beside("remedy", [" ".join(parts)], "green")
+        _beside(name, [" ".join(parts)], "green")
         return
     lines = [parts[0]]
     for part in parts[1:]:
@@ -113,7 +130,7 @@ def _remedy(parts: Sequence[str]) -> None:
         else:
             lines[-1] += " \\"
             lines.append(f"  {part}")
-    _beside("remedy", lines, "green")
+    _beside(name, lines, "green")
 
 
 def _beside(name: str, lines: Sequence[str], style: str) -> None:
@@ -125,7 +142,7 @@ def _beside(name: str, lines: Sequence[str], style: str) -> None:
 
 def _verdict(report: Diagnosis, rules: int) -> None:
     counts = {kind: sum(finding.severity == kind for finding in report.findings) for kind in SEVERITIES}
-    told = [count(n, kind) if kind != "info" else f"{n} for information" for kind, n in counts.items() if n]
+    told = [count(n, kind) if kind != "info" else f"{n} info" for kind, n in counts.items() if n]
     asked = count(rules, "rule")
     if told:
         worst = next(kind for kind in SEVERITIES if counts[kind])
@@ -135,7 +152,7 @@ def _verdict(report: Diagnosis, rules: int) -> None:
 
 
 def _seen(report: Diagnosis) -> None:
-    """Write what the findings rest on: steps, losses, and how much was learned of what the data allow."""
+    """Write what the findings are based on: steps, losses, and how much was learned of what the data allow."""
     seen = report.evidence
     planned = seen.get("planned_steps")
     steps = count(seen["steps"], "step")
@@ -145,13 +162,9 @@ def _seen(report: Diagnosis) -> None:
     field("loss", f"from {figure(seen['first_loss'])} to {figure(seen['last_loss'])}{told}")
     if seen.get("train_accuracy") is not None:
         held = seen.get("held_out_accuracy")
-        told = f", {_percent(held)} on held-out ones" if held is not None else ""
-        field("accuracy", f"{_percent(seen['train_accuracy'])} on training images{told}")
+        told = f", {percent(held)} on held-out ones" if held is not None else ""
+        field("accuracy", f"{percent(seen['train_accuracy'])} on training images{told}")
     field(
         "skill",
-        f"{_percent(seen['skill'])} of the way from guessing to knowing; {_percent(seen['expected_skill'])} expected",
+        f"{percent(seen['skill'])}, where guessing has 0% and knowing 100%; {percent(seen['expected_skill'])} expected",
     )
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f}\N{NO-BREAK SPACE}%"

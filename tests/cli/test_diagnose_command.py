@@ -234,5 +234,5 @@ def test_all_that_a_report_may_hold(capsys: pytest.CaptureFixture[str], monkeypa
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "error: overfitting  conv1, step 1,500"
     assert lines[4:7] == ["    remedy  Look at it.", " confirmed  no: with it the symptom stays", ""]
-    assert lines[-6:-4] == ["note: no data", "run: 1 error, 2 for information, by 31 rules"]
+    assert lines[-6:-4] == ["note: no data", "run: 1 error, 2 info, by 31 rules"]
     assert lines[-4:-2] == [" looked at  1,200 steps", "      loss  from 2.3000 to inf"]

@@ -8,8 +8,9 @@ import pytest
 from diagnosis_campaign.campaign import Result, goals_met, report_on
 from diagnosis_campaign.corpus import HALVES, HEALTHY, HeaderError, faults, healthy, read_case
 
+from cnnbp_cli.diagnosis.plan import CAUSES_FIRST, LEVELS, STANDALONE, UNLEARNABLE
 from cnnbp_cli.diagnosis.registry import FAMILIES, RULES, UnknownRuleError, chosen_rules, rule_named
-from cnnbp_cli.diagnosis.rules import CAUSES_FIRST, load_rules
+from cnnbp_cli.diagnosis.rules import load_rules
 
 load_rules()
 CONTRACT = {
@@ -17,10 +18,11 @@ CONTRACT = {
     "clipping-always-active",
     "start": "symmetric-init badly-scaled-init bad-initial-loss cannot-overfit-batch",
     "progress": "loss-not-falling diverging-loss oscillating-loss learning-rate-too-low learning-rate-too-high "
-    "absurd-epsilon",
+    "absurd-epsilon momentum-too-high too-few-steps",
     "network": "redundant-softmax loss-head-mismatch no-activation batch-norm-small-batch batch-norm-train-eval-gap",
-    "generalisation": "over-regularised overfitting",
-    "data": "unnormalised-input normalised-twice shuffled-labels unbalanced-classes destructive-augmentation data-leak",
+    "generalisation": "over-regularised overfitting capacity",
+    "data": "unnormalised-input normalised-twice shuffled-labels unbalanced-classes destructive-augmentation data-leak "
+    "constant-images missing-class test-preprocessed-differently",
 }
 
 
@@ -42,11 +44,13 @@ def test_a_rule_explains_itself(name):
 
 def test_each_rule_has_one_place_among_causes_and_symptoms():
     assert sorted(CAUSES_FIRST) == sorted(RULES)
+    assert set(RULES) >= {*LEVELS, *STANDALONE, *UNLEARNABLE}
+    assert not STANDALONE & (UNLEARNABLE | set(LEVELS))
 
 
 def test_american_spellings_of_names_are_understood():
     assert rule_named("over-regularized").name == "over-regularised"
-    assert [rule.name for rule in chosen_rules(["generalization"])] == ["over-regularised", "overfitting"]
+    assert [rule.name for rule in chosen_rules(["generalization"])] == ["over-regularised", "overfitting", "capacity"]
 
 
 def test_rules_are_chosen_by_name_and_by_family():

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 from diagnosis_campaign.corpus import FAULTS, HEALTHY, read_case
-from diagnosis_campaign.spoilt import Flipped
+from diagnosis_campaign.wrong_losses import Flipped
 
 import cnnbp_cli as cnnbp
 from cnnbp_cli.config.errors import ConfigError
@@ -78,7 +78,7 @@ def test_a_fault_is_found(config, rule, overrides):
     if rule == "normalised-twice":
         model = cnnbp.load(config)
         data = cnnbp.load_data(model)
-        data.train.images[...] = data.train.images // 200
+        data.train.images[...] = data.train.images // 60
         model = cnnbp.load(config, overrides)
         data = type(data)(data.train, None, None, cnnbp.load_data(model).normalization, data.classes, data.name)
         assert rules(cnnbp.diagnose_model(model, data))[0] == rule

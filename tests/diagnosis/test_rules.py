@@ -17,6 +17,7 @@ from cnnbp_cli.diagnosis.facts import (
     LayerStart,
     OverfitTest,
     Score,
+    SplitMatch,
     StartFacts,
     TrainingRecord,
 )
@@ -116,6 +117,14 @@ def labels(agreement, confident=1.0):
     return Labels(count=500, agreement=agreement, confident=confident)
 
 
+def match(**values):
+    return SplitMatch(
+        **{"mean": (50.0, 50.0), "deviation": (80.0, 80.0), "likeness": 1.0, "own_likeness": 1.0} | values
+    )
+
+
+LONGER = ("train.epochs=43",)
+WIDER = ("model.layers.conv2d_1.filters=32", "model.layers.conv2d_2.filters=32")
 SLOW, FAST = ("train.optimizer.learning_rate=0.001",), ("train.optimizer.learning_rate=0.1",)
 NAN = NonFinite(step=30, layer="conv2d_2", where="output", loss=float("nan"), checkpoint=None)
 SWINGING = tuple(1.5 + 0.5 * (-1) ** step for step in range(STEPS))
@@ -200,6 +209,27 @@ TABLE = {
         evidence(watched=watched(conv2d_1=layer(ratio=1.9e-4))),
         evidence(watched=watched(conv2d_1=layer(ratio=2.1e-4))),
     ),
+    "constant-images": (
+        evidence(data={"constant": 0.02}),
+        evidence(data={"constant": 0.01, "identical": 0.5}),
+    ),
+    "missing-class": (
+        evidence(data={"class_counts": (70, 70, 60, 0)}),
+        evidence(data={"held_counts": (13, 13, 14, 0)}),
+    ),
+    "test-preprocessed-differently": (
+        evidence(data={"match": match(mean=(50.0, 75.0))}),
+        evidence(data={"match": match(mean=(50.0, 73.0), deviation=(80.0, 115.0))}),
+    ),
+    "momentum-too-high": (
+        evidence("train.optimizer.betas=[0.98, 0.999]"),
+        evidence("train.optimizer.betas=[0.97, 0.999]"),
+    ),
+    "too-few-steps": (trial(evidence(planned=49), LONGER, 0.2), trial(evidence(planned=50), LONGER, 0.2)),
+    "capacity": (
+        trial(evidence(), WIDER, 0.2),
+        trial(evidence(), WIDER, 0.05),
+    ),
     "clipping-always-active": (
         evidence("train.clip_norm=0.5"),
         evidence("train.clip_norm=0.5", norms=(1.0,) * 50 + (1.0, 0.4) * 25),
@@ -239,6 +269,8 @@ def test_a_rule_speaks_beyond_its_threshold_and_only_there(name):
         set(TABLE)
         - {
             "data-leak",
+            "constant-images",
+            "missing-class",
             "shuffled-labels",
             "redundant-softmax",
             "no-activation",

@@ -96,6 +96,58 @@ def noise(sets: Arrays) -> Arrays:
     return pixels(sets, lambda images: stream.integers(0, 256, images.shape, np.uint8))
 
 
+def blank(sets: Arrays, share: float, value: int) -> Arrays:
+    """Put one value into all pixels of this share of the training images."""
+    images = sets["x_train"].copy()
+    images[rng().random(len(images)) < share] = value
+    return sets | {"x_train": images}
+
+
+def without(sets: Arrays, classes: Sequence[int], split: str = "train") -> Arrays:
+    """Leave out all images of some classes in one split."""
+    kept = ~np.isin(sets[f"y_{split}"], classes)
+    return sets | {f"x_{split}": sets[f"x_{split}"][kept], f"y_{split}": sets[f"y_{split}"][kept]}
+
+
+def test_images(sets: Arrays, change: Callable[[Array], Array]) -> Arrays:
+    """Change the test images alone."""
+    return sets | {"x_test": change(sets["x_test"])}
+
+
+def relabeled(sets: Arrays, classes: Sequence[int], share: float, others: Sequence[int]) -> Arrays:
+    """Give this share of the training images of some classes another label, drawn from `others`."""
+    labels, stream = sets["y_train"].copy(), rng()
+    chosen = np.isin(labels, classes) & (stream.random(len(labels)) < share)
+    for k in np.flatnonzero(chosen):
+        labels[k] = stream.choice([label for label in others if label != labels[k]])
+    return sets | {"y_train": labels}
+
+
+def copied(sets: Arrays, share: float, change: Callable[[Array], Array]) -> Arrays:
+    """Put changed training images in the place of this share of the test images."""
+    images, labels = sets["x_test"].copy(), sets["y_test"].copy()
+    count = round(share * len(labels))
+    chosen = rng().permutation(len(sets["y_train"]))[:count]
+    images[:count], labels[:count] = change(sets["x_train"][chosen]), sets["y_train"][chosen]
+    return sets | {"x_test": images, "y_test": labels}
+
+
+def noisy(images: Array) -> Array:
+    return np.clip(images + np.random.default_rng(1).normal(0, 8, images.shape), 0, 255).astype(np.uint8)
+
+
+def contrast(images: Array) -> Array:
+    return np.clip(images * 0.8 + 20, 0, 255).astype(np.uint8)
+
+
+def repeated(sets: Arrays, times: int) -> Arrays:
+    """Repeat the training images, with other noise each time."""
+    stream = np.random.default_rng(2)
+    parts = [sets["x_train"] + stream.normal(0, 8, sets["x_train"].shape) for _ in range(times)]
+    images = np.clip(np.concatenate(parts), 0, 255).astype(np.uint8)
+    return sets | {"x_train": images, "y_train": np.tile(sets["y_train"], times)}
+
+
 def standardised(images: Array) -> Array:
     values = images.astype(np.float32)
     return (values - values.mean()) / values.std()
@@ -130,6 +182,22 @@ FILES: dict[str, Callable[[], Arrays]] = {
     "balanced-five": lambda: digits(1000, 250, 5),
     "unbalanced-five": lambda: unbalanced(digits(5000, 250, 5), (1000, 100, 20, 10, 5)),
     "mild": lambda: unbalanced(digits(2400), (240, 220, 200, 180, 160, 140, 120, 100, 90, 80)),
+    "blank-half": lambda: blank(digits(), 0.5, 0),
+    "blank-tenth": lambda: blank(digits(), 0.1, 128),
+    "same-picture": lambda: (sets := digits()) | {"x_train": np.repeat(sets["x_train"][:1], 1500, 0)},
+    "without-nine": lambda: without(digits(), [9]),
+    "without-three": lambda: without(mnist(), [0, 3, 7]),
+    "untested": lambda: without(digits(), [2, 6], "test"),
+    "test-inverted": lambda: test_images(digits(), lambda images: 255 - images),
+    "test-range": lambda: test_images(pixels(mnist(), floats(1)), floats(1 / 255)),
+    "test-standardized": lambda: test_images(pixels(digits(), floats(1)), standardised),
+    "noisy-four": lambda: relabeled(digits(), [4], 0.7, range(10)),
+    "noisy-pair": lambda: relabeled(mnist(), [3, 5], 0.5, [3, 5]),
+    "ten-of-thousands": lambda: unbalanced(digits(4000, 200, 2), (2000, 10)),
+    "four-to-one": lambda: unbalanced(digits(2000, 200, 2), (1000, 250)),
+    "leak-noisy": lambda: copied(digits(), 1.0, noisy),
+    "leak-brighter": lambda: copied(mnist(), 1 / 3, contrast),
+    "augmented-on-disk": lambda: repeated(digits(400), 4),
     "leak-all": lambda: leaking(digits(), 1.0),
     "leak-half": lambda: leaking(digits(), 0.5),
     "leak-third": lambda: leaking(mnist(), 1 / 3),

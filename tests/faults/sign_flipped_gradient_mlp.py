@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from diagnosis_campaign.corpus import HEALTHY, Pair, load
-from diagnosis_campaign.spoilt import Flipped
+from diagnosis_campaign.wrong_losses import Flipped
 
 
 def broken() -> Pair:

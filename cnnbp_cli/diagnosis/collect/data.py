@@ -1,7 +1,8 @@
-"""What the data say before any training: their scale, their classes, and whether neighbours agree about labels."""
+"""What the data say before any training: their scale, their classes, and whether neighbors agree about labels."""
 
 from __future__ import annotations
 
+from collections import Counter
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -11,23 +12,39 @@ from cnnbp_cli.core.losses import one_hot
 from cnnbp_cli.core.types import Array
 from cnnbp_cli.data.dataset import Dataset
 from cnnbp_cli.data.split import Split
-from cnnbp_cli.diagnosis.facts import DataFacts, Labels
+from cnnbp_cli.diagnosis.facts import DataFacts, Labels, SplitMatch
 from cnnbp_cli.model import Model, quiet
 
 SAMPLE = 1000
 """Images whose pixels and targets are looked at; the spread of a mean over as many is 3 % of the deviation."""
 
-LIBRARY, QUERIES, NEIGHBOURS = 2000, 500, 10
-"""Images to find neighbours among, images to find them for, and how many vote."""
+LIBRARY, QUERIES, NEIGHBORS = 2000, 1000, 10
+"""Images to find neighbors among, images to find them for, and how many vote."""
 
 PIXELS = 1024
-"""Images are averaged down to about so many pixels before they are compared: neighbours need no detail."""
+"""Images are averaged down to about so many pixels before they are compared: neighbors need no detail."""
 
 MIN_IMAGES = 200
-"""Images that are needed: among fewer, ten neighbours are too large a share of a class to be near."""
+"""Images that are needed: among fewer, ten neighbors are too large a share of a class to be near."""
+
+MIN_OF_CLASS = 10
+"""Images of a class among the library below which nothing is asked about it: its own kind is nowhere near."""
+
+MIN_VOTED = 12
+"""Images voted into a class, for the share of them that bears its label."""
+
+NEAR = 0.3
+"""A near copy's distance divided by the median distance of nearest neighbors. Distinct pictures of one class are rarely
+below 0.5; noise of 2 % of the range, a change of brightness or recompression stay below 0.2."""
+
+COPY_PIXELS = 196
+"""Images are averaged down to about so many pixels to look for near copies, which also forgives small noise."""
+
+COPY_LIBRARY, COPY_QUERIES = 20_000, 500
+"""Images to look for near copies among, and images to look for them of."""
 
 CLEAR_VOTES = 0.2
-"""The share of the images whose neighbours agree most, among which wrong labels stand out."""
+"""The share of the images whose neighbors agree most, among which wrong labels stand out."""
 
 
 @quiet
@@ -39,16 +56,23 @@ def data_facts(model: Model, data: Dataset) -> DataFacts:
     x = data.normalization.apply(train.images[chosen], np.float64)
     target = model.targets_in(train.labels[chosen] if model.target == "label" else None, _inside(x))
     losses = _losses(model, target)
-    labelled = train.has_classes and model.target == "label"
-    low, high = (None, None) if labelled else np.quantile(target, (0.01, 0.99)).tolist()
-    leaked, repeated = _repetitions(train, held)
-    classes = max(data.classes or 0, int(train.labels.max()) + 1) if labelled else None
-    neighbours = Neighbours.among(train, held, classes) if classes else Neighbours(None, None, None)
+    labeled = train.has_classes and model.target == "label"
+    low, high = (None, None) if labeled else np.quantile(target, (0.01, 0.99)).tolist()
+    leaked, repeated, identical = _repetitions(train, held)
+    near_leaked, near_repeated = _near_copies(train, held)
+    known = [split.labels for split in (train, held) if split and split.has_classes]
+    classes = max(data.classes or 0, *(int(labels.max()) + 1 for labels in known)) if labeled else None
+    neighbors = Neighbors.among(train, held, classes) if classes else Neighbors(None, None, None)
+    held_labels = held.labels if held and held.has_classes else np.zeros(0, np.int64)
     return DataFacts(
         count=len(train),
         held_count=len(held) if held else 0,
         classes=classes,
         class_counts=tuple(np.bincount(train.labels, minlength=classes or 0).tolist()) if classes else (),
+        held_counts=tuple(np.bincount(held_labels, minlength=classes or 0).tolist()) if classes else (),
+        match=_match(train, held) if held else None,
+        constant=float((raw.reshape(len(raw), -1).std(1) == 0).mean()),
+        identical=identical,
         raw=(float(raw.mean()), float(raw.std()), float(raw.min()), float(raw.max())),
         whole_numbers=train.images.dtype == np.uint8,
         mean=float(x.mean()),
@@ -58,14 +82,35 @@ def data_facts(model: Model, data: Dataset) -> DataFacts:
         texture=_texture(raw),
         target_low=low,
         target_high=high,
-        labels=neighbours.train,
-        held_labels=neighbours.held,
-        across=neighbours.across,
+        labels=neighbors.train,
+        held_labels=neighbors.held,
+        across=neighbors.across,
         leaked=leaked,
         repeated=repeated,
+        near_leaked=near_leaked,
+        near_repeated=near_repeated,
         uniform_loss=losses[0],
         constant_loss=losses[1],
     )
+
+
+def _match(train: Split, held: Split) -> SplitMatch:
+    """Compare the pixels of two splits, and their mean pictures."""
+    ours, theirs = (split.images[spread(len(split), SAMPLE)].astype(np.float64) for split in (train, held))
+    count = min(len(ours) // 2, len(theirs))
+    even, odd = ours[0::2].mean(0), ours[1::2].mean(0)
+    return SplitMatch(
+        mean=(float(ours.mean()), float(theirs.mean())),
+        deviation=(float(ours.std()), float(theirs.std())),
+        likeness=_correlation(ours.mean(0), theirs.mean(0)),
+        own_likeness=_correlation(even, odd) if count else 1.0,
+    )
+
+
+def _correlation(one: Array, other: Array) -> float:
+    one, other = one - one.mean(), other - other.mean()
+    squares = float((one * one).sum() * (other * other).sum())
+    return float((one * other).sum()) / squares**0.5 if 0 < squares < np.inf else 1.0
 
 
 def _texture(images: Array) -> float:
@@ -116,13 +161,13 @@ def _mean_loss(model: Model, z: Array, target: Array) -> float:
 # ---------------------------------------------------------------------- images that occur twice
 
 
-def _repetitions(train: Split, held: Split | None) -> tuple[float, float]:
-    """Return the share of held-out images that occur in the training split, and of the latter's own repetitions."""
+def _repetitions(train: Split, held: Split | None) -> tuple[float, float, float]:
+    """Return the shares of held-out images that are in training, of its repetitions, and of its most frequent image."""
     digests = _digests(train)
-    known = set(digests)
+    known = Counter(digests)
     repeated = 1 - len(known) / len(digests)
     leaked = sum(digest in known for digest in _digests(held)) / len(held) if held else 0.0
-    return leaked, repeated
+    return leaked, repeated, max(known.values()) / len(digests)
 
 
 def _digests(split: Split) -> list[bytes]:
@@ -130,18 +175,45 @@ def _digests(split: Split) -> list[bytes]:
     return [blake2b(image.tobytes(), digest_size=16).digest() for image in images]
 
 
-# ---------------------------------------------------------------------- neighbours
+def _near_copies(train: Split, held: Split | None) -> tuple[float, float]:
+    """Return the share of held-out images, and of training images, with a near copy among (other) training images.
+
+    Each image is brought to mean 0 and length 1 first, so that a copy may be brighter or have more contrast.
+    """
+    if held is None or len(train) < MIN_IMAGES or train.images[0].size < 2:
+        return 0.0, 0.0
+    library = _directions(_points(train, COPY_LIBRARY, COPY_PIXELS)[0])
+    own = spread(len(library), COPY_QUERIES)
+    within = _nearest_distance(library, library[own], own)
+    across = _nearest_distance(library, _directions(_points(held, COPY_QUERIES, COPY_PIXELS)[0]), None)
+    limit = NEAR * float(np.median(within))
+    return float((across < limit).mean()), float((within < limit).mean())
 
 
-class Neighbours(NamedTuple):
-    """How nearest neighbours agree about labels: among training images, held-out images, and between the two."""
+def _directions(points: Array) -> Array:
+    points = points - points.mean(1, keepdims=True)
+    return points / np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-12)
+
+
+def _nearest_distance(library: Array, points: Array, selves: Array | None) -> Array:
+    likeness = points @ library.T
+    if selves is not None:
+        likeness[np.arange(len(points)), selves] = -1
+    return np.sqrt(np.maximum(2 - 2 * likeness.max(1), 0))
+
+
+# ---------------------------------------------------------------------- neighbors
+
+
+class Neighbors(NamedTuple):
+    """How nearest neighbors agree about labels: among training images, held-out images, and between the two."""
 
     train: Labels | None
     held: Labels | None
     across: Labels | None
 
     @classmethod
-    def among(cls, train: Split, held: Split | None, classes: int) -> Neighbours:
+    def among(cls, train: Split, held: Split | None, classes: int) -> Neighbors:
         library, labels = _points(train, LIBRARY)
         queries = np.arange(0, len(library), max(1, len(library) // QUERIES))
         own = _labels(library, labels, library[queries], labels[queries], classes, queries)
@@ -156,12 +228,12 @@ class Neighbours(NamedTuple):
         )
 
 
-def _points(split: Split, most: int) -> tuple[Array, Array]:
+def _points(split: Split, most: int, pixels: int = PIXELS) -> tuple[Array, Array]:
     """Return images as vectors (n, pixels), averaged down where they are large, and their labels."""
     chosen = spread(len(split), most)
     images = split.images[chosen].astype(np.float32)
     n, c, h, w = images.shape
-    factor = int(np.ceil(np.sqrt(c * h * w / PIXELS)))
+    factor = int(np.ceil(np.sqrt(c * h * w / pixels)))
     if factor > 1 and min(h, w) >= factor:
         h, w = h // factor, w // factor
         images = images[:, :, : h * factor, : w * factor].reshape(n, c, h, factor, w, factor).mean((3, 5))
@@ -171,18 +243,28 @@ def _points(split: Split, most: int) -> tuple[Array, Array]:
 def _labels(
     library: Array, labels: Array, points: Array, own: Array, classes: int, selves: Array | None
 ) -> Labels | None:
-    """Let the nearest images of the library vote on each point; `selves` are the points' own places in it."""
-    if len(library) < MIN_IMAGES:
+    """Let the nearest images of the library vote on each point; `selves` are the points' own places in it.
+
+    A vote counts by the rarity of its class, so that the few of a rare class are not outvoted by its crowded
+    surroundings; classes with next to no images in the library are left out.
+    """
+    counts = np.bincount(labels, minlength=classes)
+    common = counts >= MIN_OF_CLASS
+    asked = common[own]
+    if len(library) < MIN_IMAGES or common.sum() < 2 or not asked.any():
         return None
-    centre = library.mean(0)
-    library, points = library - centre, points - centre
+    points, own, selves = points[asked], own[asked], None if selves is None else selves[asked]
+    center = library.mean(0)
+    library, points = library - center, points - center
     distance = (library * library).sum(1) - 2 * (points @ library.T)
     if selves is not None:
         distance[np.arange(len(points)), selves] = np.inf
-    nearest = np.argpartition(distance, NEIGHBOURS, 1)[:, :NEIGHBOURS]
+    distance[:, ~common[labels]] = np.inf
+    nearest = np.argpartition(distance, NEIGHBORS, 1)[:, :NEIGHBORS]
     votes = np.zeros((len(points), classes))
-    for k in range(NEIGHBOURS):
+    for k in range(NEIGHBORS):
         votes[np.arange(len(points)), labels[nearest[:, k]]] += 1
+    votes /= np.maximum(counts, 1) / counts.mean()
     called = votes.argmax(1)
     ordered = np.sort(votes, 1)
     clearest = np.argsort(ordered[:, -2] - ordered[:, -1], kind="stable")[: max(1, int(CLEAR_VOTES * len(points)))]
@@ -190,4 +272,7 @@ def _labels(
     recalls = [float(right[own == k].mean()) for k in range(classes) if (own == k).any()]
     chance = 1 / len(recalls)
     agreement = (float(np.mean(recalls)) - chance) / (1 - chance) if len(recalls) > 1 else 0.0
-    return Labels(count=len(points), agreement=agreement, confident=float(right[clearest].mean()))
+    by_class = tuple(
+        float(right[voted].mean()) if (voted := called == k).sum() >= MIN_VOTED else None for k in range(classes)
+    )
+    return Labels(count=len(points), agreement=agreement, confident=float(right[clearest].mean()), by_class=by_class)

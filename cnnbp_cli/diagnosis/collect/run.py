@@ -23,12 +23,14 @@ from cnnbp_cli.train.events import EpochDone, LayersWatched, NonFinite, RunFinis
 from cnnbp_cli.train.run_directory import RunDirectory, RunError
 
 
-def evidence_of_run(run: Path) -> tuple[Evidence, tuple[str, ...]]:
+def evidence_of_run(run: Path) -> tuple[Evidence, Dataset | None, tuple[str, ...]]:
     """Read a run, without training anything.
 
     Returns
     -------
     evidence : Evidence
+    data : Dataset or None
+        None where they cannot be read.
     notes : tuple of str
         What could not be looked at.
 
@@ -59,7 +61,9 @@ def evidence_of_run(run: Path) -> tuple[Evidence, tuple[str, ...]]:
         norms=tuple(step.grad_norm for step in steps),
         rates=tuple(step.learning_rate for step in steps),
         planned=planned,
-        planned_rates=planned_rates(config.train, len(data.train)) if data else 0.0,
+        planned_rates=planned_rates(config.train, len(data.train), [step.learning_rate for step in steps])
+        if data
+        else 0.0,
         watched=tuple(event for event in events if isinstance(event, LayersWatched)),
         epochs=tuple(event for event in events if isinstance(event, EpochDone)),
         bad=bad,
@@ -70,7 +74,8 @@ def evidence_of_run(run: Path) -> tuple[Evidence, tuple[str, ...]]:
     if not record.watched:
         notes.append("the run recorded nothing about its layers: rules about them are silent")
     start = start_facts(model, data) if data else None
-    return Evidence(config=config, graph=model.graph, data=facts, start=start, record=record, is_run=True), tuple(notes)
+    evidence = Evidence(config=config, graph=model.graph, data=facts, start=start, record=record, is_run=True)
+    return evidence, data, tuple(notes)
 
 
 def _data(model: Model, notes: list[str]) -> Dataset | None:

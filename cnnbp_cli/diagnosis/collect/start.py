@@ -10,6 +10,7 @@ from cnnbp_cli.core.graph import INPUT, Node
 from cnnbp_cli.core.types import Array
 from cnnbp_cli.data.batches import make_batch, order
 from cnnbp_cli.data.dataset import Dataset
+from cnnbp_cli.diagnosis.collect.training import without_dropout
 from cnnbp_cli.diagnosis.facts import LayerStart, StartFacts
 from cnnbp_cli.gradient_check.reference_pass import ReferencePass
 from cnnbp_cli.model import Model, quiet
@@ -31,13 +32,12 @@ def start_facts(model: Model, data: Dataset) -> StartFacts:
     chosen = order(model.config.seed, 0, len(data.train))[:IMAGES]
     x, labels = make_batch(data.train, chosen, data.normalization, np.float64)
     target = model.targets_in(labels if model.target == "label" else None, x)
-    point = ReferencePass(model, x, target, "training")
-    still = ReferencePass(model, x, target, "evaluation")  # dropout would tell twins apart, for one step
-    layers = {node.name: _layer(point, still, node) for node in model.graph.nodes}
+    point = ReferencePass(without_dropout(model), x, target, "training")  # dropout would tell twins apart, for one step
+    layers = {node.name: _layer(point, node) for node in model.graph.nodes}
     return StartFacts(loss=point.loss_value, slope=_slope(point), layers=layers)
 
 
-def _layer(point: ReferencePass, still: ReferencePass, node: Node) -> LayerStart:
+def _layer(point: ReferencePass, node: Node) -> LayerStart:
     y = point.values[node.name]
     ends = saturated_ends(node.layer)
     own = [name for name in point.gradients if name != INPUT and name.rpartition(".")[0] == node.name]
@@ -47,7 +47,7 @@ def _layer(point: ReferencePass, still: ReferencePass, node: Node) -> LayerStart
         scale=_scale(_without_bias(point, node, y)),
         dead=float(1 - active.mean()) if node.layer.rectifies else 0.0,
         saturated=float(((y < ends[0]) | (y > ends[1])).mean()) if ends else 0.0,
-        twins=_twins(still, node),
+        twins=_twins(point, node),
         weight=_norm(*(point.params[node.name][name.rpartition(".")[2]] for name in own)),
         gradient=_norm(*(point.gradients[name] for name in own)),
     )
@@ -59,14 +59,14 @@ def _without_bias(point: ReferencePass, node: Node, y: Array) -> Array:
     return y if bias is None or bias.shape != y.shape[:1] else y - bias.reshape(-1, *[1] * (y.ndim - 1))
 
 
-def _twins(still: ReferencePass, node: Node) -> float:
+def _twins(point: ReferencePass, node: Node) -> float:
     """Return the share of a layer's units that are copies of another one, and stay so."""
-    weight = still.params[node.name].get("weight")
+    weight = point.params[node.name].get("weight")
     if weight is None or weight.ndim < 2 or len(weight) < 2:
         return 0.0
     axis = node.layer.unit_axis
     rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
-    slopes = np.moveaxis(still.gradients[f"{node.name}.weight"], axis, 0).reshape(len(rows), -1)
+    slopes = np.moveaxis(point.gradients[f"{node.name}.weight"], axis, 0).reshape(len(rows), -1)
     if len(rows) < 2:
         return 0.0
     both = np.concatenate([rows / (np.abs(rows).max() or 1), slopes / (np.abs(slopes).max() or 1)], 1)

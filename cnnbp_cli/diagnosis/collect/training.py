@@ -13,9 +13,9 @@ from cnnbp_cli.build import build
 from cnnbp_cli.config.load import parse_config
 from cnnbp_cli.config.schema import Config, TrainConfig
 from cnnbp_cli.config.write import to_dict
-from cnnbp_cli.core.graph import INPUT
+from cnnbp_cli.core.graph import INPUT, Graph
 from cnnbp_cli.core.optim import Adam
-from cnnbp_cli.core.schedules import Constant, Progress, ReduceOnPlateau
+from cnnbp_cli.core.schedules import Constant, LinearWarmup, Progress, ReduceOnPlateau, Schedule
 from cnnbp_cli.core.types import Array, Context, Workspace
 from cnnbp_cli.data.batches import make_batch, order
 from cnnbp_cli.data.dataset import Dataset, load_dataset
@@ -131,7 +131,6 @@ def train(
     config = config or model.config
     asked = config.train
     planned = asked.total_steps(len(data.train))
-    plateau = isinstance(asked.schedule, ReduceOnPlateau)
     config = replace(
         config,
         train=replace(
@@ -139,7 +138,7 @@ def train(
             max_steps=steps,
             epochs=max(asked.epochs, steps),
             early_stopping=None,
-            schedule=Constant() if plateau else asked.schedule,
+            schedule=_without_validation(asked.schedule),
         ),
     )
     shown = replace(data, validation=None, test=None)
@@ -166,7 +165,7 @@ def train(
         norms=tuple(norms),
         rates=tuple(rates),
         planned=planned,
-        planned_rates=planned_rates(asked, len(data.train)),
+        planned_rates=planned_rates(asked, len(data.train), rates),
         watched=tuple(watched),
         epochs=tuple(epochs),
         bad=bad,
@@ -176,12 +175,22 @@ def train(
     )
 
 
-def planned_rates(asked: TrainConfig, samples: int) -> float:
-    """Return the sum of the learning rates of all steps that a config asks for."""
+def _without_validation(schedule: Schedule) -> Schedule:
+    """Return a schedule that watches the training loss, where it would watch that of held-out images."""
+    if isinstance(schedule, LinearWarmup) and isinstance(schedule.then, ReduceOnPlateau):
+        return replace(schedule, then=replace(schedule.then, monitor="train_loss"))
+    return replace(schedule, monitor="train_loss") if isinstance(schedule, ReduceOnPlateau) else schedule
+
+
+def planned_rates(asked: TrainConfig, samples: int, seen: Sequence[float]) -> float:
+    """Return the sum of the learning rates of all steps that a config asks for.
+
+    A schedule that depends on how the training goes is continued at the last rate that was seen.
+    """
     per_epoch, planned = asked.steps_per_epoch(samples), asked.total_steps(samples)
     base = asked.optimizer.learning_rate
     if isinstance(asked.main_schedule[1], ReduceOnPlateau):
-        return base * planned
+        return sum(seen) + (seen[-1] if seen else base) * max(0, planned - len(seen))
     places = np.unique(np.linspace(0, planned - 1, min(planned, 1000)).astype(int)).tolist()
     some = [
         asked.schedule.learning_rate(base, Progress(step, per_epoch, planned, step // per_epoch)) for step in places
@@ -239,9 +248,10 @@ def batch_mode(model: Model, data: Dataset, facts: DataFacts) -> Score | None:
 
 def without_dropout(model: Model) -> Model:
     """Return a model like this one, with the same parameters, whose dropout lets everything pass."""
-    layers = tuple(replace(spec, layer=spec.layer.without_noise()) for spec in model.config.model.layers)
-    config = replace(model.config, model=replace(model.config.model, layers=layers))
-    still = build(config, loss=model.loss_function)
+    graph = model.graph
+    nodes = [replace(node, layer=node.layer.without_noise()) for node in graph.nodes]
+    nodes.sort(key=lambda node: node.name == graph.output)  # the last one listed is the output
+    still = build(model.config, graph=Graph(graph.shapes[INPUT], nodes), loss=model.loss_function)
     still.set_parameters(model.parameters())
     return still
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from math import isfinite, prod, sqrt
 from statistics import median
 
@@ -12,71 +12,69 @@ from cnnbp_cli.diagnosis.findings import Finding, Severity
 from cnnbp_cli.diagnosis.registry import rule
 from cnnbp_cli.diagnosis.remedies import (
     as_remedy,
-    best_rate,
-    higher_rates,
+    better_rate,
+    higher_rate,
     lower_rate,
-    lower_rates,
-    number,
     sounder_init,
     suitable_init,
     with_layers,
     with_sound_init,
 )
+from cnnbp_cli.diagnosis.text import number, percent, share_of
 from cnnbp_cli.train.events import LayersWatched
 
 # ---------------------------------------------------------------------- gradients across the depth
 
 VANISHING_RATIO, EXPLODING_RATIO = 0.01, 50.0
 """Gradient at a layer divided by that at the last one. Sound networks of up to twenty layers start between 0.07 and
-14; a sigmoid passes on a quarter at most, so five of them in a row fade it to a thousandth."""
+14; a sigmoid passes on a quarter at most, so five of them in a row leave a thousandth."""
 
 EXPLODING_GRADIENT = 100.0
 """Gradient of a layer's parameters divided by their norm: a step of learning rate 0.01 replaces them."""
 
+FIRST_LOOKS = 3
+"""Watched steps over which a gradient has to stay small: a head that starts at zero lets none through at first."""
+
 
 @rule(
-    definition="The gradient fades on its way back, so that the first layers get next to none.",
-    formula="L2 norm of an image's loss gradient at the output of a layer with weights, divided by that "
-    "at the last such "
-    f"layer, in the first step below {VANISHING_RATIO:g}",
+    definition="The gradient shrinks on its way back, so that the first layers get almost none.",
+    formula="L2 norm of an image's loss gradient at the output of a layer with weights, divided by that at the last "
+    f"such layer, below {VANISHING_RATIO:g} in each of the first {FIRST_LOOKS} watched steps",
     source="Hochreiter 1991; Bengio, Simard and Frasconi 1994; Glorot and Bengio 2010, section 4",
-    advice="ReLU instead of sigmoid or tanh, initial weights that suit the activation, normalisation, shortcuts.",
+    advice="ReLU instead of sigmoid or tanh, initial weights that suit the activation, normalization, shortcuts.",
 )
 def vanishing_gradient(evidence: Evidence) -> Iterator[Finding]:
-    if not evidence.record.watched:
+    looks = evidence.record.watched[:FIRST_LOOKS]
+    flows = [flow for watched in looks if not _is_dead(watched) and (flow := _flow(evidence, watched))]
+    if not flows or any(_is_dead(watched) for watched in looks[:1]):
         return
-    watched = evidence.record.watched[0]
-    flow = _flow(evidence, watched)
-    if flow is None or flow[0] >= VANISHING_RATIO or _silent(watched):
+    ratio, layer = max(flows)
+    if ratio >= VANISHING_RATIO:
         return
-    ratio, layer = flow
     remedy = _more_gradient(evidence)
-    last = evidence.weighted[-1].name
+    depth = len(evidence.weighted)
     yield Finding(
         severity=evidence.verdict(remedy),
         layer=layer,
-        step=watched.step,
-        evidence=f"the gradient at {layer} is {ratio:.1e} of that at {last}, {len(evidence.weighted)} layers with "
-        f"weights "
-        f"in all: {_per_layer(evidence, ratio):.2g} for each",
+        step=looks[0].step,
+        evidence=f"the gradient at {layer} is {ratio:.1e} of that at {evidence.weighted[-1].name}, {depth} layers with "
+        f"weights in all: a factor of {ratio ** (1 / max(1, depth - 1)):.2g} per layer",
         threshold=f"below {VANISHING_RATIO:g}",
-        why="What gets a hundredth of the gradient learns a hundred times as slowly, and the layers behind it build "
-        "on what it was drawn as.",
+        why="Layers that get a hundredth of the gradient hardly learn, and all later ones build on their random "
+        "features.",
         remedy=as_remedy(remedy) or "Put a batch_norm behind every layer with weights, or shortcuts around them.",
     )
 
 
 @rule(
     definition="The gradient grows on its way back, or is out of proportion to the weights.",
-    formula="L2 norm of an image's loss gradient at the output of a layer with weights, divided by that "
-    "at the last such "
-    f"layer, above {EXPLODING_RATIO:g}; or the gradient of a layer's parameters above {EXPLODING_GRADIENT:g} times "
-    f"their norm; in the "
-    "first step",
+    formula="L2 norm of an image's loss gradient at the output of a layer with weights, divided by that at the last "
+    f"such layer, above {EXPLODING_RATIO:g}; or the gradient of a layer's parameters above {EXPLODING_GRADIENT:g} "
+    "times their norm; in the first step",
     source="Bengio, Simard and Frasconi 1994; Pascanu, Mikolov and Bengio 2013, arXiv:1211.5063; Zhang, Dauphin and Ma "
     "2019, arXiv:1901.09321 (residual networks)",
-    advice="Initial weights that suit the activation, normalisation, branches that start at zero; clipping limits the "
-    "harm.",
+    advice="Initial weights that suit the activation, normalization, branches that start at zero; clipping limits the "
+    "damage.",
 )
 def exploding_gradient(evidence: Evidence) -> Iterator[Finding]:
     if not evidence.record.watched:
@@ -89,7 +87,6 @@ def exploding_gradient(evidence: Evidence) -> Iterator[Finding]:
         if statistics.gradient and statistics.weight and isfinite(statistics.gradient)
     ]
     slope, steepest = max(steep, default=(0.0, ""))
-    remedy = _less_gradient(evidence)
     if flow and flow[0] > EXPLODING_RATIO:
         layer = flow[1]
         seen = f"the gradient at {layer} is {flow[0]:.1e} times that at {evidence.weighted[-1].name}"
@@ -100,15 +97,15 @@ def exploding_gradient(evidence: Evidence) -> Iterator[Finding]:
         threshold = f"above {EXPLODING_GRADIENT:g} times"
     else:
         return
+    remedy = _less_gradient(evidence)
     yield Finding(
         severity=evidence.verdict(remedy),
         layer=layer,
         step=watched.step,
         evidence=seen,
         threshold=threshold,
-        why="A step that suits the other layers throws this one's weights far away, and one that suits "
-        "it moves nothing "
-        "else.",
+        why="A step that suits the other layers throws this layer's weights far off, and one that suits it moves "
+        "nothing else.",
         remedy=as_remedy(remedy),
     )
 
@@ -127,20 +124,16 @@ def _flow(evidence: Evidence, watched: LayersWatched, *, largest: bool = False) 
     return inner[name], name
 
 
-def _per_layer(evidence: Evidence, ratio: float) -> float:
-    return ratio ** (1 / max(1, len(evidence.weighted) - 1))
-
-
-def _silent(watched: LayersWatched) -> bool:
-    """Return whether whole layers of ReLUs are off, which stops a gradient as well."""
+def _is_dead(watched: LayersWatched) -> bool:
+    """Return whether whole layers of ReLUs are inactive, which stops a gradient as well."""
     return any(statistics.dead is not None and statistics.dead > ALL_DEAD for statistics in watched.layers.values())
 
 
 def _more_gradient(evidence: Evidence) -> tuple[str, ...]:
     """Return the overrides that let more of the gradient through."""
-    nodes, output = evidence.graph.nodes, evidence.graph.output
+    nodes = evidence.graph.nodes
     gates = {name for node in nodes if len(node.inputs) > 1 and not node.layer.is_linear for name in node.inputs}
-    flat = [node.name for node in nodes if _is_flat(node) and node.name not in gates and node.name != output]
+    flat = [node.name for node in nodes if _is_flat(node) and node.name not in gates and node not in evidence.tail]
     if flat:
         return (*with_layers(evidence, [(name, "=relu") for name in flat]), "model.init=he_normal")
     return sounder_init(evidence)
@@ -166,11 +159,11 @@ def _less_gradient(evidence: Evidence) -> tuple[str, ...]:
     branches = [name for name in ends if hasattr(evidence.nodes[name].layer, "init")]
     if branches:
         return with_layers(evidence, [(name, ".init=zeros") for name in dict.fromkeys(branches)])
-    return ("train.clip_norm=1",)
+    return ("train.clip_norm=1",) if evidence.config.train.clip_norm is None else ()
 
 
 @rule(
-    definition="A value became infinite, or no number at all.",
+    definition="A value became infinite or NaN.",
     formula="NaN or infinity in parameters, outputs, loss or gradients; the layer is the first in the order of "
     "computation",
     source="Goldberg 1991, What every computer scientist should know about floating-point arithmetic",
@@ -182,22 +175,20 @@ def non_finite(evidence: Evidence) -> Iterator[Finding]:
     if bad is None:
         return
     finite = [loss for loss in evidence.record.losses if isfinite(loss)]
-    told = (
-        f"; the loss was {finite[0]:.3g} in the first step and {finite[-1]:.3g} in the last good one" if finite else ""
-    )
-    remedy = lower_rate(evidence) if finite else sounder_init(evidence)
+    told = f"; the loss was {finite[0]:.3g} at first and {finite[-1]:.3g} just before" if finite else ""
+    remedy = (lower_rate(evidence) if finite else ()) or sounder_init(evidence)
     yield Finding(
         severity="error",
         layer=bad.layer if bad.layer in evidence.nodes else None,
         step=bad.step,
         evidence=f"{bad.what} became infinite or NaN at step {bad.step}{told}",
         threshold="finite values",
-        why="No sum with it is a number any more, so the run is over.",
+        why="Everything computed from it is infinite or NaN as well, so the run is over.",
         remedy=as_remedy(remedy) or "Scale the data: data.normalize=standard.",
     )
 
 
-# ---------------------------------------------------------------------- units that no longer answer
+# ---------------------------------------------------------------------- units that no longer respond
 
 FEW_UNITS = 3
 """Units below which a share of them means nothing."""
@@ -207,59 +198,60 @@ DEAD_SHARE, ALL_DEAD = 0.5, 0.99
 
 
 @rule(
-    definition="Units are off for every image, so they get no gradient and stay off.",
+    definition="Units are inactive for every image, so they get no gradient and stay inactive.",
     formula="share of a layer's units whose output was not above 0 for any image since the watched step before, median "
-    f"of the second half above {DEAD_SHARE:.0%}; above 0 where the units are the network's answers",
+    f"of the second half above {percent(DEAD_SHARE)}; above 0 where the units are the network's answers",
     source="Lu et al. 2019, Dying ReLU and initialization, arXiv:1903.06733; Maas, Hannun and Ng 2013",
     advice="Lower the learning rate, start from he_normal, or use leaky_relu, which lets some gradient through.",
 )
 def dead_relu(evidence: Evidence) -> Iterator[Finding]:
+    answers = evidence.ends_with.name
     dead = {
         node.name: share
         for node in evidence.graph.nodes
         if node.layer.can_die
         and evidence.graph.shapes[node.name][0] >= FEW_UNITS
         and (share := evidence.record.late_median(node.name, "dead")) is not None
-        and share > (0 if node.name == evidence.graph.output else DEAD_SHARE)
+        and share > (0 if node.name == answers else DEAD_SHARE)
     }
     if not dead:
         return
-    layer, share = max(dead.items(), key=lambda item: item[1])
-    layer = next(name for name, own in dead.items() if own >= min(share, 0.9))
-    first = next(
-        (step for step, own in evidence.record.series(layer, "dead") if own >= min(dead[layer], DEAD_SHARE)), None
-    )
-    from_the_start = (
-        evidence.start is not None and (found := evidence.start.layers.get(layer)) and found.dead > DEAD_SHARE
-    )
-    remedy = _revive_units(evidence, layer, from_the_start=bool(from_the_start))
-    more = f", and of {len(dead) - 1} more layers" if len(dead) > 2 else ", and of one more layer" * (len(dead) > 1)
+    largest = max(dead.values())
+    layer = next(name for name, own in dead.items() if own >= min(largest, 0.9))
+    share, units = dead[layer], evidence.graph.shapes[layer][0]
+    first = next((step for step, own in evidence.record.series(layer, "dead") if own >= min(share, DEAD_SHARE)), None)
+    at_start = evidence.start.layers.get(layer) if evidence.start else None
+    from_start = at_start is not None and at_start.dead > DEAD_SHARE
+    remedy = _revive_units(evidence, layer, from_start=from_start)
     yield Finding(
-        severity=_severity(evidence, remedy, shows=layer == evidence.graph.output),
+        severity=_severity(evidence, remedy, shows=layer == answers),
         layer=layer,
         step=first,
-        evidence=f"{dead[layer]:.0%} of the {evidence.graph.shapes[layer][0]} units of {layer}{more} are off "
-        "for every image" + (" from the start" if from_the_start else ""),
-        threshold=f"more than {0 if layer == evidence.graph.output else DEAD_SHARE:.0%}",
-        why="A ReLU that is off for every image gets no gradient, and nothing switches it on again.",
+        evidence=f"{share_of(share, units)} units of {layer}{_and_of_others(len(dead) - 1)} are inactive for all images"
+        + (" from the start" if from_start else ""),
+        threshold=f"more than {percent(0 if layer == answers else DEAD_SHARE)}",
+        why="A ReLU that is inactive for every image gets no gradient, and nothing switches it on again.",
         remedy=as_remedy(remedy)
-        or "Look at the biases before it, and at where they come from; leaky_relu instead of relu lets "
-        "gradient through.",
+        or "Look at the biases before it, and where they come from; leaky_relu instead of relu lets gradient through.",
     )
+
+
+def _and_of_others(count: int) -> str:
+    return f" and of {count} more layer{'s' * (count > 1)}" if count else ""
 
 
 def _severity(evidence: Evidence, remedy: Sequence[str], *, shows: bool = False) -> Severity:
-    """Return how grave it is that units no longer answer: nothing to act on where the others do the work."""
+    """Return how severe it is that units no longer respond: harmless where the others do the work."""
     if evidence.well:
         return "warning" if shows else "info"
     return evidence.verdict(remedy)
 
 
-def _revive_units(evidence: Evidence, layer: str, *, from_the_start: bool) -> tuple[str, ...]:
+def _revive_units(evidence: Evidence, layer: str, *, from_start: bool) -> tuple[str, ...]:
     """Return the overrides that keep a layer's units from dying."""
-    if layer == evidence.graph.output:
+    if layer == evidence.ends_with.name:
         return with_layers(evidence, [(layer, "=identity")])
-    if from_the_start:
+    if from_start:
         return sounder_init(evidence) or with_layers(evidence, [(layer, "=leaky_relu")])
     return lower_rate(evidence)
 
@@ -269,37 +261,37 @@ SATURATED_SHARE = 0.5
 
 
 @rule(
-    definition="Sigmoids or tanhs are at the ends of their range, where they are flat.",
-    formula="share of a hidden layer's output within 1 % of the range's width of its ends, median of the second half "
-    f"above {SATURATED_SHARE:.0%}",
+    definition="Sigmoid or tanh outputs are at the ends of their range, where the slope is almost 0.",
+    formula="share of a hidden layer's output within 1% of the range's width of its ends, median of the second half "
+    f"above {percent(SATURATED_SHARE)}",
     source="Glorot and Bengio 2010, section 3; LeCun et al. 1998, Efficient BackProp, section 4.4",
-    advice="Smaller initial weights (glorot_normal), normalised inputs, a lower learning rate, or relu.",
+    advice="Smaller initial weights (glorot_normal), normalized inputs, a lower learning rate, or relu.",
 )
 def saturated_activation(evidence: Evidence) -> Iterator[Finding]:
     shares = {
         node.name: share
         for node in evidence.graph.nodes
         if node.layer.saturates
-        and node.name != evidence.graph.output
+        and node not in evidence.tail
         and (share := evidence.record.late_median(node.name, "saturated")) is not None
         and share > SATURATED_SHARE
     }
     if not shares:
         return
     layer, share = next(iter(shares.items()))
-    first = next((step for step, own in evidence.record.series(layer, "saturated") if own > SATURATED_SHARE), None)
+    series = evidence.record.series(layer, "saturated")
+    first = next((step for step, own in series if own > SATURATED_SHARE), None)
     before = evidence.start.layers[layer].saturated if evidence.start and layer in evidence.start.layers else 0.0
     remedy = (sounder_init(evidence) if before > SATURATED_SHARE / 2 else ()) or lower_rate(evidence)
-    more = f", and in {len(shares) - 1} more" if len(shares) > 1 else ""
     yield Finding(
         severity=_severity(evidence, remedy),
         layer=layer,
         step=first,
-        evidence=f"{share:.0%} of the output of {layer} is at the ends of its range{more}; {before:.0%} was before the "
-        "first step",
-        threshold=f"more than {SATURATED_SHARE:.0%}",
-        why="The slope there is next to 0, so hardly any gradient gets past.",
-        remedy=as_remedy(remedy),
+        evidence=f"{percent(share)} of the output of {layer}{_and_of_others(len(shares) - 1)} is at the ends of its "
+        f"range; before the first step it was {percent(before)}",
+        threshold=f"more than {percent(SATURATED_SHARE)}",
+        why="The slope there is almost 0, so hardly any gradient gets through.",
+        remedy=as_remedy(remedy) or "Use relu, or normalize what comes before it.",
     )
 
 
@@ -310,8 +302,8 @@ def saturated_activation(evidence: Evidence) -> Iterator[Finding]:
     definition="The parameters of a layer never change.",
     formula="L2 norm of the change that a step makes to a layer's parameters: 0 in every watched step",
     source="Schoop, Huang and Hartmann 2021, UMLAUT (CHI) and common practice; by definition",
-    advice="See whether anything that reaches the output reads the layer, whether a gradient comes back to it "
-    "(cnnbp gradcheck), and whether the learning rate is above 0.",
+    advice="Check that something on the way to the output reads the layer, that a gradient comes back to it (cnnbp "
+    "gradcheck), and that the learning rate is above 0.",
 )
 def frozen_layer(evidence: Evidence) -> Iterator[Finding]:
     watched = evidence.record.watched
@@ -329,14 +321,10 @@ def frozen_layer(evidence: Evidence) -> Iterator[Finding]:
     stray = [node for node in frozen if node.name not in reached]
     first = (stray or frozen)[0]
     everything = len(frozen) == len(evidence.weighted)
-    still = everything and not any(evidence.record.rates)
-    if still:
-        reason, remedy = (
-            "the learning rate is 0",
-            as_remedy(best_rate(evidence, higher_rates(evidence)) or higher_rates(evidence)[0]),
-        )
+    if everything and not any(evidence.record.rates):
+        reason, remedy = "the learning rate is 0", as_remedy(higher_rate(evidence))
     elif stray:
-        reason = "nothing that leads to the output reads it"
+        reason = "nothing on the way to the output reads it"
         remedy = f"Name {first.name}, or what follows it, among the inputs of a layer on the way to the output."
     else:
         zeros = [
@@ -345,36 +333,36 @@ def frozen_layer(evidence: Evidence) -> Iterator[Finding]:
         reason = "no gradient comes back to it"
         remedy = as_remedy(
             with_layers(evidence, [(node.name, f".init={suitable_init(evidence, node)}") for node in zeros])
-        ) or ("Prove the layers behind it with `cnnbp gradcheck`: one of them passes nothing on.")
-    more = f", and of {len(frozen) - 1} more," if len(frozen) > 1 else ""
+        ) or ("Check the layers behind it with `cnnbp gradcheck`: one of them passes no gradient on.")
     yield Finding(
         severity="error" if everything or not evidence.well else "warning",
         layer=first.name,
         step=watched[0].step,
-        evidence=f"in {len(watched)} steps looked at, {first.name}'s parameters{more} did not change at all: {reason}",
+        evidence=f"the parameters of {first.name}{_and_of_others(len(frozen) - 1)} did not change in any of "
+        f"{len(watched)} watched steps: {reason}",
         threshold="any change",
-        why="The layer stays what it was drawn as, and the rest has to make do with random features.",
-        remedy=remedy,
+        why="The layer stays as it was initialized, and the rest has to make do with random features.",
+        remedy=remedy or "Set a learning rate above 0.",
     )
 
 
 def _behind_dead(evidence: Evidence, node: Node) -> bool:
-    """Return whether ReLUs that are all off lie between a layer and the output, and explain that nothing comes back."""
-    off = {
+    """Return whether ReLUs that are all inactive lie between a layer and the output, and stop its gradient."""
+    inactive = {
         name
         for name, statistics in (evidence.record.watched[0].layers.items() if evidence.record.watched else ())
         if statistics.dead is not None and statistics.dead > ALL_DEAD
     }
-    return bool(off) and node.name not in _reaching(evidence, without=off)
+    return bool(inactive) and node.name not in _reaching(evidence, without=inactive)
 
 
-def _reaching(evidence: Evidence, without: set[str] | None = None) -> set[str]:
+def _reaching(evidence: Evidence, without: Collection[str] = ()) -> set[str]:
     """Return the layers whose output reaches the network's, on ways that avoid some layers."""
     found: set[str] = set()
     waiting = [evidence.graph.output]
     while waiting:
         name = waiting.pop()
-        if name in found or name in (without or ()):
+        if name in found or name in without:
             continue
         found.add(name)
         waiting += evidence.nodes[name].inputs if name in evidence.nodes else ()
@@ -391,14 +379,15 @@ LARGE_UPDATE = 0.3
 @rule(
     definition="Steps are out of proportion to the weights of a layer.",
     formula="L2 norm of a step's change divided by that of the parameters before it, median of the second half: above "
-    f"{LARGE_UPDATE:g}, or so small that all planned steps together could change them by less than {FROZEN_CHANGE:.0%}",
+    f"{LARGE_UPDATE:g}, or so small that all planned steps together could change them by less than "
+    f"{percent(FROZEN_CHANGE)}",
     source="Karpathy, CS231n notes, Neural networks part 3 (about 1e-3); You, Gitman and Ginsburg 2017, "
     "arXiv:1708.03888 (trust ratio)",
     advice="Initial weights of a size that suits the layer; then another learning rate.",
 )
 def update_ratio(evidence: Evidence) -> Iterator[Finding]:
     record = evidence.record
-    if len(record.watched) < 2:
+    if len(record.watched) < 2 or evidence.well:
         return
     ratios = {
         node.name: ratio
@@ -409,51 +398,39 @@ def update_ratio(evidence: Evidence) -> Iterator[Finding]:
     growth = record.planned_rates / sum(record.rates) * record.steps if sum(record.rates) > 0 else steps
     still = {name: ratio for name, ratio in ratios.items() if ratio * growth < FROZEN_CHANGE}
     jumping = {name: ratio for name, ratio in ratios.items() if ratio > LARGE_UPDATE}
-    if still and not evidence.well:
+    if still:
         layer = min(still, key=lambda name: still[name])
-        remedy = _proportionate(evidence, list(still))
+        heavy = [evidence.nodes[name] for name in still if _heaviness(evidence, evidence.nodes[name]) > LARGE_WEIGHTS]
+        remedy = with_sound_init(evidence, heavy) if heavy else higher_rate(evidence)
         some = len(still) < len(ratios)
         yield Finding(
-            severity=evidence.verdict(remedy) if some or remedy not in higher_rates(evidence) else "warning",
+            severity=evidence.verdict(remedy) if some or heavy else "warning",
             layer=layer,
-            evidence=f"a step changes the weights of {layer} by {still[layer]:.1e} of themselves"
-            + _others(still)
-            + f": at most {still[layer] * growth:.1e} in all {steps:,} planned steps",
-            threshold=f"less than {FROZEN_CHANGE:.0%} in all steps",
-            why="The layer stays what it was drawn as, however long the training.",
-            remedy=as_remedy(remedy),
+            evidence=f"a step changes the weights of {layer}{_and_of_others(len(still) - 1)} by {still[layer]:.1e} of "
+            f"their norm: at most {still[layer] * growth:.1e} in all {steps:,} planned steps",
+            threshold=f"less than {percent(FROZEN_CHANGE)} in all steps",
+            why="The layer stays as it was initialized, however long the training.",
+            remedy=as_remedy(remedy) or "Start from smaller weights, or use a higher learning rate.",
         )
-    elif jumping and not evidence.well:
+    elif jumping:
         layer = max(jumping, key=lambda name: jumping[name])
-        remedy = lower_rate(evidence)
         yield Finding(
-            severity="warning" if evidence.learns or best_rate(evidence, lower_rates(evidence)) else "error",
+            severity="warning" if evidence.learns or better_rate(evidence) else "error",
             layer=layer,
-            evidence=f"a step changes the weights of {layer} by {jumping[layer]:.0%} of themselves{_others(jumping)}",
-            threshold=f"more than {LARGE_UPDATE:.0%}",
-            why="What earlier steps have learned is overwritten by every new one.",
-            remedy=as_remedy(remedy),
+            evidence=f"a step changes the weights of {layer}{_and_of_others(len(jumping) - 1)} by "
+            f"{percent(jumping[layer])} of their norm",
+            threshold=f"more than {percent(LARGE_UPDATE)}",
+            why="Every step overwrites what earlier ones have learned.",
+            remedy=as_remedy(lower_rate(evidence)) or "Start from larger weights, or take smaller steps.",
         )
-
-
-def _others(layers: dict[str, float]) -> str:
-    return f", and those of {len(layers) - 1} more hardly otherwise" if len(layers) > 1 else ""
 
 
 LARGE_WEIGHTS = 5.0
 """Weights in units of what the layer's fan-in asks for."""
 
 
-def _proportionate(evidence: Evidence, layers: Sequence[str]) -> tuple[str, ...]:
-    """Return the overrides that make weights smaller where they are too large, else steps longer."""
-    heavy = [evidence.nodes[name] for name in layers if _heaviness(evidence, evidence.nodes[name]) > LARGE_WEIGHTS]
-    if heavy:
-        return with_sound_init(evidence, heavy)
-    return best_rate(evidence, higher_rates(evidence)) or higher_rates(evidence)[0]
-
-
 def _heaviness(evidence: Evidence, node: Node) -> float:
-    """Return the norm of a layer's weights divided by what He's initialisation would give them."""
+    """Return the norm of a layer's weights divided by what He's initialization would give them."""
     statistics = evidence.record.watched[0].layers.get(node.name)
     shape = max(evidence.graph.param_shapes[node.name].values(), key=len, default=())
     if statistics is None or statistics.weight is None or len(shape) < 2:
@@ -469,13 +446,12 @@ TIGHT_CLIPPING = 10.0
 
 
 @rule(
-    definition="The gradient is clipped in every step, so its size means nothing and steps are shorter than intended.",
-    formula=f"the whole gradient's norm above clip_norm in more than {CLIPPED_SHARE:.0%} of the steps of the second "
-    f"half; an "
-    "error where a training without clipping has clearly more skill",
+    definition="The gradient is clipped in every step, so steps are smaller than intended.",
+    formula=f"the gradient's total norm above clip_norm in more than {percent(CLIPPED_SHARE)} of the steps of the "
+    "second half; an error where a training without clipping has clearly more skill",
     source="Pascanu, Mikolov and Bengio 2013, arXiv:1211.5063, section 3.2 (a limit of half to ten times the average "
     "norm)",
-    advice="Set clip_norm to some times the median norm, which `cnnbp gradnorms` shows, or leave it out.",
+    advice="Set clip_norm to a few times the median norm, which `cnnbp gradnorms` shows, or leave it out.",
 )
 def clipping_always_active(evidence: Evidence) -> Iterator[Finding]:
     limit, record = evidence.config.train.clip_norm, evidence.record
@@ -486,13 +462,13 @@ def clipping_always_active(evidence: Evidence) -> Iterator[Finding]:
     if share <= CLIPPED_SHARE:
         return
     remedy = ("train.clip_norm=null",)
-    helped = evidence.helps(remedy)
-    severity = evidence.verdict(remedy) if typical > TIGHT_CLIPPING * limit or helped else "warning"
+    tight = typical > TIGHT_CLIPPING * limit
+    severity = evidence.verdict(remedy) if tight or evidence.helps(remedy) else "warning"
     yield Finding(
-        severity="info" if evidence.well and typical <= TIGHT_CLIPPING * limit else severity,
-        evidence=f"{share:.0%} of the steps are clipped to {limit:g}; the gradient's norm is {number(typical)}, so "
-        f"{limit / typical:.2g} of it is left",
-        threshold=f"more than {CLIPPED_SHARE:.0%} of the steps",
-        why="Every step has the same length then, whatever the slope: the learning rate is not what it says.",
+        severity="info" if evidence.well and not tight else severity,
+        evidence=f"{percent(share)} of the steps are clipped to {limit:g}; the gradient's typical norm is "
+        f"{number(typical)}, so {percent(limit / typical)} of it is left",
+        threshold=f"more than {percent(CLIPPED_SHARE)} of the steps",
+        why="Every step has the same size whatever the gradient, so the learning rate does not mean what it says.",
         remedy=as_remedy(remedy),
     )

@@ -12,39 +12,38 @@ from cnnbp_cli.diagnosis.facts import Score
 from cnnbp_cli.diagnosis.findings import Finding, Severity
 from cnnbp_cli.diagnosis.registry import rule
 from cnnbp_cli.diagnosis.remedies import as_remedy, with_layers
+from cnnbp_cli.diagnosis.rules.generalisation import width_of
+from cnnbp_cli.diagnosis.text import percent
 
 
 @rule(
-    definition="A softmax layer stands where the head, or the next layer, would rather have its input.",
-    formula="the output is a softmax before a softmax head, or a sigmoid before a sigmoid head; or a softmax lies "
-    "between layers with weights",
+    definition="A softmax or sigmoid layer doubles the head's, or a softmax lies inside the network.",
+    formula="the network ends with a softmax before a softmax head, or with a sigmoid before a sigmoid head, also "
+    "behind identity, dropout or flatten; or a softmax lies between layers with weights",
     source="Humbatova et al. 2020, arXiv:1910.11015 (redundant softmax); Islam et al. 2019, arXiv:1906.01388",
     advice="End with plain units: the head applies softmax or sigmoid itself, together with the loss.",
 )
 def redundant_softmax(evidence: Evidence) -> Iterator[Finding]:
-    output = evidence.nodes[evidence.graph.output]
-    head = evidence.config.model.head
-    if _doubles_head(output.layer, head):
-        remedy = with_layers(evidence, [(output.name, "=identity")])
+    last, head = evidence.ends_with, evidence.config.model.head
+    if _doubles_head(last.layer, head):
         yield Finding(
             severity="error",
-            layer=output.name,
-            evidence=f"the output of {output.name} lies between 0 and 1, and the {head} head takes it for logits",
-            threshold=f"no {output.layer.type} right before a {head} head",
-            why="Probabilities as logits keep the prediction close to uniform, the loss far above 0, and the gradient "
-            "small.",
-            remedy=as_remedy(remedy),
+            layer=last.name,
+            evidence=f"the output of {last.name} lies between 0 and 1, and the {head} head takes it for logits",
+            threshold=f"no {last.layer.type} before a {head} head",
+            why="Probabilities as logits keep the prediction nearly uniform, the loss high and the gradient small.",
+            remedy=as_remedy(with_layers(evidence, [(last.name, "=identity")])),
         )
     for node in evidence.graph.nodes:
-        if node.layer.is_distribution and node is not output:
+        if node.layer.is_distribution and node not in evidence.tail:
             remedy = with_layers(evidence, [(node.name, "=relu")])
             yield Finding(
                 severity=evidence.verdict(remedy),
                 layer=node.name,
                 evidence=f"{node.name} is a softmax over {evidence.graph.shapes[node.name][0]} values inside the "
-                f"network",
-                threshold="no softmax between layers with weights, unless it weighs something",
-                why="Its outputs share a sum of 1, so they shrink with the width and pass on little gradient.",
+                "network",
+                threshold="no softmax between layers with weights, unless it weights something",
+                why="Its outputs add up to 1, so they shrink with the width and pass little gradient.",
                 remedy=as_remedy(remedy),
             )
 
@@ -65,9 +64,10 @@ RANGE_SLACK = 0.02
 
 
 @rule(
-    definition="The loss, the head or the last activation do not fit what is to be learned.",
+    definition="The loss, the head or the last activation does not fit what is to be learned.",
     formula="classes learned by squared error, without a head, or with an independent sigmoid each; an activation "
-    "between the last weights and the head; targets outside the range of the output",
+    "between the last weights and the head, also one followed by identity, dropout or flatten; targets outside the "
+    "range of the output",
     source="Bishop 2006, Pattern Recognition and Machine Learning, section 4.3 (the canonical link); Humbatova et al. "
     "2020, arXiv:1910.11015 (wrong loss function)",
     advice="Classes: head softmax with cross_entropy. Yes or no: head sigmoid with binary_cross_entropy. Numbers: head "
@@ -87,7 +87,6 @@ def _mismatch(
     *,
     layer: str | None = None,
     severity: Severity | None = None,
-    remedy: str | None = None,
 ) -> Finding:
     return Finding(
         severity=severity or evidence.verdict(overrides),
@@ -95,7 +94,7 @@ def _mismatch(
         evidence=seen,
         threshold=threshold,
         why=why,
-        remedy=remedy or as_remedy(overrides),
+        remedy=as_remedy(overrides),
     )
 
 
@@ -106,12 +105,11 @@ def _wrong_loss(evidence: Evidence) -> Iterator[Finding]:
     outputs = evidence.graph.shapes[evidence.graph.output][0]
     if not classes:
         return
+    to_softmax = ("model.head=softmax", "train.loss=cross_entropy")
     if head == "none":
-        overrides: tuple[str, ...] = ("model.head=softmax", "train.loss=cross_entropy")
-        if outputs == 1:
-            last = evidence.weighted[-1].name
-            field = "filters" if hasattr(evidence.nodes[last].layer, "filters") else "units"
-            overrides = (*overrides, *with_layers(evidence, [(last, f".{field}={classes}")]))
+        overrides: tuple[str, ...] = to_softmax
+        if outputs == 1 and (width := width_of(evidence.weighted[-1])):
+            overrides += with_layers(evidence, [(evidence.weighted[-1].name, f".{width[0]}={classes}")])
         yield _mismatch(
             evidence,
             overrides,
@@ -131,71 +129,70 @@ def _wrong_loss(evidence: Evidence) -> Iterator[Finding]:
             "Its gradient vanishes where the head is sure of a wrong answer, just where it is needed most.",
         )
     elif head == "sigmoid" and outputs > 2 and outputs >= classes:
-        overrides = ("model.head=softmax", "train.loss=cross_entropy")
-        severity = evidence.verdict(overrides)
         yield _mismatch(
             evidence,
-            overrides,
+            to_softmax,
             f"{outputs} independent yes-or-no outputs for {classes} classes that exclude each other",
             "classes that exclude each other share one softmax",
             "Nothing tells the outputs that exactly one of them is right, and most of the first gradient says no.",
-            severity=severity,
         )
 
 
 def _wrong_output(evidence: Evidence) -> Iterator[Finding]:
     """A last activation that keeps the output from where it has to go."""
-    output = evidence.nodes[evidence.graph.output]
-    head, data = evidence.config.model.head, evidence.data
-    low, high = output.layer.output_range()
-    if head != "none":
-        if output.layer.is_activation and not _doubles_head(output.layer, head):
-            overrides = with_layers(evidence, [(output.name, "=identity")])
-            yield _mismatch(
-                evidence,
-                overrides,
-                f"{output.name} stands between the last weights and the {head} head",
-                "no activation right before a head",
-                "The head needs logits of any size and sign; what the activation cuts off can be neither said nor "
-                "learned.",
-                layer=output.name,
-            )
+    last, head, data = evidence.ends_with, evidence.config.model.head, evidence.data
+    if not last.layer.is_activation or _doubles_head(last.layer, head):
         return
+    without = with_layers(evidence, [(last.name, "=identity")])
+    if head != "none":
+        yield _mismatch(
+            evidence,
+            without,
+            f"{last.name} stands between the last weights and the {head} head",
+            "no activation between the last weights and a head",
+            "The head needs logits of any size and sign; what the activation cuts off cannot be learned.",
+            layer=last.name,
+        )
+        return
+    low, high = last.layer.output_range()
     if data is None or data.target_low is None or data.target_high is None:
         return
     slack = RANGE_SLACK * (data.target_high - data.target_low)
     if data.target_low < low - slack or data.target_high > high + slack:
-        as_image = evidence.graph.shapes[output.name] == evidence.graph.shapes[INPUT] and (low, high) == (0.0, 1.0)
-        overrides = ("data.normalize=unit",) if as_image else with_layers(evidence, [(output.name, "=identity")])
+        as_image = evidence.graph.shapes[last.name] == evidence.graph.shapes[INPUT] and (low, high) == (0.0, 1.0)
         yield _mismatch(
             evidence,
-            overrides,
-            f"targets go from {data.target_low:.3g} to {data.target_high:.3g}, the output of {output.name} from "
-            f"{low:g} to {high:g}",
+            ("data.normalize=unit",) if as_image else without,
+            f"targets go from {data.target_low:.3g} to {data.target_high:.3g}, the output of {last.name} from "
+            f"{low:g} to {high:g}".replace("inf", "infinity"),
             "an output that can take every target",
-            "What lies outside the activation's range cannot be reached, and pushes it into its flat ends.",
-            layer=output.name,
+            "Targets outside the activation's range cannot be reached, and push it into its flat ends.",
+            layer=last.name,
         )
 
 
 @rule(
-    definition="Nothing between the layers with weights bends the signal, so that several are worth one.",
-    formula="no activation anywhere between two layers with weights",
+    definition="There is no activation between layers with weights, so that several are worth one.",
+    formula="no activation anywhere between two layers with weights; an error for classes, which need one",
     source="Goodfellow, Bengio and Courville 2016, Deep Learning, section 6.1 (linear layers compose to "
-    "a linear layer)",
+    "a linear layer); Baldi and Hornik 1989 (a linear autoencoder is a principal component analysis)",
     advice="Put a relu behind every layer with weights but the last.",
 )
 def no_activation(evidence: Evidence) -> Iterator[Finding]:
-    if len(evidence.weighted) < 2:
-        return
     pairs = [(node, after) for node in evidence.weighted for after in _next_weighted(evidence, node)]
-    if not pairs or not all(node.layer.is_linear or node.layer.selects for node in evidence.graph.nodes):
+    others = [node for node in evidence.graph.nodes if node not in (*evidence.weighted, *evidence.tail)]
+    if not pairs or any(not (node.layer.is_linear or node.layer.selects) for node in others):
         return
-    pooled = [node.name for node in evidence.graph.nodes if node.layer.selects]
-    told = f"; only the maximum of {pooled[0]} bends it" if pooled else ", so the network is linear"
+    pooled = [node.name for node in others if node.layer.selects]
+    told = f"; only the maximum of {pooled[0]} is not linear" if pooled else ": the network is linear"
     first = evidence.weighted[0]
+    numbers = evidence.data is not None and evidence.data.classes is None
+    if numbers:
+        severity: Severity = "info" if evidence.learns else "warning"
+    else:
+        severity = "warning" if pooled and evidence.well else "error"
     yield Finding(
-        severity="warning" if pooled and evidence.well else "error",
+        severity=severity,
         layer=first.name,
         evidence=f"{len(evidence.weighted)} layers with weights and no activation between them{told}",
         threshold="an activation between layers with weights",
@@ -205,7 +202,7 @@ def no_activation(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _next_weighted(evidence: Evidence, node: Node) -> list[Node]:
-    """Return the layers with weights that a layer's output reaches through linear layers alone."""
+    """Return the layers with weights that a layer's output reaches through linear layers or maxima alone."""
     found: list[Node] = []
     open_nodes, seen = [node], {node.name}
     while open_nodes:
@@ -248,19 +245,19 @@ def batch_norm_small_batch(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             severity="error" if size <= TINY_BATCH and not evidence.well else evidence.verdict(overrides),
             layer=norms[0].name,
-            evidence=f"batches of {size} {'image' if size == 1 else 'images'} with batch norm in {len(norms)} "
-            f"{'place' if len(norms) == 1 else 'places'}",
+            evidence=f"batches of {size} image{'s' * (size > 1)} with {len(norms)} batch norm "
+            f"layer{'s' * (len(norms) > 1)}",
             threshold=f"{SMALL_BATCH} images",
-            why="The batch's mean and variance are noise then, and differ from the running ones that evaluation uses.",
+            why="The batch's mean and variance are mostly noise, and differ from the running ones used in evaluation.",
             remedy=as_remedy(overrides),
         )
     elif rest == 1 and any(len(evidence.graph.shapes[node.name]) == 1 for node in norms):
         yield Finding(
             severity="warning",
             layer=norms[0].name,
-            evidence=f"the last of each epoch's batches has one image ({count:,} images in batches of {size})",
+            evidence=f"the last batch of each epoch has one image ({count:,} images in batches of {size})",
             threshold="two images",
-            why="The variance of a single image is 0: its features all become the bias.",
+            why="The variance of a single image is 0, so all that is left of its features is the bias.",
             remedy=f"--set train.batch_size={size + 1}",
         )
 
@@ -272,15 +269,18 @@ STALE_SHARE, FORGETFUL_MOMENTUM = 0.5, 0.5
 """Share of the initial statistics that is left after all planned steps; momentum below which two batches are all that
 the running statistics know."""
 
+LAGGING_SHARE, SLOW_MOMENTUM = 1 / 3, 0.99
+"""The same after the steps made so far, and the momentum above which a hundred steps change little."""
+
 
 @rule(
     definition="The network is good with the batch's own statistics and bad with the running ones.",
-    formula="skill on the same training images with the batch's statistics less that in evaluation mode, above "
+    formula="skill on the same training images with the batch's statistics minus that in evaluation mode, above "
     f"{GAP:g}; or momentum to the power of all planned steps above {STALE_SHARE:g}",
     source="Ioffe and Szegedy 2015, arXiv:1502.03167, algorithm 2; Wu and Johnson 2021, Rethinking 'batch' in "
     "BatchNorm, arXiv:2105.07576, section 3",
-    advice="momentum is the share of the old that stays: 0.9 follows in 20 steps. Other frameworks call 1 less that "
-    "number momentum.",
+    advice="momentum is the share of the old value that stays: with 0.9 the statistics follow within 20 steps. Other "
+    "frameworks call 1 minus that number momentum.",
 )
 def batch_norm_train_eval_gap(evidence: Evidence) -> Iterator[Finding]:
     batch, running = evidence.record.batch_mode, evidence.record.train
@@ -292,30 +292,27 @@ def batch_norm_train_eval_gap(evidence: Evidence) -> Iterator[Finding]:
     stale = [node for node in adjustable if _momentum(node) ** max(1, evidence.record.planned) > STALE_SHARE]
     if gap <= GAP and not stale:
         return
-    unusual = [
-        node for node in adjustable if _lags(node, evidence.record.steps) or _momentum(node) < FORGETFUL_MOMENTUM
-    ]
+    unusual = [n for n in adjustable if _lags(n, evidence.record.steps) or _momentum(n) < FORGETFUL_MOMENTUM]
     overrides = with_layers(evidence, [(node.name, ".momentum=0.9") for node in unusual or stale])
     odd = f"; momentum is {_momentum(unusual[0]):g}" if unusual else ""
-    kept = (
-        f"; {_momentum(stale[0]) ** evidence.record.planned:.0%} of what they started as will be left" if stale else ""
-    )
+    left = _momentum(stale[0]) ** evidence.record.planned if stale else 0.0
+    kept = f"; {percent(left)} of their initial values will be left" if stale else ""
     yield Finding(
         severity="error" if gap > GAP and batch.skill >= GAP else "warning",
         layer=(unusual or norms)[0].name,
         step=evidence.record.steps,
         evidence=f"on the same training images: {_told(batch)} with the batch's statistics, {_told(running)} with the "
         f"running ones{odd}{kept}",
-        threshold=f"a skill lower by more than {GAP:g}, or more than {STALE_SHARE:.0%} left of the start",
-        why="Evaluation, tests and predictions use the running statistics, so what was learned is lost to them.",
+        threshold=f"a skill lower by more than {GAP:g}, or more than {percent(STALE_SHARE)} left of the initial values",
+        why="Evaluation and predictions use the running statistics, so what was learned does not reach them.",
         remedy=as_remedy(overrides)
         or "Use larger batches and a lower learning rate, so that running statistics can follow.",
     )
 
 
 def _lags(node: Node, steps: int) -> bool:
-    """Return whether more than a third of what the layer started with is still in its running statistics."""
-    return _momentum(node) ** max(1, steps) > 1 / 3 or _momentum(node) > 0.99
+    """Return whether much of what the layer started with is still in its running statistics."""
+    return _momentum(node) ** max(1, steps) > LAGGING_SHARE or _momentum(node) > SLOW_MOMENTUM
 
 
 def _momentum(node: Node) -> float:
@@ -323,4 +320,4 @@ def _momentum(node: Node) -> float:
 
 
 def _told(score: Score) -> str:
-    return f"accuracy {score.accuracy:.0%}" if score.accuracy is not None else f"loss {score.loss:.3g}"
+    return f"accuracy {percent(score.accuracy)}" if score.accuracy is not None else f"loss {score.loss:.3g}"

@@ -11,6 +11,8 @@ from cnnbp_cli.diagnosis.facts import LayerStart
 from cnnbp_cli.diagnosis.findings import Finding, Severity
 from cnnbp_cli.diagnosis.registry import RULES, rule
 from cnnbp_cli.diagnosis.remedies import as_remedy, is_sound, with_layers, with_sound_init
+from cnnbp_cli.diagnosis.rules.generalisation import NARROW, width_of
+from cnnbp_cli.diagnosis.text import percent, share_of
 
 TWIN_SHARE = 0.5
 """Share of a layer's units that are copies. Random weights give none; a constant gives all but one."""
@@ -18,9 +20,9 @@ TWIN_SHARE = 0.5
 
 @rule(
     definition="Units of a layer start alike and get the same gradient, so they stay copies of one unit.",
-    formula=f"share of a layer's units whose weights and gradients equal another unit's, above {TWIN_SHARE:.0%}",
+    formula=f"share of a layer's units whose weights and gradients equal another unit's, above {percent(TWIN_SHARE)}",
     source="Goodfellow, Bengio and Courville 2016, Deep Learning, section 8.4",
-    advice="Draw weights at random; only biases, and the last layer, may start at zero.",
+    advice="Draw weights at random; only biases, the last layer and the ends of residual branches may start at zero.",
 )
 def symmetric_init(evidence: Evidence) -> Iterator[Finding]:
     if evidence.start is None:
@@ -30,17 +32,21 @@ def symmetric_init(evidence: Evidence) -> Iterator[Finding]:
         return
     first = nodes[0]
     units = evidence.graph.shapes[first.name][0]
-    more = f", and in {len(nodes) - 1} more" if len(nodes) > 1 else ""
+    more = f"; the same holds for {_layers(len(nodes) - 1)}" if len(nodes) > 1 else ""
     yield Finding(
         severity="error",
         layer=first.name,
         step=1,
-        evidence=f"{_start(evidence, first).twins:.0%} of the {units} units of {first.name} have the weights and the "
-        f"gradient of another one{more}",
-        threshold=f"more than {TWIN_SHARE:.0%}",
-        why="Units that start alike and get the same gradient stay alike, so the layer is worth one unit.",
+        evidence=f"{share_of(_start(evidence, first).twins, units)} units of {first.name} have the weights and the "
+        f"gradient of another{more}",
+        threshold=f"more than {percent(TWIN_SHARE)}",
+        why="Units that start alike and get the same gradient stay alike, so the layer is worth a single unit.",
         remedy=as_remedy(with_sound_init(evidence, nodes)),
     )
+
+
+def _layers(count: int) -> str:
+    return "one more layer" if count == 1 else f"{count} more layers"
 
 
 MIN_GAIN, MAX_GAIN = 0.1, 6.0
@@ -51,45 +57,44 @@ MAX_SPREAD = 100.0
 """By which factor the signal may grow or shrink on its way through the whole network, at most: two decimal digits of
 the seven that float32 has, and more than Glorot loses in a dozen ReLU layers (a factor of √2 each)."""
 
+BAND = f"a factor from {MIN_GAIN:g} to {MAX_GAIN:g}"
+
 
 @rule(
     definition="The initial weights make the signal grow or shrink from layer to layer.",
     formula="root mean square of a layer's output divided by that of its input outside "
-    f"{MIN_GAIN:g}…{MAX_GAIN:g}; or its largest value in the network more than {MAX_SPREAD:g} times the smallest; "
-    f"layers "
-    "right before a normalisation are left out",
+    f"{MIN_GAIN:g} to {MAX_GAIN:g}; or its largest value in the network more than {MAX_SPREAD:g} times the smallest. "
+    "Layers right before a normalization are left out, and so are weights of zero that get a gradient, as at the end "
+    "of a residual branch",
     source="Glorot and Bengio 2010; He et al. 2015, arXiv:1502.01852, section 2.2",
-    advice="he_normal before ReLU and its kin, glorot_normal before tanh, sigmoid and the head.",
+    advice="he_normal before ReLU and its relatives, glorot_normal before tanh, sigmoid and the head.",
 )
 def badly_scaled_init(evidence: Evidence) -> Iterator[Finding]:
     if evidence.start is None:
         return
-    nodes = [
-        node
-        for node in evidence.weighted
-        if not _is_normalised(evidence, node)
-        and _start(evidence, node).twins <= TWIN_SHARE
-        and _start(evidence, node).scale_in > 0
-    ]
-    gains = {node.name: _gain(evidence, node) for node in nodes}
-    bad = [node for node in nodes if not MIN_GAIN <= gains.get(node.name, 1.0) <= MAX_GAIN]
+    nodes = [node for node in evidence.weighted if _is_judged(evidence, node)]
+    gains = {node.name: _start(evidence, node).scale / _start(evidence, node).scale_in for node in nodes}
+    bad = [node for node in nodes if not MIN_GAIN <= gains[node.name] <= MAX_GAIN]
     scales = {name: _start(evidence, evidence.nodes[name]).scale for name in gains}
     lowest, highest = min(scales.values(), default=1.0), max(scales.values(), default=1.0)
     spread = highest / lowest if lowest > 0 else float("inf")
     if not bad and not (len(nodes) > 2 and spread > MAX_SPREAD):
         return
     if bad:
-        worst = max(bad, key=lambda node: abs_log(gains[node.name]))
-        layer, gain = worst.name, gains[worst.name]
-        seen = f"{layer} turns a root mean square of {_start(evidence, worst).scale_in:.2g} into "
-        seen += f"{scales[layer]:.2g}, a factor of {gain:.2g}"
-        seen += f"; so {'does' if len(bad) == 2 else 'do'} {len(bad) - 1} more" if len(bad) > 1 else ""
+        worst = max(bad, key=lambda node: _distance_from_one(gains[node.name]))
+        layer = worst.name
+        seen = (
+            f"{layer} turns a root mean square of {_start(evidence, worst).scale_in:.2g} into {scales[layer]:.2g}: a "
+        )
+        seen += f"factor of {gains[layer]:.2g}"
+        seen += f"; {_layers(len(bad) - 1)} likewise" if len(bad) > 1 else ""
         threshold = BAND
     else:
         bad = nodes
-        layer = (max if scales[nodes[-1].name] > scales[nodes[0].name] else min)(scales, key=scales.get)  # type: ignore[arg-type]
-        seen = f"the root mean square of the layers' outputs goes from {scales[nodes[0].name]:.2g} in "
-        seen += f"{nodes[0].name} to {scales[layer]:.2g} in {layer}"
+        grows = scales[nodes[-1].name] > scales[nodes[0].name]
+        layer = (max if grows else min)(scales, key=lambda name: scales[name])
+        seen = f"the root mean square of the layers' outputs goes from {scales[nodes[0].name]:.2g} in {nodes[0].name} "
+        seen += f"to {scales[layer]:.2g} in {layer}"
         threshold = f"a factor of {MAX_SPREAD:g} across the network"
     remedy = with_sound_init(evidence, bad)
     yield Finding(
@@ -98,22 +103,23 @@ def badly_scaled_init(evidence: Evidence) -> Iterator[Finding]:
         step=1,
         evidence=seen,
         threshold=threshold,
-        why="A signal that shrinks takes the gradient with it, one that grows saturates units and makes "
-        "the loss steep.",
+        why="A shrinking signal takes the gradient with it; a growing one saturates units and makes the loss steep.",
         remedy=as_remedy(remedy),
     )
 
 
-BAND = f"a factor from {MIN_GAIN:g} to {MAX_GAIN:g}"
+def _is_judged(evidence: Evidence, node: Node) -> bool:
+    start = _start(evidence, node)
+    at_zero = start.weight == 0 and start.gradient > 0
+    return not (evidence.is_normalized(node) or start.twins > TWIN_SHARE or at_zero) and start.scale_in > 0
 
 
 def _depth_explains(evidence: Evidence) -> bool:
     """Return whether gradients vanish or explode: where each layer is sound by itself, that says it better."""
-    return any(list(RULES[name].check(evidence)) for name in ("vanishing-gradient", "exploding-gradient"))
+    return any(list(RULES[name].findings(evidence)) for name in ("vanishing-gradient", "exploding-gradient"))
 
 
-def abs_log(ratio: float) -> float:
-    """Return how far a ratio is from 1, either way."""
+def _distance_from_one(ratio: float) -> float:
     return max(ratio, 1 / ratio) if ratio > 0 and isfinite(ratio) else float("inf")
 
 
@@ -122,40 +128,26 @@ def _start(evidence: Evidence, node: Node) -> LayerStart:
     return evidence.start.layers.get(node.name) or LayerStart(scale_in=1.0, scale=1.0)
 
 
-def _gain(evidence: Evidence, node: Node) -> float:
-    start = _start(evidence, node)
-    return start.scale / start.scale_in
-
-
-def _is_normalised(evidence: Evidence, node: Node) -> bool:
-    readers = evidence.readers[node.name]
-    return bool(readers) and all(reader.layer.normalizes for reader in readers)
-
-
 HIGH_FIRST_LOSS, EXTREME_FIRST_LOSS = 3.0, 10.0
-"""First loss divided by that of a uniform guess. He initialisation of ReLU networks gives 1 to 2.2, and up to 6 where
+"""First loss divided by that of a uniform guess. He initialization of ReLU networks gives 1 to 2.2, and up to 6 where
 the head reads thousands of values; a network that does well is told from the second limit on."""
 
 
 @rule(
-    definition="The first loss is far from that of a network that knows nothing and claims nothing.",
-    formula=f"loss of the first batch divided by the loss of a uniform guess (ln K for K classes) above "
-    f"{HIGH_FIRST_LOSS:g}",
+    definition="The first loss is far above that of a uniform guess.",
+    formula="loss of the fresh network on a batch, without dropout, divided by the loss of a uniform guess (ln K for K "
+    f"classes), above {HIGH_FIRST_LOSS:g}",
     source="Karpathy 2019, A recipe for training neural networks (verify loss @ init)",
-    advice="Make the last layer's initial weights smaller, or normalise what comes before it.",
+    advice="Make the last layer's initial weights smaller, or normalize what comes before it.",
 )
 def bad_initial_loss(evidence: Evidence) -> Iterator[Finding]:
     data = evidence.data
     if data is None or data.uniform_loss <= 0:
         return
     first = evidence.start.loss if evidence.start else evidence.record.first_loss
-    if not first > HIGH_FIRST_LOSS * data.uniform_loss or not isfinite(first):
+    if not first > HIGH_FIRST_LOSS * data.uniform_loss or not isfinite(first) or not evidence.weighted:
         return
-    last = (
-        evidence.nodes[evidence.graph.output]
-        if evidence.nodes[evidence.graph.output] in evidence.weighted
-        else evidence.weighted[-1]
-    )
+    last = evidence.weighted[-1]
     if is_sound(evidence, last):  # a head that starts small claims nothing, whatever it reads
         remedy = with_layers(evidence, [(last.name, ".init={type: normal, std: 0.01}")])
     else:
@@ -170,9 +162,9 @@ def bad_initial_loss(evidence: Evidence) -> Iterator[Finding]:
         severity="info" if evidence.well and mild else severity,
         layer=last.name,
         step=1,
-        evidence=f"the first loss is {first:.3g}, that of a uniform guess {data.uniform_loss:.3g}",
+        evidence=f"the first loss is {first:.3g}; a uniform guess has {data.uniform_loss:.3g}",
         threshold=f"more than {HIGH_FIRST_LOSS:g} times a uniform guess",
-        why="The network starts out sure of answers that are wrong, and the first steps go into unlearning them.",
+        why="The network starts out sure of wrong answers, and spends its first steps unlearning them.",
         remedy=as_remedy(remedy),
     )
 
@@ -180,47 +172,52 @@ def bad_initial_loss(evidence: Evidence) -> Iterator[Finding]:
 OVERFIT_SKILL = 0.5
 """Skill on the batch. Sound networks of the shipped kinds know 16 images completely within 100 steps."""
 
+RIGHT_SLOPE = 0.9
+"""Slope of the loss down its gradient, 1 for a right one, from which on the gradient needs no further proof."""
+
 
 @rule(
-    definition="The network cannot even learn a single batch by heart.",
-    formula=f"skill on 16 images below {OVERFIT_SKILL:g} after 100 steps of Adam on them alone, without "
-    f"augmentation, dropout "
-    "and decay; tried where the probe does not do well",
+    definition="The network cannot even memorize a single batch.",
+    formula=f"skill on 16 images below {OVERFIT_SKILL:g} after 100 steps of Adam on them alone, without augmentation, "
+    "dropout and weight decay; tried where the probe does not do well",
     source="Karpathy 2019, A recipe for training neural networks (overfit one batch)",
-    advice="Look for a layer that throws the information away, for a wrong gradient (cnnbp gradcheck), "
-    "or a larger width.",
+    advice="Look for a layer that discards information or is too narrow, or for a wrong gradient (cnnbp gradcheck).",
 )
 def cannot_overfit_batch(evidence: Evidence) -> Iterator[Finding]:
     test = evidence.overfit
     if test is None or test.skill >= OVERFIT_SKILL or evidence.well:
         return
-    narrow = _narrowest(evidence)
+    narrow = _narrow(evidence)
     remedy = _wider(evidence, narrow) if narrow else ()
+    passes = f"; {narrow.name} hands on {prod(evidence.graph.shapes[narrow.name])} values per image" if narrow else ""
+    slope = evidence.start.slope if evidence.start else None
+    proven = slope is not None and slope > RIGHT_SLOPE
     yield Finding(
         severity="error" if remedy and evidence.helps(remedy) else evidence.symptom(),
         layer=narrow.name if narrow else None,
         evidence=f"{test.steps} steps on the same {test.images} images bring the loss from {test.first:.3g} to "
-        f"{test.last:.3g} and the skill to {test.skill:.0%}"
-        + (
-            f"; {narrow.name} passes on {prod(evidence.graph.shapes[narrow.name])} numbers for each image"
-            if narrow
-            else ""
-        ),
-        threshold=f"a skill of {OVERFIT_SKILL:.0%}",
-        why="A network that cannot learn a few images by heart lacks capacity, a gradient, or steps of a "
-        "sensible length.",
+        f"{test.last:.3g} and the skill to {percent(test.skill)}{passes}",
+        threshold=f"a skill of {percent(OVERFIT_SKILL)}",
+        why="A network that cannot memorize a few images lacks capacity, a gradient, or steps of a sensible size.",
         remedy=as_remedy(remedy)
-        or "Prove the gradients with `cnnbp gradcheck`; then look for a layer that passes too little on.",
+        or (
+            "Look for a layer that discards what tells the images apart."
+            if proven
+            else "Prove the gradients with `cnnbp gradcheck`; then look for a layer that discards information."
+        ),
     )
 
 
-def _narrowest(evidence: Evidence) -> Node | None:
-    """Return the layer before the last weights that passes on fewer numbers than there are classes, if any."""
-    inner = [node for node in evidence.graph.nodes if node.name != evidence.graph.output]
-    wanted = evidence.graph.shapes[evidence.graph.output][0]
-    sizes = {node.name: prod(evidence.graph.shapes[node.name]) for node in inner}
-    slim = [node for node in inner if sizes[node.name] < wanted / 2 and INPUT not in node.name]
-    return min(slim, key=lambda node: sizes[node.name]) if slim else None
+def _narrow(evidence: Evidence) -> Node | None:
+    """Return the layer before the last weights that hands on fewer values than there are classes, if any."""
+    wanted = NARROW * evidence.graph.shapes[evidence.graph.output][0]
+    sizes = {
+        node.name: prod(evidence.graph.shapes[node.name])
+        for node in evidence.graph.nodes
+        if node.name != evidence.graph.output and INPUT not in node.name
+    }
+    slim = [name for name, size in sizes.items() if size < wanted]
+    return evidence.nodes[min(slim, key=lambda name: sizes[name])] if slim else None
 
 
 def _wider(evidence: Evidence, node: Node) -> tuple[str, ...]:
@@ -231,8 +228,6 @@ def _wider(evidence: Evidence, node: Node) -> tuple[str, ...]:
         return with_layers(evidence, [(node.name, "=flatten")])
     while node not in evidence.weighted and node.inputs and node.inputs[0] in evidence.nodes:
         node = evidence.nodes[node.inputs[0]]
+    width = width_of(node)
     wanted = 4 * evidence.graph.shapes[evidence.graph.output][0]
-    for field in ("units", "filters"):
-        if hasattr(node.layer, field):
-            return with_layers(evidence, [(node.name, f".{field}={wanted}")])
-    return ()
+    return with_layers(evidence, [(node.name, f".{width[0]}={wanted}")]) if width else ()

@@ -1,0 +1,125 @@
+"""One plan from all findings: causes first, what follows from a cause told under it, and no advice against another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from cnnbp_cli.diagnosis.evidence import Evidence
+from cnnbp_cli.diagnosis.findings import SEVERITIES, Finding
+
+CAUSES_FIRST = (
+    "constant-images",
+    "shuffled-labels",
+    "data-leak",
+    "test-preprocessed-differently",
+    "missing-class",
+    "unbalanced-classes",
+    "destructive-augmentation",
+    "unnormalised-input",
+    "normalised-twice",
+    "symmetric-init",
+    "badly-scaled-init",
+    "redundant-softmax",
+    "loss-head-mismatch",
+    "vanishing-gradient",
+    "bad-initial-loss",
+    "exploding-gradient",
+    "absurd-epsilon",
+    "frozen-layer",
+    "no-activation",
+    "batch-norm-small-batch",
+    "batch-norm-train-eval-gap",
+    "clipping-always-active",
+    "momentum-too-high",
+    "over-regularised",
+    "too-few-steps",
+    "overfitting",
+    "diverging-loss",
+    "non-finite",
+    "oscillating-loss",
+    "dead-relu",
+    "saturated-activation",
+    "capacity",
+    "learning-rate-too-high",
+    "learning-rate-too-low",
+    "cannot-overfit-batch",
+    "update-ratio",
+    "loss-not-falling",
+)
+"""Among findings of the same severity: causes before what follows from them, the specific before the general."""
+
+STANDALONE = frozenset(
+    {
+        "data-leak",
+        "test-preprocessed-differently",
+        "missing-class",
+        "unbalanced-classes",
+        "batch-norm-train-eval-gap",
+    }
+)
+"""They tell nothing about how the loss goes: nothing follows from them, and they follow from nothing."""
+
+UNLEARNABLE = frozenset({"constant-images", "shuffled-labels"})
+"""Where these are errors there is nothing to learn, and everything else follows."""
+
+LEVELS: Mapping[str, int] = {
+    **dict.fromkeys(("bad-initial-loss", "vanishing-gradient", "exploding-gradient", "frozen-layer"), 1),
+    **dict.fromkeys(("learning-rate-too-high", "learning-rate-too-low", "capacity", "overfitting"), 2),
+    **dict.fromkeys(("diverging-loss", "non-finite", "oscillating-loss", "dead-relu", "saturated-activation"), 3),
+    **dict.fromkeys(("cannot-overfit-batch", "update-ratio", "loss-not-falling"), 4),
+}
+"""How far a rule is from what a person decided: 0, as for the rules not named, are settings and data; 1 follows from
+them in the first step; 2 tells what a change would bring, 3 what the training looks like, and 4 only that it fails."""
+
+
+def in_order(findings: Sequence[Finding]) -> list[Finding]:
+    """Return the most severe findings first, and causes before what follows from them."""
+    return sorted(findings, key=lambda one: (SEVERITIES.index(one.severity), CAUSES_FIRST.index(one.rule)))
+
+
+def one_plan(evidence: Evidence, findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Order findings, tell what follows from which, and leave one value for each key that remedies set.
+
+    A finding that follows from another has that one's remedy. Of two remedies that set a key to different values the
+    one of the earlier finding stays, and the later finding follows from that one.
+    """
+    plan: list[Finding] = []
+    for finding in in_order(findings):
+        cause = _cause(evidence, finding, plan)
+        if cause is None and finding.overrides:
+            cause = next((one for one in plan if conflict(one.overrides, finding.overrides)), None)
+        plan.append(finding if cause is None else replace(finding, cause=cause.rule, remedy=cause.remedy))
+    return tuple(plan)
+
+
+def _cause(evidence: Evidence, finding: Finding, before: Sequence[Finding]) -> Finding | None:
+    """Return the first finding that explains another one."""
+    if finding.rule in STANDALONE:
+        return None
+    return next((one for one in before if one.cause is None and _explains(evidence, one, finding)), None)
+
+
+def _explains(evidence: Evidence, cause: Finding, finding: Finding) -> bool:
+    if cause.severity != "error" or cause.rule in STANDALONE or cause.rule == finding.rule:
+        return False
+    if cause.rule in UNLEARNABLE:
+        return True
+    own, level = LEVELS.get(cause.rule, 0), LEVELS.get(finding.rule, 0)
+    if own >= level:
+        return False
+    if level >= 3:
+        return True
+    # What has a remedy of its own that may be needed besides follows only where the cause's remedy was enough.
+    enough = evidence.trials.get(cause.overrides)
+    return enough is not None and evidence.does_well(enough)
+
+
+def conflict(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Return whether two remedies set a key, or a key and a part of it, to different values."""
+    ours, theirs = (dict(part.split("=", 1) for part in overrides) for overrides in (one, other))
+    return any(
+        (key == own and theirs[key] != value) or key.startswith(own + ".") or own.startswith(key + ".")
+        for own, value in ours.items()
+        for key in theirs
+    )
