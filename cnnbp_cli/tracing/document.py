@@ -17,7 +17,8 @@ from cnnbp_cli.core.types import Array
 from cnnbp_cli.tracing.cells import Cell, CellError
 
 if TYPE_CHECKING:
-    from cnnbp_cli.tracing.trace import Factor, Trace
+    from cnnbp_cli.tracing.explanation import Factor
+    from cnnbp_cli.tracing.trace import Trace
 
 
 def trace_document(trace: Trace, layers: Sequence[str] = ()) -> dict[str, Any]:
@@ -84,7 +85,7 @@ def cell_document(trace: Trace, cell: Cell, of: str = "gradient", top: int | Non
     """
     found = trace.terms(cell, of)
     terms, count, rest = found.largest(top)
-    several = len({term.via for term in found.terms}) > 1
+    several = len(found.told) > 1
     return {
         "format": "cnnbp-trace-cell",
         "version": 1,
@@ -92,7 +93,7 @@ def cell_document(trace: Trace, cell: Cell, of: str = "gradient", top: int | Non
         "of": of,
         "value": plain(found.value),
         "formula": found.formula,
-        "filled": found.filled,
+        "filled": found.filled(),
         "terms": [
             {
                 "factors": [_factor(trace, factor) for factor in term.factors],

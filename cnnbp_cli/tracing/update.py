@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cnnbp_cli.core.optim import Transform, chain, clip_by_global_norm
+from cnnbp_cli.core.parameters import Entry
 from cnnbp_cli.core.schedules import Progress
 from cnnbp_cli.core.types import Array
 from cnnbp_cli.model import Model
@@ -27,12 +28,22 @@ class Update:
         As the schedule has it at this step.
     state : mapping of str to Array
         The optimizer's vectors over all parameters; one that is missing is as it starts.
+    step : int
+        The updates that training has made; an optimizer that starts anew counts its own, `number`, from 1.
     """
 
     transform: Transform
     number: int
     learning_rate: float
     state: Mapping[str, Array] = field(default_factory=dict[str, Array])
+    step: int = 0
+
+    def element(self, name: str, entry: Entry, index: tuple[int, ...]) -> float:
+        """Return a parameter's element of a state vector."""
+        vector = self.state.get(name)
+        if vector is None:
+            return float(self.transform.slots[name])
+        return float(vector[entry.start : entry.stop].reshape(entry.shape)[index])
 
 
 def next_update(model: Model, checkpoint: Checkpoint | None = None, samples: int | None = None) -> Update:
@@ -59,4 +70,4 @@ def next_update(model: Model, checkpoint: Checkpoint | None = None, samples: int
     at = Progress(step, per_epoch, total, len(epochs), history)
     rate = train.schedule.learning_rate(train.optimizer.learning_rate, at)
     number = step + 1 if checkpoint and checkpoint.optimizer else 1
-    return Update(transform, number, rate, checkpoint.optimizer if checkpoint else {})
+    return Update(transform, number, rate, checkpoint.optimizer if checkpoint else {}, step)

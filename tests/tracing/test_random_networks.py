@@ -12,8 +12,10 @@ from proof.example import Example
 from proof.networks import networks
 
 import cnnbp_cli as cnnbp
+from cnnbp_cli.core.terms import TARGET
 from cnnbp_cli.tracing.cells import Cell
-from cnnbp_cli.tracing.trace import LOSS, PREDICTION, TARGET, Trace
+from cnnbp_cli.tracing.numbers import LOSS, PREDICTION
+from cnnbp_cli.tracing.trace import Trace
 
 NETWORKS, CELLS = 60, 40
 """2,400 cells in all, two passes each."""

@@ -1,0 +1,175 @@
+"""One pass through a network, forward and backward, and all its numbers by the names of their cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from math import fsum
+from typing import Any, Literal
+
+import numpy as np
+
+from cnnbp_cli.core.graph import INPUT
+from cnnbp_cli.core.terms import TARGET, LossPass
+from cnnbp_cli.core.types import Array, Context
+from cnnbp_cli.model import Model, quiet
+from cnnbp_cli.tracing.cells import Cell, CellError, parse_cell
+
+PREDICTION, LOSS = "prediction", "loss"
+
+Mode = Literal["evaluation", "training"]
+Kind = Literal["input", "layer", "parameter", "prediction", "target", "loss"]
+
+
+class Numbers:
+    """A pass that has been run.
+
+    Cells are given as text, ``"conv1[2,5,7]"``, or as `Cell`. Arrays of outputs are those of `core`, with the images
+    last.
+
+    Parameters
+    ----------
+    model : Model
+    x, target : Array
+        As `Model.batch_in` returns them.
+    mode : {"evaluation", "training"}
+    shown : int
+        The image on show.
+    step : int
+        The updates that training has made; it names the streams of dropout.
+
+    Attributes
+    ----------
+    images : int
+        How many the mean loss is over.
+    context : Context
+        That of both passes.
+    loss : float
+        The mean loss.
+    shapes : dict of str to Shape
+        The public shape of every tensor: input, layers, parameters, prediction, target, loss. A layer that is called
+        like one of the last three stands in its place.
+    """
+
+    @quiet
+    def __init__(self, model: Model, x: Array, target: Array, mode: Mode, shown: int, step: int = 0) -> None:
+        self.model, self.target, self.mode, self.shown = model, target, mode, shown
+        self.images = x.shape[-1]
+        self.context = ctx = Context(training=mode == "training", seed=model.config.seed, step=step)
+        graph, loss = model.graph, model.loss_function
+        self._values: dict[str, Array] = {INPUT: x}
+        self._flows: dict[str, Array] = {}
+        z, self._tape = graph.forward(model.params, x, ctx, self._values.__setitem__)
+        loss_sum, residuals = loss.forward(z, target)
+        count = loss.count(z)
+        self.loss = float(loss_sum) / count
+        dz = loss.backward(residuals) / count
+        dx, self._grads = graph.backward(model.params, self._tape, dz, ctx, self._flows.__setitem__)
+        self._flows[INPUT] = np.zeros_like(x) if dx is None else dx
+        self.at_loss = LossPass(z, loss.predict(z), loss.expected(z, target), count)
+        self._nodes = {node.name: node for node in graph.nodes}
+        self._owners = {f"{node}.{key}": (node, key) for node, own in model.params.items() for key in own}
+        self.shapes = dict(graph.shapes)
+        self.shapes |= {name: model.params[node][key].shape for name, (node, key) in self._owners.items()}
+        for name, shape in ((PREDICTION, self.prediction.shape), (TARGET, self.prediction.shape), (LOSS, ())):
+            self.shapes.setdefault(name, shape)
+
+    def kind(self, tensor: str) -> Kind:
+        """Return what a tensor is."""
+        if tensor in self._owners:
+            return "parameter"
+        if tensor in self._values:
+            return "input" if tensor == INPUT else "layer"
+        return "prediction" if tensor == PREDICTION else "target" if tensor == TARGET else "loss"
+
+    def owner(self, parameter: str) -> tuple[str, str]:
+        """Return the layer and the key of a parameter."""
+        return self._owners[parameter]
+
+    def is_learned(self, tensor: str) -> bool:
+        """Return whether it is a parameter with a gradient."""
+        return tensor in self._owners and self._owners[tensor][1] in self._grads[self._owners[tensor][0]]
+
+    def cell(self, cell: str | Cell) -> Cell:
+        """Return the cell that `cell` names.
+
+        Raises
+        ------
+        CellError
+            When there is none.
+        """
+        return parse_cell(str(cell), self.shapes)
+
+    def value(self, cell: str | Cell) -> float:
+        """Return the number in a cell, of the image on show."""
+        cell = self.cell(cell)
+        return float(self.array(cell.tensor)[cell.index])
+
+    def gradient(self, cell: str | Cell) -> float:
+        """Return the gradient of the mean loss to a cell: loss per unit of the cell.
+
+        Raises
+        ------
+        CellError
+            When there is no such cell, or it has no gradient.
+        """
+        cell = self.cell(cell)
+        return float(self.array(cell.tensor, "gradient")[cell.index])
+
+    def array(self, tensor: str, of: Literal["value", "gradient"] = "value") -> Array:
+        """Return all numbers of a tensor in its public shape, of the image on show."""
+        if tensor not in self.shapes:
+            self.cell(tensor)  # which complains
+        array = self._whole(tensor, of)
+        return array if self.kind(tensor) in ("parameter", "loss") else array[..., self.shown]
+
+    def _whole(self, tensor: str, of: str) -> Array:
+        """Return all numbers of a tensor, of all images."""
+        match self.kind(tensor):
+            case "parameter":
+                node, key = self._owners[tensor]
+                if of == "gradient" and not self.is_learned(tensor):
+                    raise CellError(f"{tensor}: has no gradient: running statistics follow the batches, not the loss")
+                return (self.model.params if of == "value" else self._grads)[node][key]
+            case "loss":
+                return np.array(self.loss if of == "value" else 1.0)
+            case "prediction" | "target" if of == "gradient":
+                raise CellError(f"{tensor}: has no gradient of its own; see the gradient of {self.model.graph.output}")
+            case "prediction":
+                return self.at_loss.p
+            case "target":
+                return self.at_loss.target
+            case _:
+                return (self._values if of == "value" else self._flows)[tensor]
+
+    def of_batch(self, output: str, of: Literal["value", "gradient"] = "value") -> Array:
+        """Return all numbers of the input or of a layer's output, of all images: (…, n)."""
+        return (self._values if of == "value" else self._flows)[output]
+
+    def residuals(self, node: str) -> Any:
+        """Return what a layer's forward pass left for its backward pass."""
+        return self._tape.residuals[node]
+
+    @property
+    def prediction(self) -> Array:
+        """The head's output for the image on show."""
+        return self.at_loss.p[..., self.shown]
+
+    def parameters(self, node: str) -> tuple[Mapping[str, Array], Mapping[str, Array]]:
+        """Return the values and the gradients of a layer's parameters by key; running statistics have no gradient."""
+        return self.model.params.get(node, {}), self._grads.get(node, {})
+
+    def decisions(self, node: str) -> tuple[Array | None, Array | None]:
+        """Return the winners (…, 2) of a layer's maxima and its gates, of the image on show; None where it has none."""
+        layer, residuals = self._nodes[node].layer, self._tape.residuals[node]
+        winners, gates = layer.winners(residuals), layer.branches(residuals)
+        return (
+            None if winners is None else winners[..., self.shown],
+            gates[..., self.shown] if gates is not None and gates.dtype == bool else None,
+        )
+
+    @cached_property
+    def gradient_norm(self) -> float:
+        """The L2 norm of the gradient over all parameters, which clipping looks at."""
+        squares = (np.square(grad, dtype=np.float64).sum() for own in self._grads.values() for grad in own.values())
+        return float(np.sqrt(fsum(squares)))
