@@ -2,16 +2,18 @@
 
 A config alone never runs code; only a file that the user names is executed. Its layers are called through a
 guard, because the mistakes of a layer under construction are the user's to fix: an exception, an output of the
-wrong shape, a complex number that lost its imaginary part become one message with the file and the line.
+wrong shape, an input changed in place become one message with the file and the line. What the file prints goes to
+standard error, for standard output belongs to the report.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-import warnings
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from functools import wraps
+from inspect import isfunction, unwrap
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, NamedTuple
@@ -20,7 +22,17 @@ import numpy as np
 
 from cnnbp_cli.core.layers import LAYERS, register
 from cnnbp_cli.core.traits import OnnxOperator
-from cnnbp_cli.core.types import Array, Context, FieldErrors, Layer, Operation, Shape, ShapeError, show_shape
+from cnnbp_cli.core.types import (
+    Array,
+    Context,
+    FieldErrors,
+    Layer,
+    Merge,
+    Operation,
+    Shape,
+    ShapeError,
+    show_shape,
+)
 from cnnbp_cli.errors import UserError
 
 EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -36,12 +48,6 @@ EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
 }
 """By method, whether a result is valid, and what was expected."""
-
-GUARDED = (
-    *("out_shape", "param_shapes", "init_params", "next_state", "branches", "macs", "kernel", "__post_init__"),
-    *EXPECTED,
-)
-"""Methods whose exceptions are reported."""
 
 
 class CustomLayerError(UserError):
@@ -97,7 +103,8 @@ def load_layers(path: str | Path) -> list[type[Operation[Any]]]:
     module.__file__ = str(path)
     sys.modules[name] = module  # dataclasses look up their annotations there
     try:
-        exec(code, module.__dict__)
+        with redirect_stdout(sys.stderr):
+            exec(code, module.__dict__)
     except (Exception, SystemExit) as error:
         for word in set(LAYERS) - before:
             del LAYERS[word]
@@ -137,9 +144,10 @@ def _guard(operation: type[Any], path: Path) -> None:
         "forward": guard.layer_forward(operation.forward) if one else guard.merge_forward(operation.forward),
         "backward": guard.layer_backward(operation.backward) if one else guard.merge_backward(operation.backward),
     }
-    for name in GUARDED:
-        if name in vars(operation):
-            wrapped[name] = guard.with_checked_result(name, getattr(operation, name))
+    interface = {name for name in dir(Layer if one else Merge) if not name.startswith("_")} | {"__post_init__"}
+    for name, method in vars(operation).items():
+        if name in interface - wrapped.keys() and isfunction(method):
+            wrapped[name] = guard.with_checked_result(name, method)
     for name in {"next_state", "branches"} & {name for base in operation.__mro__ for name in vars(base)}:
         wrapped[name] = guard.with_own_residuals(wrapped.get(name, getattr(operation, name)))
     for name, method in wrapped.items():
@@ -182,7 +190,7 @@ class _Guard:
         def guarded(
             layer: Layer[Any], params: dict[str, Array], x: Array, ctx: Context
         ) -> tuple[Array, GuardedResiduals]:
-            result = self._call("forward", method, ctx.node, layer, params, _read_only(x), ctx)
+            result = self._call("forward", method, ctx.node, layer, _all_read_only(params), _read_only(x), ctx)
             expected = (*layer.out_shape(x.shape[:-1]), x.shape[-1])
             return self._checked(method, ctx, result, expected, np.result_type(x, *params.values()), [x.shape])
 
@@ -200,7 +208,9 @@ class _Guard:
     def layer_backward(self, method: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(method)
         def guarded(layer: Any, params: dict[str, Array], residuals: GuardedResiduals, dy: Array, ctx: Context) -> Any:
-            result = self._call("backward", method, ctx.node, layer, params, residuals.own, _read_only(dy), ctx)
+            result = self._call(
+                "backward", method, ctx.node, layer, _all_read_only(params), residuals.own, _read_only(dy), ctx
+            )
             if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], dict):
                 raise self._wrong(method, ctx, f"returned {_type_text(result)}, expected dx and a dict of gradients")
             dx, grads = result
@@ -245,8 +255,6 @@ class _Guard:
                 method, ctx, f"returned {_type_text(result)}, expected the output and what backward needs"
             )
         y, residuals = result
-        if isinstance(y, np.ndarray) and dtype.kind == "c" != y.dtype.kind:
-            raise self._lost_imaginary_part(method, ctx)
         self._check(method, ctx, "an output", y, shape, dtype)
         return y, GuardedResiduals(residuals, in_shapes)
 
@@ -264,13 +272,10 @@ class _Guard:
 
     def _call(self, name: str, method: Callable[..., Any], node: str, *args: Any) -> Any:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", np.exceptions.ComplexWarning)
+            with redirect_stdout(sys.stderr):
                 return method(*args)
         except (UserError, ShapeError, FieldErrors, MemoryError):
             raise
-        except np.exceptions.ComplexWarning as error:
-            raise self._lost_imaginary_part(method, Context(node=node), error) from None
         except Exception as error:
             line = _line(error.__traceback__, self._file)
             where = f" in layer {node}" if node else ""
@@ -279,24 +284,28 @@ class _Guard:
                 f"{self._file}:{line}: {self._name}.{name} failed{where}: {_error_text(error)}{hint}"
             ) from error
 
-    def _wrong(
-        self, method: Callable[..., Any], ctx: Context, complaint: str, error: Exception | None = None
-    ) -> Exception:
-        code = method.__code__
-        line = _line(error.__traceback__, self._file) if error else code.co_firstlineno
-        return CustomLayerError(f"{self._file}:{line}: {self._name}.{code.co_name} of layer {ctx.node} {complaint}")
+    def _wrong(self, method: Callable[..., Any], ctx: Context, complaint: str) -> CustomLayerError:
+        return broken_rule(self._name, method, ctx.node, complaint)
 
-    def _lost_imaginary_part(
-        self, method: Callable[..., Any], ctx: Context, error: Exception | None = None
-    ) -> Exception:
-        return self._wrong(
-            method,
-            ctx,
-            "turned complex numbers into real ones, which complex steps cannot pass: make arrays of type "
-            "np.result_type(x, *params.values()), compare .real parts, write abs(x) ** 2 as x * x; "
-            "or check with --method central",
-            error,
-        )
+
+def broken_rule(name: str, method: Callable[..., Any], node: str, complaint: str) -> CustomLayerError:
+    """Return the error about a method of a custom layer that does what no layer may: "file:line: …".
+
+    Parameters
+    ----------
+    name : str
+        The class's.
+    method : function
+        Its `forward` or `backward`, guarded or not.
+    node : str
+        The layer's name in the network.
+    complaint : str
+        What it did.
+    """
+    code = unwrap(method).__code__
+    return CustomLayerError(
+        f"{code.co_filename}:{code.co_firstlineno}: {name}.{code.co_name} of layer {node} {complaint}"
+    )
 
 
 def _type_text(value: Any) -> str:
@@ -309,3 +318,7 @@ def _read_only(array: Array) -> Array:
     view = array.view()
     view.flags.writeable = False
     return view
+
+
+def _all_read_only(params: dict[str, Array]) -> dict[str, Array]:
+    return {key: _read_only(value) for key, value in params.items()}

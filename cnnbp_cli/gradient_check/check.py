@@ -16,16 +16,18 @@ import numpy as np
 from cnnbp_cli.core.graph import INPUT
 from cnnbp_cli.core.rng import generator
 from cnnbp_cli.core.types import Array
-from cnnbp_cli.gradient_check import complex_step
 from cnnbp_cli.gradient_check.central import STEPS, CentralDifferences
 from cnnbp_cli.gradient_check.complex_step import ComplexStep
 from cnnbp_cli.gradient_check.explain import WrongElements, explain
+from cnnbp_cli.gradient_check.layer_derivative import STEP
+from cnnbp_cli.gradient_check.purity import require_pure
 from cnnbp_cli.gradient_check.reference_pass import (
     Comparison,
     Method,
     ReferencePass,
     Status,
     bisect,
+    joint_direction,
     public_index,
     unit,
 )
@@ -51,7 +53,9 @@ class ParameterCheck:
     relative_error : float
         Of the worst comparison.
     checked : int
-        Directions and elements compared.
+        Comparisons: of directions and of elements, in each mode.
+    directions, elements : int
+        Different random directions, and different elements, of all `size`, that were compared.
     worst_index : list of int or None
         The element with the largest error, among those checked singly.
     shape : list of int
@@ -82,6 +86,8 @@ class ParameterCheck:
     noise: int
     coverage: float
     explanation: str | None
+    directions: int
+    elements: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +113,9 @@ class GradcheckReport:
     modes : list of str
         The modes checked: evaluation too where it gives other numbers than training.
     parameters : list of ParameterCheck
+    by_differences : list of str
+        Custom layers whose forward pass takes no complex numbers, or decides by them: difference quotients took
+        the place of complex steps there.
     """
 
     ok: bool
@@ -120,6 +129,7 @@ class GradcheckReport:
     coverage: float
     modes: list[str]
     parameters: list[ParameterCheck]
+    by_differences: list[str]
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -177,21 +187,33 @@ def gradcheck(
     if tolerance is None:
         tolerance = TOLERANCES[method, dtype]
     if step is None:
-        step = complex_step.STEP if method == "complex" else STEPS[dtype]
+        step = STEP if method == "complex" else STEPS[dtype]
     # The products are small: several threads would wait for each other longer than they compute.
-    with blas_threads(1):
+    with blas_threads(1), np.errstate(all="ignore"):
         references = [ReferencePass(model, x, target, mode, dtype) for mode in ("training", "evaluation")]
+        for reference in references:
+            require_pure(reference)
         if references[1].equals(references[0]):
             references.pop()
+
+        def method_at(reference: ReferencePass) -> Method:
+            if method == "complex":
+                return ComplexStep(reference, tolerance)
+            return CentralDifferences(reference, step, tolerance, seed)
+
+        methods = [method_at(reference) for reference in references]
         names = _chosen([*references[0].gradients], layer, parameter)
-        methods: list[Method] = [
-            ComplexStep(reference, tolerance)
-            if method == "complex"
-            else CentralDifferences(reference, step, tolerance, seed)
-            for reference in references
-        ]
         found = {name: _compare(name, methods, directions, elements, seed) for name in names}
-        explanations = _explanations(model, x, target, found, seed)
+        kinked = [name for name, comparisons in found.items() if any(one.status == "kink" for one in comparisons)]
+        if kinked and any(reference.derivatives.has_kinks() for reference in references):
+            nearby = [method_at(reference.nearby(seed)) for reference in references]
+            for name in kinked:
+                direction = joint_direction(
+                    references[0].gradients[name].shape, generator(seed, "gradcheck", name, "joint")
+                )
+                found[name] += [one.compare(name, direction, None) for one in methods]
+                found[name] += _compare(name, nearby, directions, elements, seed)
+        explanations = _explanations(found, seed)
     checks = [_summary(name, references[0], found[name], explanations.get(name)) for name in names]
     everything = [comparison for comparisons in found.values() for comparison in comparisons]
     return GradcheckReport(
@@ -206,6 +228,7 @@ def gradcheck(
         coverage=_coverage(everything),
         modes=[reference.mode for reference in references],
         parameters=checks,
+        by_differences=sorted({name for reference in references for name in reference.derivatives.by_differences}),
     )
 
 
@@ -245,7 +268,7 @@ def _compare(
     ]
     worst = max(found, key=lambda one: one.severity)
     if worst.status == "wrong" and worst.index is None:
-        found.append(_locate(name, next(one for one in methods if one.reference.mode == worst.mode), seed))
+        found.append(_locate(name, next(one for one in methods if one.reference is worst.reference), seed))
     return found
 
 
@@ -280,20 +303,18 @@ def _difference(comparison: Comparison) -> float:
     return difference if np.isfinite(difference) else float("inf")
 
 
-def _explanations(
-    model: Model, x: Array, target: Array, found: dict[str, list[Comparison]], seed: int
-) -> dict[str, str]:
-    """Return what is wrong with each gradient that is, in the first mode in which it is."""
+def _explanations(found: dict[str, list[Comparison]], seed: int) -> dict[str, str]:
+    """Return what is wrong with each gradient that is, at the first pass where it is."""
+    wrong = {name: [one for one in comparisons if one.status == "wrong"] for name, comparisons in found.items()}
+    references = list(dict.fromkeys(one.reference for comparisons in wrong.values() for one in comparisons))
     texts: dict[str, str] = {}
-    for mode in ("training", "evaluation"):
-        suspects: WrongElements = {}
-        for name, comparisons in found.items():
-            wrong = [one for one in comparisons if one.status == "wrong" and one.mode == mode]
-            if wrong and name not in texts:
-                suspects[name] = [one.index for one in wrong if one.index is not None]
-        if suspects:
-            reference = ReferencePass(model, x, target, mode)
-            texts |= explain(reference, suspects, seed=seed)
+    for reference in references:
+        elements: WrongElements = {
+            name: [one.index for one in comparisons if one.reference is reference and one.index is not None]
+            for name, comparisons in wrong.items()
+            if name not in texts and any(one.reference is reference for one in comparisons)
+        }
+        texts |= explain(reference.in_double(), elements, seed=seed)
     return texts
 
 
@@ -313,11 +334,13 @@ def _summary(name: str, reference: ReferencePass, found: list[Comparison], expla
         size=int(np.prod(shape)),
         analytic=worst.analytic,
         numeric=worst.numeric,
-        mode=worst.mode,
+        mode=worst.reference.mode,
         kinks=statuses["kink"],
         noise=statuses["noise"],
         coverage=_coverage(found),
         explanation=explanation,
+        directions=sum(one.index is None and one.reference is found[0].reference for one in found),
+        elements=len({one.index for one in found} - {None}),
     )
 
 

@@ -11,7 +11,6 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from math import prod
 from pathlib import Path
 from time import perf_counter
@@ -22,9 +21,10 @@ import numpy as np
 from cnnbp_cli.core.graph import INPUT, Node
 from cnnbp_cli.core.rng import generator
 from cnnbp_cli.core.types import Array
-from cnnbp_cli.gradient_check.complex_step import NOISE, STEP, UNDERFLOW
+from cnnbp_cli.gradient_check.complex_step import DIFFERENCE_TOLERANCE, NOISE, UNDERFLOW
 from cnnbp_cli.gradient_check.fault_patterns import KnownFactor, Mismatch, describe
-from cnnbp_cli.gradient_check.reference_pass import Index, ReferencePass, along, bisect, unit
+from cnnbp_cli.gradient_check.layer_derivative import STEP, Change, is_shipped
+from cnnbp_cli.gradient_check.reference_pass import Index, ReferencePass, along, bisect, joint_direction, unit
 
 WrongElements = dict[str, list[Index]]
 """The elements known to be wrong, of every tensor that is wrong."""
@@ -34,9 +34,7 @@ MIN_ELEMENTS = 60
 PER_AXIS = 50  # in line with a wrong one, along each axis
 MAX_IMAGES = 8  # that are looked at one by one
 TIME_LIMIT = 2.0  # seconds for the elements between those two
-CENTRAL_STEP = 1e-6
-DIFFERENCE_NOISE = 8 * np.finfo(np.float64).eps / CENTRAL_STEP
-TOLERANCES = {True: 1e-8, False: 1e-5}  # relative to the terms of the sum; by complex steps, or by differences
+TOLERANCE = 1e-8  # relative to the terms of the sum
 
 ORDINALS = ("1st", "2nd", "3rd")
 
@@ -71,8 +69,8 @@ class _LocalGradient:
         The value of that parameter or input.
     dy : Array
         The gradient at the output.
-    forward : callable
-        Maps another value of it to the output and the branches taken.
+    change : callable
+        Maps a direction in it to the derivative of the output.
     """
 
     about: str
@@ -80,19 +78,10 @@ class _LocalGradient:
     analytic: Array
     start: Array
     dy: Array
-    forward: Callable[[Array], tuple[Array, Array | None]]
+    change: Callable[[Array], Change]
     axes: tuple[str, ...]
     numbers: Sequence[KnownFactor]
     is_parameter: bool
-
-    @cached_property
-    def by_complex_steps(self) -> bool:
-        """Whether complex numbers pass through; where they do not, central differences have to do."""
-        try:
-            y, _ = self.forward(self.start + 0j)
-        except Exception:  # of somebody else's layer
-            return False
-        return np.iscomplexobj(y)
 
 
 class _Explainer:
@@ -102,6 +91,8 @@ class _Explainer:
         self._known: dict[str, str | None] = {}
 
     def explain(self, wrong: WrongElements) -> dict[str, str]:
+        if text := self._not_finite():
+            return dict.fromkeys(wrong, text)
         prefix = "in evaluation mode: " if self._reference.mode == "evaluation" else ""
         return {name: prefix + self._explain(name, indices) for name, indices in wrong.items()}
 
@@ -109,10 +100,26 @@ class _Explainer:
         if name != INPUT and (own := self._fault(self._of_parameter(name), indices)):
             return own
         faults = [text for gradient in self._after(name) if (text := self._fault(gradient))]
+        if not faults and self._reference.derivatives.has_kinks():  # which allow for several gradients
+            return _Explainer(self._reference.nearby(0), 0)._explain(name, indices)
         if not faults:
             return "every layer's own backward pass is correct: look at how the gradients of branches are added up"
         more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
         return f"the incoming gradient is already wrong: {faults[0]}{more}"
+
+    def _not_finite(self) -> str | None:
+        """Name the first array of the forward pass that is not finite: all that follows it says nothing."""
+        reference = self._reference
+        arrays = [("the input", reference.values[INPUT], "")]
+        for node in reference.graph.nodes:
+            arrays += [(f"{node.name}.{key}", value, "") for key, value in reference.params.get(node.name, {}).items()]
+            place = f", from finite inputs; look at {_method(node.layer, 'forward')}"
+            arrays.append((f"the output of {node.name}", reference.values[node.name], place))
+        arrays.append(("the loss", np.array(reference.loss_value), f"; look at {_method(reference.loss, 'forward')}"))
+        for what, values, place in arrays:
+            if bad := int(values.size - np.isfinite(values).sum()):
+                return f"{what} is infinite or NaN in {bad:,} of {values.size:,} elements{place}"
+        return None
 
     def _fault(self, gradient: _LocalGradient, indices: Sequence[Index] = ()) -> str | None:
         """Say what is wrong with a gradient; None where nothing is."""
@@ -130,12 +137,11 @@ class _Explainer:
         reference = self._reference
         owner, _, key = name.rpartition(".")
         node, layer = reference.nodes[owner], reference.nodes[owner].layer
-        own, xs = reference.params[node.name], [reference.values[before] for before in node.inputs]
+        own = reference.params[node.name]
         _, grads = reference.own_backward(node)
 
-        def forward(value: Array) -> tuple[Array, Array | None]:
-            y, residuals = reference.compute(node, own | {key: value}, xs)
-            return y, layer.branches(residuals)
+        def change(direction: Array) -> Change:
+            return reference.derivatives.along(node, [None] * len(node.inputs), {key: direction})
 
         return _LocalGradient(
             about=name,
@@ -143,7 +149,7 @@ class _Explainer:
             analytic=grads[key],
             start=own[key],
             dy=reference.output_gradients[node.name],
-            forward=forward,
+            change=change,
             axes=_parameter_axes(own[key].shape, layer, reference.values[node.name]),
             numbers=self._numbers(node),
             is_parameter=True,
@@ -168,9 +174,8 @@ class _Explainer:
         dx = reference.own_backward(node)[0][k]
         which = f" to its {ORDINALS[k] if k < len(ORDINALS) else f'{k + 1}th'} input" if len(xs) > 1 else ""
 
-        def forward(value: Array) -> tuple[Array, Array | None]:
-            y, residuals = reference.compute(node, reference.params.get(node.name, {}), [*xs[:k], value, *xs[k + 1 :]])
-            return y, layer.branches(residuals)
+        def change(direction: Array) -> Change:
+            return reference.derivatives.along(node, [direction if i == k else None for i in range(len(xs))], {})
 
         return _LocalGradient(
             about=f"dx of {node.name}{which}",
@@ -178,7 +183,7 @@ class _Explainer:
             analytic=np.zeros_like(xs[k]) if dx is None else dx,
             start=xs[k],
             dy=reference.output_gradients[node.name],
-            forward=forward,
+            change=change,
             axes=_image_axes(xs[k]),
             numbers=self._numbers(node),
             is_parameter=False,
@@ -188,8 +193,8 @@ class _Explainer:
         reference = self._reference
         z = reference.values[reference.graph.output]
 
-        def forward(value: Array) -> tuple[Array, Array | None]:
-            return np.asarray(reference.mean_loss({reference.graph.output: value})), None
+        def change(direction: Array) -> Change:
+            return Change(np.imag(reference.mean_loss({reference.graph.output: z + 1j * STEP * direction})) / STEP)
 
         return _LocalGradient(
             about="dz of the loss",
@@ -197,7 +202,7 @@ class _Explainer:
             analytic=reference.output_gradients[reference.graph.output],
             start=z,
             dy=np.ones(()),
-            forward=forward,
+            change=change,
             axes=_image_axes(z),
             numbers=[
                 KnownFactor(z.shape[-1], "N", "the batch size"),
@@ -227,34 +232,25 @@ class _Explainer:
 
     # ------------------------------------------------------------ whether they are correct
 
-    def _terms(self, gradient: _LocalGradient, direction: Array) -> tuple[Array, float] | None:
-        """Return dy · δy for a change of what the gradient is about, and its rounding; None where a branch switches."""
-        dy_norm = float(np.linalg.norm(gradient.dy))
-        if gradient.by_complex_steps:
-            y, _ = gradient.forward(gradient.start + 1j * STEP * direction)
-            change = y.imag / STEP
-            noise = NOISE * dy_norm * (float(np.linalg.norm(change)) + float(np.linalg.norm(direction))) + UNDERFLOW
-        else:
-            up, down = (gradient.forward(gradient.start + sign * CENTRAL_STEP * direction) for sign in (1, -1))
-            here = gradient.forward(gradient.start)
-            if any(taken[1] is not None and not np.array_equal(taken[1], here[1]) for taken in (up, down)):  # type: ignore[arg-type]
-                return None
-            change = (up[0] - down[0]) / (2 * CENTRAL_STEP)
-            noise = DIFFERENCE_NOISE * float(np.linalg.norm(here[0])) * dy_norm
-        return gradient.dy * change, noise
+    def _terms(self, gradient: _LocalGradient, direction: Array) -> tuple[Array, float, bool]:
+        """Return dy · δy along a direction, by how much their sum may be off, and whether a kink is a part of that."""
+        change, dy_norm = gradient.change(direction), float(np.linalg.norm(gradient.dy))
+        noise = NOISE * dy_norm * (float(np.linalg.norm(change.value)) + float(np.linalg.norm(direction))) + UNDERFLOW
+        terms = gradient.dy * change.value
+        noise += float((np.abs(gradient.dy) * (change.gap + change.error)).sum())
+        tolerance = DIFFERENCE_TOLERANCE if change.has_differences else TOLERANCE
+        return terms, tolerance * float(np.abs(terms).sum()) + noise, bool(np.any(change.gap))
 
     def _agrees(self, gradient: _LocalGradient, direction: Array) -> bool:
-        if (found := self._terms(gradient, direction)) is None:
-            return True
-        terms, noise = found
-        difference = abs(along(gradient.analytic, direction) - float(terms.sum()))
-        return difference <= TOLERANCES[gradient.by_complex_steps] * float(np.abs(terms).sum()) + noise
+        terms, slack, _ = self._terms(gradient, direction)
+        return abs(along(gradient.analytic, direction) - float(terms.sum())) <= slack
 
     def _holds(self, gradient: _LocalGradient, indices: Sequence[Index]) -> bool:
         """Tell whether a gradient is true along random directions, in each image by itself, and at some elements."""
         shape = gradient.start.shape
         directions = [self._rng.normal(size=shape) for _ in range(2)]
         if not gradient.is_parameter:  # an image that is learned already has gradients too small to show beside others
+            directions.append(joint_direction(shape, self._rng))
             directions += [directions[0] * (np.arange(shape[-1]) == k) for k in range(min(shape[-1], MAX_IMAGES))]
         return all(self._agrees(gradient, one) for one in [*directions, *(unit(shape, index) for index in indices[:5])])
 
@@ -274,10 +270,9 @@ class _Explainer:
         """Return an element that is wrong."""
 
         def difference(direction: Array) -> float:
-            if (found := self._terms(gradient, direction)) is None:
-                return 0.0
-            apart = abs(along(gradient.analytic, direction) - float(found[0].sum()))
-            return apart if np.isfinite(apart) else float("inf")
+            terms, slack, _ = self._terms(gradient, direction)
+            apart = abs(along(gradient.analytic, direction) - float(terms.sum()))
+            return max(0.0, apart - slack) if np.isfinite(apart) else float("inf")
 
         return bisect(self._rng.normal(size=gradient.start.shape), difference)
 
@@ -288,17 +283,16 @@ class _Explainer:
         numeric: list[float] = []
         tolerance: list[float] = []
         parts: dict[str, list[Array]] = {"image": [], "output row": [], "output column": []}
-        begun = perf_counter()
+        has_ties, begun = False, perf_counter()
         for flat in chosen:
             if len(compared) >= MIN_ELEMENTS and perf_counter() - begun > TIME_LIMIT:
                 break
             index = tuple(int(i) for i in np.unravel_index(flat, shape))
-            if (found := self._terms(gradient, unit(shape, index))) is None:
-                continue
-            terms, noise = found
+            terms, slack, tied = self._terms(gradient, unit(shape, index))
+            has_ties = has_ties or tied
             compared.append(index)
             numeric.append(float(terms.sum()))
-            tolerance.append(TOLERANCES[gradient.by_complex_steps] * float(np.abs(terms).sum()) + noise)
+            tolerance.append(slack)
             if gradient.is_parameter:
                 parts["image"].append(terms.reshape(-1, terms.shape[-1]).sum(0))
             if terms.ndim == 4:
@@ -317,12 +311,9 @@ class _Explainer:
             numbers=gradient.numbers,
             values=gradient.start if gradient.is_parameter else None,
             parts={name: np.array(rows) for name, rows in parts.items() if rows},
+            has_ties=has_ties,
             agrees_outside=agrees_outside,
         )
-
-
-def _is_ours(owner: Any) -> bool:
-    return type(owner).__module__.startswith("cnnbp_cli.")
 
 
 def _parameter_axes(shape: tuple[int, ...], layer: Any, y: Array) -> tuple[str, ...]:
@@ -342,13 +333,17 @@ def _image_axes(x: Array) -> tuple[str, ...]:
 
 
 def _place(owner: Any, key: str) -> str:
-    """Say where a gradient is computed: the class, its file when it is not one of ours, and the formula it declares."""
-    cls = type(owner)
+    """Say where a gradient is computed: the method, and the formula that the class declares."""
+    return f"{_method(owner, 'backward')}, {_formula(type(owner), key)}"
+
+
+def _method(owner: Any, name: str) -> str:
+    """Name a method, with its file when the class is not one of this package."""
     where = ""
-    if not _is_ours(owner):
-        code = inspect.unwrap(cls.backward).__code__
+    if not is_shipped(owner):
+        code = inspect.unwrap(getattr(type(owner), name)).__code__
         where = f" ({Path(code.co_filename).name}:{code.co_firstlineno})"
-    return f"{cls.__name__}.backward{where}, {_formula(cls, key)}"
+    return f"{type(owner).__name__}.{name}{where}"
 
 
 def _formula(cls: type, key: str) -> str:

@@ -48,6 +48,8 @@ class Mismatch:
         The parameter's own values.
     parts : mapping of str to Array (compared, parts)
         The terms whose sum the numeric gradient is, such as one for each image of the batch.
+    has_ties : bool
+        Whether some elements lie on kinks, where several numbers are right.
     agrees_outside : callable
         Tells whether the gradient is right but for the elements of a mask.
     """
@@ -60,6 +62,7 @@ class Mismatch:
     numbers: Sequence[KnownFactor]
     values: Array | None
     parts: Mapping[str, Array]
+    has_ties: bool
     agrees_outside: Callable[[Array], bool]
 
     @property
@@ -126,6 +129,11 @@ def not_finite(e: Mismatch) -> str | None:
 def unseen(e: Mismatch) -> str | None:
     if np.any(e.wrong):
         return None
+    if e.has_ties:
+        return (
+            "each element by itself may be right, but not all of them together: does the gradient go to all of several "
+            "equal values? Give it to one of them, or share it"
+        )
     return f"wrong along random directions, but at none of the {len(e.numeric):,} elements compared"
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -14,13 +15,18 @@ from numpy.typing import DTypeLike
 
 from cnnbp_cli.core.backprop import Part, backpropagate
 from cnnbp_cli.core.graph import INPUT, Node
+from cnnbp_cli.core.rng import generator
 from cnnbp_cli.core.types import Array, Context, Params
+from cnnbp_cli.gradient_check.layer_derivative import LayerDerivatives
 from cnnbp_cli.model import Model
 
 Status = Literal["ok", "kink", "noise", "wrong"]
 SEVERITY: tuple[Status, ...] = ("ok", "noise", "kink", "wrong")
 
 Index = tuple[int, ...]
+
+NEARBY = 1e-3
+"""How far `ReferencePass.nearby` moves, relative to the root mean square of a tensor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +41,8 @@ class Comparison:
     status : {"ok", "kink", "noise", "wrong"}
     index : tuple of int or None
         The element; None for a direction.
-    mode : {"training", "evaluation"}
+    reference : ReferencePass
+        Where.
     """
 
     analytic: float
@@ -43,7 +50,7 @@ class Comparison:
     error: float
     status: Status
     index: Index | None
-    mode: str
+    reference: ReferencePass
 
     @property
     def severity(self) -> tuple[int, float]:
@@ -77,6 +84,8 @@ class ReferencePass:
     target : Array
     mode : {"training", "evaluation"}
     dtype : float64 or float32
+    params : mapping of str to Params, optional
+        Other parameters than the model's.
 
     Attributes
     ----------
@@ -91,20 +100,30 @@ class ReferencePass:
         The mean loss.
     """
 
-    def __init__(self, model: Model, x: Array, target: Array, mode: str, dtype: DTypeLike = np.float64) -> None:
+    def __init__(
+        self,
+        model: Model,
+        x: Array,
+        target: Array,
+        mode: str,
+        dtype: DTypeLike = np.float64,
+        params: Mapping[str, Params] | None = None,
+    ) -> None:
         self.mode = mode
+        self._model, self._x, self._target = model, x, target
         self.graph, self.loss = model.graph, model.loss_function
         self.target = target.astype(dtype) if target.dtype.kind == "f" else target
         self.ctx = Context(training=mode == "training", seed=model.config.seed)
         self.params: dict[str, Params] = {
-            node: {key: value.astype(dtype) for key, value in own.items()} for node, own in model.params.items()
+            node: {key: value.astype(dtype) for key, value in own.items()}
+            for node, own in (params or model.params).items()
         }
         self.nodes: dict[str, Node] = {node.name: node for node in self.graph.nodes}
         self.values: dict[str, Array] = {INPUT: x.astype(dtype)}
         self.output_gradients: dict[str, Array] = {}
         x = self.values[INPUT]
         found = backpropagate(self.graph, self.loss, self.params, x, self.target, self.ctx, observe=self._keep)
-        self._tape, self.count = found.tape, found.count
+        self.tape, self.count = found.tape, found.count
         self.loss_value = float(found.loss_sum) / self.count
         assert found.dx is not None
         grads = {f"{node}.{key}": g for node, own in found.grads.items() for key, g in own.items()}
@@ -116,6 +135,32 @@ class ReferencePass:
             (self.values[layer],) = arrays
         elif part == "backward":
             (self.output_gradients[layer],) = arrays
+
+    @cached_property
+    def derivatives(self) -> LayerDerivatives:
+        """The derivatives of single layers, in double precision."""
+        return LayerDerivatives(self.in_double())
+
+    def in_double(self) -> ReferencePass:
+        """Return the same pass in float64."""
+        if self.values[INPUT].dtype == np.float64:
+            return self
+        return ReferencePass(self._model, self._x, self._target, self.mode, params=self.params)
+
+    def nearby(self, seed: int) -> ReferencePass:
+        """Return a pass with all pixels and trainable parameters moved a little, off the kinks that lie here."""
+
+        def moved(value: Array, *name: str) -> Array:
+            size = float(np.sqrt(np.mean(value * value)))
+            size = size if size > NEARBY else 1.0  # biases that are nearly 0 have to move, too
+            return value + NEARBY * size * generator(seed, "gradcheck", "nearby", *name).normal(size=value.shape)
+
+        params = {
+            node: own | {key: moved(own[key], node, key) for key in self.graph.trainable[node]}
+            for node, own in self.params.items()
+        }
+        x = moved(self.values[INPUT], INPUT)
+        return ReferencePass(self._model, x, self._target, self.mode, self.values[INPUT].dtype, params)
 
     def start(self, name: str, step: Array) -> tuple[str, Array, Any]:
         """Move one tensor by `step`.
@@ -143,7 +188,10 @@ class ReferencePass:
 
     def own_backward(self, node: Node) -> tuple[tuple[Array | None, ...], Params]:
         """Return the gradients to a node's inputs and to its parameters, given the gradient at its output."""
-        dy, residuals = self.output_gradients[node.name], self._tape.residuals[node.name]
+        return self.backward(node, self.tape.residuals[node.name], self.output_gradients[node.name])
+
+    def backward(self, node: Node, residuals: Any, dy: Array) -> tuple[tuple[Array | None, ...], Params]:
+        """Return the same for another forward pass and another gradient at the output."""
         return node.backward(self.params[node.name], residuals, dy, self.ctx)
 
     def equals(self, other: ReferencePass) -> bool:
@@ -158,7 +206,7 @@ class ReferencePass:
 
     def branches(self) -> dict[str, Array]:
         """Return the discrete decisions of the pass, by node."""
-        found = {node: self.nodes[node].layer.branches(residuals) for node, residuals in self._tape.residuals.items()}
+        found = {node: self.nodes[node].layer.branches(residuals) for node, residuals in self.tape.residuals.items()}
         return {node: taken for node, taken in found.items() if taken is not None}
 
 
@@ -176,6 +224,15 @@ def unit(shape: tuple[int, ...], index: Index) -> Array:
     direction = np.zeros(shape)
     direction[index] = 1.0
     return direction
+
+
+def joint_direction(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    """Return a direction that moves all pixels of a channel of an image by the same.
+
+    Pixels that tie for a maximum then go on to tie, which leaves no choice of a subgradient.
+    """
+    spread = (shape[0], *(1 for _ in shape[1:-1]), shape[-1]) if len(shape) > 2 else shape
+    return np.broadcast_to(rng.normal(size=spread), shape).copy()
 
 
 def bisect(weights: Array, severity: Callable[[Array], Any]) -> Index:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 FIELDS = (
     *("name", "status", "relative_error", "checked", "size", "shape", "worst_index"),
-    *("analytic", "numeric", "mode", "kinks", "noise", "coverage", "explanation"),
+    *("analytic", "numeric", "mode", "kinks", "noise", "coverage", "explanation", "directions", "elements"),
 )
 STYLES = {"ok": "green", "noise": "cyan", "kink": "yellow", "wrong": "bold red"}
 MEANINGS = {
@@ -25,6 +25,10 @@ NOISE = {
     "central": "noise: the two differ by less than the rounding of the loss divided by the step",
 }
 METHODS = {"complex": "proven by complex steps", "central": "confirmed by central differences"}
+DIFFERENCES = (
+    "forward loses complex numbers (as np.abs does) or decides ties by them (as np.maximum does), "
+    "so differences were used there, with tolerance {}"
+)
 
 
 def render(report: GradcheckReport, format: str) -> None:
@@ -38,6 +42,7 @@ def render(report: GradcheckReport, format: str) -> None:
 
 
 def _table(report: GradcheckReport) -> None:
+    from cnnbp_cli.gradient_check.complex_step import DIFFERENCE_TOLERANCE
     from cnnbp_cli.report.table import Column, line, show
 
     with_coverage = report.method == "central" or report.kinks > 0 or report.noise > 0
@@ -46,7 +51,8 @@ def _table(report: GradcheckReport) -> None:
         Column("gradient to", text=True),
         Column("status", text=True, leaves=1),
         Column("relative\nerror", leaves=2),
-        Column("checked", leaves=6),
+        Column("directions", leaves=11),
+        Column("elements", leaves=6),
         *([Column("kinks", leaves=8), Column("noise", leaves=9), Column("coverage", leaves=7)] * with_coverage),
         Column("shape", text=True, leaves=10),
         Column("worst\nelement", text=True, leaves=3),
@@ -76,6 +82,9 @@ def _table(report: GradcheckReport) -> None:
         )
     if report.dtype == "float32":
         line("float32 has about 7 digits, and the difference of two losses loses most of them; float64 has 16")
+    if report.by_differences and report.method == "complex":
+        tolerance = power(max(report.tolerance, DIFFERENCE_TOLERANCE))
+        line(f"{', '.join(report.by_differences)}: {DIFFERENCES.format(tolerance)}")
     _verdict(report)
 
 
@@ -116,7 +125,8 @@ def _row(check: ParameterCheck, with_coverage: bool, with_numbers: bool) -> list
         check.name,
         (check.status, STYLES[check.status]),
         power(check.relative_error),
-        count(check.checked),
+        count(check.directions),
+        f"{check.elements:,} of {check.size:,}",
         *([count(check.kinks), count(check.noise), f"{check.coverage:.0f}%"] * with_coverage),
         show_shape(check.shape),
         index,

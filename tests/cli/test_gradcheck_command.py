@@ -55,7 +55,7 @@ def test_noise_is_counted_and_explained(cnnbp: Command) -> None:
     assert noise in (3, 4, 5)  # of 5 in training; two derivatives that are zero by rounding may also be equal
     assert (report["kinks"], report["coverage"]) == (0, 100.0 - 10 * noise)
     assert report["modes"] == ["training", "evaluation"]
-    assert done.lines[1].split()[4:7] == ["checked", "kinks", "noise"]
+    assert done.lines[1].split()[4:8] == ["directions", "elements", "kinks", "noise"]
     assert done.lines[3].split()[:2] == ["conv.bias", "noise"]
     assert done.lines[5:9] == [
         "noise: the two differ by less than the rounding of the loss divided by the step",

@@ -306,8 +306,11 @@ def test_activations_pools_and_merges_are_named(explanations, network, batch):
     pool = {"type": "every_winner", "name": "pool", "pool_size": 2}
     model = network(pool, "flatten", {"type": "dense", "units": 2})
     report = gradcheck(model, np.full((2, 1, 6, 6), 0.5), np.array([0, 1]))
-    assert report.parameters[-1].explanation is not None
-    assert "dx of pool: " in report.parameters[-1].explanation
+    assert report.parameters[-1].explanation == (
+        "the incoming gradient is already wrong: dx of pool: each element by itself may be right, but not all of them "
+        "together: does the gradient go to all of several equal values? Give it to one of them, or share it"
+        + look_at("EveryWinner", "dx")
+    )
 
 
 def test_layers_that_no_complex_number_passes_are_explained_by_differences(explanations):
