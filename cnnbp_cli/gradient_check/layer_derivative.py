@@ -32,7 +32,7 @@ from cnnbp_cli.core.types import Array, Params
 if TYPE_CHECKING:
     from cnnbp_cli.gradient_check.reference_pass import ReferencePass
 
-STEP = 1e-30
+STEP = 2.0**-100  # about 1e-30; multiplying with a power of two, or dividing by it, does not round
 DIFFERENCE_STEPS = (1e-4, 1.25e-5, 1.5625e-6)
 """Relative to the size of what moves. Each is an eighth of the one before, for Richardson's extrapolation."""
 EPS = float(np.finfo(np.float64).eps)
