@@ -13,12 +13,14 @@ from typing import Any
 
 MODULES = (
     *("tensor", "windows", "terms", "convolution", "layers", "losses", "optimizers", "network"),
-    *("numbers", "formulas", "explain", "palette", "maps", "column", "microscope", "main"),
+    *("numbers", "formulas", "explain", "palette", "maps", "column", "microscope"),
+    *("mistakes", "quiz", "lessons", "panels", "worksheet", "main"),
 )
 """The page's modules, each after those that it imports."""
 
 _IMPORT = re.compile(r"^import [^;]*;\n", re.MULTILINE)
 _COMMENT = re.compile(r"^\s*(/\*\*.*?\*/|//[^\n]*)\n", re.MULTILINE | re.DOTALL)
+_INDENT = re.compile(r"^[ \t]+", re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(async )?(class|const|function|let) )", re.MULTILINE)
 
 
@@ -40,8 +42,8 @@ def page(payload: Mapping[str, Any]) -> str:
 
 
 def inlined(module: str) -> str:
-    """Return a module as a part of one script: without imports, exports and comments."""
-    return _EXPORT.sub("", _COMMENT.sub("", _IMPORT.sub("", module))).strip()
+    """Return a module as a part of one script: without imports, exports, comments and indentation."""
+    return _INDENT.sub("", _EXPORT.sub("", _COMMENT.sub("", _IMPORT.sub("", module)))).strip()
 
 
 def shortened(name: str) -> str:

@@ -13,6 +13,7 @@ from cnnbp_cli.core.graph import INPUT, Node
 from cnnbp_cli.core.layers.dropout import Dropout
 from cnnbp_cli.core.types import Array
 from cnnbp_cli.model import Model
+from cnnbp_cli.tracing.miniatures import miniatures
 from cnnbp_cli.tracing.trace import Trace
 
 FORMAT = "cnnbp-trace-page"
@@ -57,13 +58,27 @@ def page_payload(
         Leave out the weights of dense layers, and their gradients. What depends on them cannot be edited then.
     """
     trace = in_double(trace) if numbers_in(trace.model) <= EXACT else trace
-    model = trace.model
-    classes = list(classes) or [str(k) for k in range(model.classes if model.classifies else 0)]
     return {
         "format": FORMAT,
         "version": VERSION,
-        "name": model.config.name,
+        **pass_document(trace, light=light),
         "origin": origin,
+        **({"classes": list(classes)} if classes else {}),
+        "checkpoints": [
+            {"label": label, "parameters": {name: pack(value) for name, value in parameters.items()}}
+            for label, parameters in checkpoints
+        ],
+        "batch": None if batch is None else batch_document(trace.model, *batch),
+        "miniatures": {name: pass_document(small) for name, small in miniatures().items()},
+    }
+
+
+def pass_document(trace: Trace, *, light: bool = False) -> dict[str, Any]:
+    """Return a network with the numbers of one pass."""
+    model = trace.model
+    return {
+        "name": model.config.name,
+        "origin": "",
         "mode": trace.mode,
         "count": trace.images,
         "sample": trace.shown,
@@ -80,15 +95,12 @@ def page_payload(
         },
         "measured": pack(np.array([trace.loss], model.dtype)),
         **wanted(trace.target, model),
-        "classes": classes,
+        "classes": [str(k) for k in range(model.classes if model.classifies else 0)],
         "nodes": [node_document(trace, node, light=light) for node in model.graph.nodes],
         "output": model.graph.output,
         "optimizer": optimizer_document(trace),
-        "checkpoints": [
-            {"label": label, "parameters": {name: pack(value) for name, value in parameters.items()}}
-            for label, parameters in checkpoints
-        ],
-        "batch": None if batch is None else batch_document(model, *batch),
+        "checkpoints": [],
+        "batch": None,
     }
 
 

@@ -47,7 +47,23 @@ export class Column {
     /** @type {string[]} blocks that are yet to be painted */
     this.waiting = [];
     this.timer = 0;
+    /** A tensor and what of it that is not to be seen, while a question asks about it. */
+    this.covered = "";
     this.build();
+  }
+
+  /** Paint nothing more. */
+  stop() {
+    clearTimeout(this.timer);
+    this.waiting = [];
+  }
+
+  /** Hide the numbers of a tensor, and show those that were hidden. @param {string} key */
+  cover(key) {
+    if (key === this.covered) return;
+    const changed = [this.covered, key].filter((one) => this.views.has(one));
+    this.covered = key;
+    for (const one of changed) this.paintBlock(one);
   }
 
   build() {
@@ -68,7 +84,6 @@ export class Column {
       this.addRow(node.name, node.type, facts(this.network, node), [parameters, [node.name]]);
     }
     this.addLoss();
-    this.paint();
   }
 
   /**
@@ -246,11 +261,12 @@ export class Column {
     const limit = limitOf(right);
     const reason = (/** @type {number} */ at) => (of === "gradient" ? this.reason(tensor, at) : "");
     const wrong = of === "gradient" ? this.wrong?.get(tensor) : undefined;
-    for (const view of views) view.paint({ numbers, limit, reason, wrong });
+    const covered = key === this.covered;
+    for (const view of views) view.paint({ numbers, limit, reason, wrong, covered });
     const caption = /** @type {HTMLElement} */ (this.blocks.get(key)?.querySelector("figcaption"));
     let ends = caption.querySelector(".range");
     if (!ends) caption.append((ends = make("span", { className: "range quiet" })));
-    ends.textContent = limit ? `±${bare(limit, 3)}` : "";
+    ends.textContent = limit && !covered ? `±${bare(limit, 3)}` : "";
   }
 
   /** Why a gradient is 0; on large maps only where one look tells. @param {string} tensor @param {number} at */

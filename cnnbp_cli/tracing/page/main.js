@@ -1,12 +1,17 @@
 /** The page: what is chosen, what is edited, and how the parts follow. */
 
 import { Column } from "./column.js";
+import { lessonPanel, Lab, Quiz, button } from "./panels.js";
+import { commit } from "./mistakes.js";
+import { oneHot } from "./losses.js";
+import { questions } from "./quiz.js";
+import { worksheet } from "./worksheet.js";
 import { make } from "./maps.js";
 import { microscope, nameOf } from "./microscope.js";
 import { INPUT, Network } from "./network.js";
 import { bare, counted, plain } from "./numbers.js";
 import { css, shade, theme } from "./palette.js";
-import { unflatten } from "./tensor.js";
+import { unflatten, unpack } from "./tensor.js";
 
 /**
  * @typedef {import("./network.js").Payload} Payload
@@ -16,30 +21,134 @@ import { unflatten } from "./tensor.js";
  * @typedef {{tensor: string, of: Of, says: string}} Step
  */
 
+/** @typedef {"cell" | "lesson" | "quiz" | "lab"} Tab */
+
+/** @type {[Tab, string][]} */
+const TABS = [
+  ["cell", "Cell"],
+  ["lesson", "What to see"],
+  ["quiz", "Predict"],
+  ["lab", "Mistakes"],
+];
+
 export class App {
   /** @param {Payload} payload */
   constructor(payload) {
     this.payload = payload;
-    this.network = new Network(payload);
     this.rate = 0.1;
-    /** @type {{label: string, network: Network}[]} */
-    this.checkpoints = [];
-    this.checkpoint = 0;
-    this.column = new Column(this.network);
-    this.steps = stepsOf(this.network);
-    this.step = 0;
-    /** @type {Cell} */
-    this.cell = this.largest(this.steps[0]);
+    /** Which network in miniature is on show, if any. @type {string | null} */
+    this.miniature = null;
+    this.checkpoint = payload.checkpoints.length - 1;
     this.note = "";
     this.hovered = "";
+    /** @type {Tab} */
+    this.tab = "cell";
+    /** @type {Quiz | null} */
+    this.quiz = null;
+    /** @type {{label: string, network: Network}[] | null} */
+    this.trained = null;
     this.bar = make("header", { className: "bar" });
     this.panel = make("aside", { className: "panel", "aria-label": "microscope" });
+    this.main = make("main", {});
     this.live = make("p", { className: "unseen", role: "status", "aria-live": "polite" });
     this.footer = make("footer", {});
-    document.body.append(this.bar, make("main", {}, this.column.element, this.panel), this.footer, this.live);
+    document.body.append(this.bar, this.main, this.footer, this.live);
+    this.network = new Network(payload);
+    this.column = new Column(this.network);
+    this.lab = new Lab(this);
+    /** @type {Step[]} */
+    this.steps = [];
+    this.step = 0;
+    /** @type {Cell} */
+    this.cell = { tensor: INPUT, of: "value", at: 0 };
+    this.show = this.show.bind(this);
+    this.present(this.network);
     this.listen();
-    this.buildBar();
     this.follow(location.hash);
+  }
+
+  /** Put a network on the page. @param {Network} network */
+  present(network) {
+    this.network = network;
+    this.column.stop();
+    this.column = new Column(network);
+    this.steps = stepsOf(network);
+    this.step = 0;
+    this.cell = this.largest(this.steps[0]);
+    this.lab = new Lab(this);
+    this.quiz = null;
+    this.note = "";
+    this.main.replaceChildren(this.column.element, this.panel);
+    this.column.paint();
+    this.buildBar();
+  }
+
+  /**
+   * Show a network in miniature, or the user's own again.
+   *
+   * @param {string | null} miniature
+   * @param {(network: Network) => import("./lessons.js").Place | null} [find] where to look first
+   */
+  open(miniature, find) {
+    const payload = miniature ? this.payload.miniatures?.[miniature] : this.payload;
+    if (!payload) return;
+    this.miniature = miniature;
+    this.present(new Network(payload));
+    const place = find?.(this.network);
+    this.tab = "cell";
+    this.choose(place ? this.largest(place) : this.cell);
+  }
+
+  /** The run's checkpoints, each with a network of its own. */
+  get checkpoints() {
+    if (this.miniature) return [];
+    this.trained ??= this.payload.checkpoints.map(({ label, parameters }) => {
+      const network = new Network(this.payload);
+      network.reset(new Map(Object.entries(parameters).map(([name, packed]) => [name, unpack(packed)])));
+      return { label, network };
+    });
+    return this.trained;
+  }
+
+  /** @param {number} checkpoint */
+  goTo(checkpoint) {
+    this.checkpoint = checkpoint;
+    this.note = "";
+    this.network.reset(this.checkpoints[checkpoint].network.parameters);
+    this.refresh();
+  }
+
+  /** Images for some steps of training, as many as can be computed in a moment. */
+  trainingBatch() {
+    const { batch } = this.payload;
+    if (!batch) return null;
+    const start = performance.now();
+    this.network.backward(this.network.forward());
+    const seconds = (performance.now() - start) / 1000 / this.network.count;
+    const count = Math.max(1, Math.min(batch.count, Math.floor(0.04 / seconds)));
+    const size = this.network.size(INPUT);
+    const images = unpack(batch.images).subarray(0, count * size);
+    const outputs = this.network.size(this.network.output);
+    const numbers = batch.labels
+      ? oneHot(batch.labels.slice(0, count), outputs)
+      : batch.target
+        ? unpack(batch.target).subarray(0, count * outputs)
+        : images;
+    return { images, numbers, count };
+  }
+
+  /** @param {Tab} tab */
+  turnTo(tab) {
+    if (this.tab === "lab" && tab !== "lab") this.lab.choose(null);
+    this.tab = tab;
+    if (tab === "quiz" && !this.quiz) this.startQuiz(1);
+    else this.show();
+  }
+
+  /** @param {number} seed */
+  startQuiz(seed) {
+    this.quiz = new Quiz(this, seed);
+    this.show();
   }
 
   // What is chosen -----------------------------------------------------------------------------------------------
@@ -57,15 +166,22 @@ export class App {
   /** @param {Cell} cell @param {boolean} [silent] leave the address as it is */
   choose(cell, silent = false) {
     this.cell = cell;
+    if (this.tab === "lesson" || (this.tab === "quiz" && !silent)) this.tab = "cell";
     const found = this.steps.findIndex(({ tensor, of }) => tensor === cell.tensor && of === cell.of);
     if (found >= 0) this.step = found;
-    if (!silent)
-      history.replaceState(null, "", `#${encodeURIComponent(nameOf(this.network, cell.tensor, cell.at))}:${cell.of}`);
+    if (!silent) history.replaceState(null, "", `#${this.address(cell)}`);
     this.show();
+  }
+
+  /** The part of the address that leads to a cell. @param {Cell} cell */
+  address({ tensor, of, at }) {
+    const cell = `${encodeURIComponent(nameOf(this.network, tensor, at))}:${of}`;
+    return this.miniature ? `${this.miniature}/${cell}` : cell;
   }
 
   /** @param {number} step */
   go(step) {
+    this.tab = "cell";
     this.step = Math.max(0, Math.min(this.steps.length - 1, step));
     const next = this.steps[this.step];
     const kept = this.cell.tensor === next.tensor ? { ...this.cell, of: next.of } : this.largest(next);
@@ -77,20 +193,18 @@ export class App {
 
   /** @param {string} hash */
   follow(hash) {
-    const match = /^#(.+):(value|gradient|update)$/.exec(hash);
+    const match = /^#(?:([a-z-]+)\/)?([^/]+):(value|gradient|update)$/.exec(hash);
     if (match) {
+      const miniature = match[1] ?? null;
+      if (miniature !== this.miniature) this.open(miniature);
       try {
-        const text = decodeURIComponent(match[1]);
-        const of = /** @type {Of} */ (match[2]);
-        this.choose(
-          this.network.shapes.has(text) && this.network.shape(text).length
-            ? this.largest({ tensor: text, of })
-            : { ...this.network.locate(text), of },
-          true,
-        );
+        const text = decodeURIComponent(match[2]);
+        const of = /** @type {Of} */ (match[3]);
+        const whole = this.network.shapes.has(text);
+        this.choose(whole ? this.largest({ tensor: text, of }) : { ...this.network.locate(text), of }, true);
         return;
       } catch {
-        // A link to another network: begin at the beginning.
+        // A link to a cell of another network: begin at the beginning.
       }
     }
     this.choose(this.cell, true);
@@ -103,9 +217,43 @@ export class App {
     this.column.mark("chosen", [{ tensor, of: side, at }]);
     this.column.point(tensor, side);
     this.light(this.cell);
+    const question = this.tab === "quiz" && this.quiz?.answered === null ? this.quiz.question : undefined;
+    this.column.cover(question ? `${question.hidden.tensor} ${question.hidden.of}` : "");
     const note = this.note ? [make("p", { className: "note" }, this.note)] : [];
-    this.panel.replaceChildren(this.stepper(), ...note, microscope(this, this.cell));
+    const focused = this.panel.contains(document.activeElement) ? document.activeElement?.textContent : null;
+    this.panel.replaceChildren(this.tabs(), ...note, ...this.content());
+    if (focused) {
+      const buttons = [...this.panel.querySelectorAll("button, a")];
+      const again = buttons.find((button) => button.textContent === focused && !button.hasAttribute("disabled"));
+      const next = again ?? this.panel.querySelector(".quiz > button, .quiz input");
+      if (next instanceof HTMLElement) next.focus({ preventScroll: true });
+    }
     this.drawState();
+  }
+
+  content() {
+    if (this.tab === "lesson") return [lessonPanel(this)];
+    if (this.tab === "quiz" && this.quiz) return [this.quiz.panel()];
+    if (this.tab === "lab") return [this.lab.panel()];
+    return [this.stepper(), microscope(this, this.cell)];
+  }
+
+  tabs() {
+    const line = make("nav", { className: "tabs", "aria-label": "panels" });
+    for (const [tab, text] of TABS) {
+      const made = make("button", { type: "button", className: "plain" }, text);
+      if (tab === this.tab) made.setAttribute("aria-current", "page");
+      made.addEventListener("click", () => this.turnTo(tab));
+      line.append(made);
+    }
+    const print = make(
+      "button",
+      { type: "button", className: "plain", title: "Print an exercise sheet, and its key" },
+      "Worksheet",
+    );
+    print.addEventListener("click", () => window.print());
+    line.append(print);
+    return line;
   }
 
   /** Light up where a cell comes from, and where it goes. @param {Cell} cell */
@@ -155,7 +303,7 @@ export class App {
   /** @param {string} text @param {Cell} cell @param {boolean} [current] */
   link(text, cell, current = false) {
     const { tensor, of, at } = cell;
-    const link = make("a", { href: `#${encodeURIComponent(nameOf(this.network, tensor, at))}:${of}` }, text);
+    const link = make("a", { href: `#${this.address(cell)}` }, text);
     if (current) link.setAttribute("aria-current", "true");
     link.addEventListener("click", (event) => {
       event.preventDefault();
@@ -219,12 +367,15 @@ export class App {
   }
 
   refresh() {
+    this.lab.refresh();
+    this.quiz = null;
+    if (this.tab === "quiz") this.quiz = new Quiz(this, 1);
     this.column.paint();
     this.show();
   }
 
   reset() {
-    this.network.reset(this.checkpoints[this.checkpoint]?.network.given);
+    this.network.reset(this.checkpoints[this.checkpoint]?.network.parameters);
     this.note = "";
     this.refresh();
     this.buildBar();
@@ -233,7 +384,7 @@ export class App {
   // The bar ------------------------------------------------------------------------------------------------------
 
   buildBar() {
-    const { payload } = this;
+    const { payload } = this.network;
     const { split, index } = payload.image;
     const title = make(
       "div",
@@ -249,15 +400,13 @@ export class App {
     );
     this.state = make("span", { className: "state" });
     const controls = make("div", { className: "controls" });
+    if (this.miniature) controls.append(button(`Back to ${short(this.payload.name)}`, () => this.open(null)));
+    if (this.checkpoints.length > 1) controls.append(...this.slider());
     if (this.network.labels && payload.classes.length > 1) {
       const select = make("select", { id: "label" });
       payload.classes.forEach((name, k) =>
         select.append(
-          make(
-            "option",
-            { value: String(k), selected: k === this.network.labels?.[this.network.sample] },
-            name.length > 40 ? `${name.slice(0, 39)}…` : name,
-          ),
+          make("option", { value: String(k), selected: k === this.network.labels?.[this.network.sample] }, short(name)),
         ),
       );
       select.addEventListener("change", () => {
@@ -293,6 +442,23 @@ export class App {
     this.bar.replaceChildren(title, this.state, controls, this.legend);
     this.drawLegend();
     this.drawState();
+  }
+
+  /** A slider over the run's checkpoints. */
+  slider() {
+    const slider = make("input", {
+      type: "range",
+      id: "checkpoint",
+      min: "0",
+      max: String(this.checkpoints.length - 1),
+    });
+    slider.value = String(this.checkpoint);
+    const label = make("label", { htmlFor: "checkpoint" }, this.checkpoints[this.checkpoint].label);
+    slider.addEventListener("input", () => {
+      this.goTo(Number(slider.value));
+      label.textContent = this.checkpoints[this.checkpoint].label;
+    });
+    return [label, slider];
   }
 
   drawState() {
@@ -353,6 +519,9 @@ export class App {
       if (this.cell.tensor !== view.tensor || this.cell.of !== view.of || this.cell.at !== at)
         this.choose({ tensor: view.tensor, of: view.of, at });
     });
+    let sheet = document.createElement("div");
+    window.addEventListener("beforeprint", () => document.body.append((sheet = worksheet(this.network, 1))));
+    window.addEventListener("afterprint", () => sheet.remove());
     document.addEventListener("keydown", (event) => this.key(event));
     window.addEventListener("hashchange", () => this.follow(location.hash));
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
@@ -407,6 +576,11 @@ export class App {
     event.preventDefault();
     this.go(to);
   }
+}
+
+/** @param {string} name */
+function short(name) {
+  return name.length > 40 ? `${name.slice(0, 39)}…` : name;
 }
 
 /** The pass, step by step. @param {Network} network @returns {Step[]} */
@@ -464,6 +638,17 @@ function hooks(app) {
     loss: () => app.network.pass.judged.loss,
     deviation: () => app.network.deviation().largest,
     reset: () => app.reset(),
+    /** The quiz's questions. @param {number} seed */
+    quiz: (seed) => questions(app.network, seed),
+    /** What a mistake of the lab spoils: tensor by tensor, the right and the wrong gradient. @param {string} key */
+    mistake: (key) =>
+      commit(app.network, key).damages.map(({ tensor, right, wrong, cells, kind }) => ({
+        tensor,
+        right: [...right],
+        wrong: [...wrong],
+        cells,
+        kind,
+      })),
   };
 }
 

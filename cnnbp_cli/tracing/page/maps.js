@@ -19,6 +19,7 @@ import { cellText, largest, unflatten } from "./tensor.js";
  * @property {number} limit where the palette ends
  * @property {(at: number) => string} reason why a cell is 0
  * @property {Set<number>} [wrong] cells that a mistake of the lab spoils
+ * @property {boolean} [covered] a question asks about these numbers
  *
  * @typedef {"chosen" | "source" | "idle" | "user"} Mark
  *
@@ -95,11 +96,11 @@ export function numberGrid(tensor, of, shape, tile) {
     tensor,
     of,
     tile,
-    paint({ numbers, limit, reason, wrong }) {
+    paint({ numbers, limit, reason, wrong, covered }) {
       const decimals = decimalsFor(largest(numbers));
       for (const [at, cell] of found) {
-        const value = numbers[at];
-        const text = signed(value, decimals);
+        const value = covered ? NaN : numbers[at];
+        const text = covered ? "?" : signed(value, decimals);
         if (cell.textContent !== text) cell.textContent = text;
         cell.style.backgroundColor = css(shade(value, limit, of, true));
         const why = value === 0 ? reason(at) : "";
@@ -204,7 +205,8 @@ export function canvasMap(tensor, of, tile, scale) {
     tensor,
     of,
     tile,
-    paint({ numbers, limit, reason, wrong }) {
+    paint({ numbers: all, limit, reason, wrong, covered }) {
+      const numbers = covered ? new Float64Array(all.length).fill(NaN) : all;
       const side = scale * ratio;
       const image = pen.createImageData(tile.columns, rows);
       tile.cells.forEach((at, k) => image.data.set([...shade(numbers[at], limit, of, false), 255], 4 * k));

@@ -67,7 +67,7 @@ export function microscope(app, cell) {
   if (terms.length) panel.append(convolves ? bothWays(app, terms, value, reader) : termTable(app, terms, value));
   const weight = network.owners.get(tensor)?.key === "weight" && of === "gradient";
   if (weight || convolves) panel.append(make("p", { className: "aside" }, SWAPPED));
-  panel.append(...lens(app, cell), ...onward(app, cell), ...checks(app, cell, value), ...history(app, cell));
+  panel.append(...lens(app, cell), ...onward(app, cell), ...checks(app, cell, value), ...throughTraining(app, cell));
   return panel;
 }
 
@@ -400,7 +400,7 @@ export function agree(measured, value) {
 }
 
 /** The cell at the run's checkpoints. @param {App} app @param {Cell} cell */
-function history(app, { tensor, of, at }) {
+function throughTraining(app, { tensor, of, at }) {
   if (app.checkpoints.length < 2) return [];
   const table = make("table", { className: "terms history" }, make("caption", {}, "Through training"));
   app.checkpoints.forEach(({ label, network }, k) => {

@@ -1,0 +1,506 @@
+/** The other panels beside the network: what there is to see, questions, and mistakes. */
+
+import { SWAPPED } from "./explain.js";
+import { POINTS } from "./lessons.js";
+import { make } from "./maps.js";
+import { agree, nameOf, termTable } from "./microscope.js";
+import { commit, MISTAKES, trainWith } from "./mistakes.js";
+import { INPUT } from "./network.js";
+import { bare, counted, decimalsThatAdd, plain, signed } from "./numbers.js";
+import { isRight, questions } from "./quiz.js";
+
+/**
+ * @typedef {import("./main.js").App} App
+ * @typedef {import("./quiz.js").Question} Question
+ * @typedef {import("./network.js").Network} Network
+ */
+
+/** @param {string} text @param {() => void} act */
+export function button(text, act) {
+  const made = make("button", { type: "button" }, text);
+  made.addEventListener("click", act);
+  return made;
+}
+
+// What to see -----------------------------------------------------------------------------------------------------
+
+/** @param {App} app */
+export function lessonPanel(app) {
+  const list = make("ol", { className: "points" });
+  for (const { title, says, find, miniature } of POINTS) {
+    const place = find(app.network);
+    const item = make("li", {}, make("strong", {}, title), make("p", {}, says));
+    if (place) {
+      const cell = app.largest(place);
+      item.append(app.link(`see ${nameOf(app.network, cell.tensor, cell.at)}`, cell));
+    } else if (miniature && app.payload.miniatures?.[miniature] && !app.miniature) {
+      item.append(button("see it in miniature", () => app.open(miniature, find)));
+    }
+    list.append(item);
+  }
+  return make(
+    "div",
+    { className: "microscope" },
+    make("h2", { className: "cell-name" }, "What to see"),
+    list,
+    make("p", { className: "aside" }, SWAPPED),
+  );
+}
+
+// Questions -------------------------------------------------------------------------------------------------------
+
+export class Quiz {
+  /** @param {App} app @param {number} seed */
+  constructor(app, seed) {
+    this.app = app;
+    this.seed = seed;
+    this.questions = questions(app.network, seed);
+    this.at = 0;
+    this.score = 0;
+    this.answered = /** @type {number | null} */ (null);
+  }
+
+  get question() {
+    return this.questions[this.at];
+  }
+
+  /** @param {number} given */
+  answer(given) {
+    if (this.answered !== null || Number.isNaN(given)) return;
+    this.answered = given;
+    if (isRight(this.question, given, this.decimals())) this.score++;
+    this.app.show();
+  }
+
+  decimals() {
+    const { terms } = this.question;
+    return decimalsThatAdd(
+      terms.map(({ product }) => product),
+      terms.reduce((sum, { product }) => sum + product, 0),
+    );
+  }
+
+  next() {
+    this.at++;
+    this.answered = null;
+    this.app.show();
+  }
+
+  panel() {
+    const panel = make(
+      "div",
+      { className: "microscope quiz" },
+      make("h2", { className: "cell-name" }, "Predict, then see"),
+    );
+    if (this.at >= this.questions.length) {
+      panel.append(make("p", { className: "number" }, `${this.score} of ${this.questions.length}`));
+      panel.append(button("Other questions", () => this.app.startQuiz(this.seed + 1)));
+      return panel;
+    }
+    const { question, app } = this;
+    panel.append(
+      make(
+        "p",
+        { className: "quiet" },
+        `Question ${this.at + 1} of ${this.questions.length} · ${this.score} right so far · seed ${this.seed}`,
+      ),
+    );
+    panel.append(make("p", { className: "asked" }, asked(app.network, question)));
+    const done = this.answered !== null;
+    const decimals = this.decimals();
+    if (question.kind !== "winner" && question.kind !== "gate")
+      panel.append(sumWithBlank(app, question, decimals, done));
+    panel.append(question.options.length ? this.choices(done) : this.field(done));
+    if (done) {
+      const right = isRight(question, /** @type {number} */ (this.answered), decimals);
+      const said = question.options.length
+        ? optionText(app.network, question, question.answer)
+        : signed(question.answer, decimals);
+      panel.append(
+        make(
+          "p",
+          { className: "verdict" },
+          make("strong", {}, right ? "Right. " : `No: ${said}. `),
+          because(app.network, question),
+        ),
+      );
+      panel.append(make("p", {}, app.link("See the whole cell", question.cell)));
+      panel.append(button(this.at + 1 < this.questions.length ? "Next" : "Score", () => this.next()));
+    }
+    return panel;
+  }
+
+  /** @param {boolean} done */
+  choices(done) {
+    const group = make("div", { className: "options", role: "group", "aria-label": "answers" });
+    for (const option of this.question.options) {
+      const choice = button(optionText(this.app.network, this.question, option), () => this.answer(option));
+      choice.disabled = done;
+      if (done && option === this.question.answer) choice.setAttribute("data-answer", "");
+      group.append(choice);
+    }
+    return group;
+  }
+
+  /** @param {boolean} done */
+  field(done) {
+    const input = make("input", { type: "number", step: "any", id: "answer", disabled: done });
+    if (this.answered !== null) input.value = String(this.answered);
+    const form = make(
+      "form",
+      { className: "options" },
+      make("label", { htmlFor: "answer" }, "Your number "),
+      input,
+      make("button", { type: "submit", disabled: done }, "Check"),
+    );
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.answer(input.value === "" ? NaN : Number(input.value));
+    });
+    return form;
+  }
+}
+
+/** @param {Network} network @param {Question} question */
+export function asked(network, { kind, cell, terms }) {
+  const name = nameOf(network, cell.tensor, cell.at);
+  if (kind === "winner") return `Which cell takes the gradient of ${name}?`;
+  if (kind === "gate")
+    return `The ReLU's input ${name} was ${plain(terms[0].factors[0].value, 4)}. Does it let a gradient pass?`;
+  if (kind === "sign") return `What sign has the gradient of ${name}?`;
+  if (kind === "blank") return `The gradient of ${name}: which number is missing?`;
+  return `What is the gradient of ${name}?`;
+}
+
+/** @param {Network} network @param {Question} question @param {number} option */
+export function optionText(network, { kind, terms }, option) {
+  if (kind === "winner") {
+    const term = terms.find(({ factors: [factor] }) => factor.at === option);
+    return term ? `${nameOf(network, term.factors[0].tensor, option)}: ${plain(term.factors[0].value, 4)}` : "";
+  }
+  if (kind === "gate") return option ? "it passes" : "it is stopped";
+  return option > 0 ? "positive" : "negative";
+}
+
+/** @param {Network} network @param {Question} question */
+function because(network, { kind, cell, terms, answer }) {
+  if (kind === "winner") return "The first largest of the window takes the whole gradient.";
+  if (kind === "gate")
+    return answer
+      ? "The input was above 0, so the gate is open, whatever the gradient's sign."
+      : "The input was not above 0, so the gate is closed.";
+  if (kind === "sign")
+    return `Its ${counted(terms.length, "term")} add up to ${plain(network.shown(cell.tensor, cell.of)[cell.at])}.`;
+  return "Each term is a gradient times the number that it met.";
+}
+
+/** A sum with its blank. @param {App} app @param {Question} question @param {number} decimals @param {boolean} done */
+function sumWithBlank(app, { kind, terms, blank, cell }, decimals, done) {
+  const total = app.network.shown(cell.tensor, cell.of)[cell.at];
+  if (done) return termTable(app, terms, total);
+  const table = make("table", { className: "terms" });
+  const body = make("tbody");
+  terms.forEach((term, k) => {
+    const made = make("td");
+    if (term.coefficient !== 1) made.append(plain(term.coefficient, 4), " · ");
+    term.factors.forEach((factor, l) =>
+      made.append(l ? " · " : "", make("span", { className: `of-${factor.of} factor` }, plain(factor.value, 5))),
+    );
+    body.append(
+      make(
+        "tr",
+        {},
+        made,
+        make(
+          "td",
+          { className: "product" },
+          kind === "blank" && k !== blank ? signed(term.product, decimals) : kind === "blank" ? "?" : "",
+        ),
+      ),
+    );
+  });
+  table.append(
+    body,
+    make(
+      "tfoot",
+      {},
+      make(
+        "tr",
+        {},
+        make("th", { scope: "row" }, "sum"),
+        make("td", { className: "product" }, kind === "blank" ? signed(total, decimals) : "?"),
+      ),
+    ),
+  );
+  return table;
+}
+
+// Mistakes --------------------------------------------------------------------------------------------------------
+
+const TRAINING_STEPS = 30;
+const WORST = 4;
+
+export class Lab {
+  /** @param {App} app */
+  constructor(app) {
+    this.app = app;
+    /** @type {string | null} */
+    this.key = null;
+    /** @type {import("./mistakes.js").Damage[]} */
+    this.damages = [];
+    /** @type {{right: number[], wrong: number[]} | null} */
+    this.training = null;
+  }
+
+  /** @param {string | null} key */
+  choose(key) {
+    this.key = key;
+    this.training = null;
+    this.refresh();
+    this.app.column.paint();
+    this.app.show();
+  }
+
+  /** Commit the mistake on the numbers as they are. */
+  refresh() {
+    const { column, network } = this.app;
+    const result = this.key ? commit(network, this.key) : null;
+    this.damages = result?.damages ?? [];
+    column.spoilt = result
+      ? (tensor) =>
+          network.shapes.has(tensor) && result.pass.gradients.has(tensor)
+            ? network.shown(tensor, "gradient", result.pass)
+            : undefined
+      : null;
+    column.wrong = result ? new Map(this.damages.map(({ tensor, cells }) => [tensor, new Set(cells)])) : null;
+  }
+
+  panel() {
+    const { app } = this;
+    const panel = make(
+      "div",
+      { className: "microscope lab" },
+      make("h2", { className: "cell-name" }, "Break the backward pass"),
+    );
+    const list = make("div", { className: "mistakes", role: "group", "aria-label": "mistakes" });
+    for (const { key, name, occurs } of MISTAKES) {
+      const choice = button(name, () => this.choose(this.key === key ? null : key));
+      choice.setAttribute("aria-pressed", String(this.key === key));
+      choice.disabled = !occurs(app.network) || this.blocked();
+      if (choice.disabled) choice.title = "This network has no place for it.";
+      list.append(choice);
+    }
+    panel.append(list);
+    const mistake = MISTAKES.find(({ key }) => key === this.key);
+    if (!mistake) {
+      panel.append(
+        make(
+          "p",
+          { className: "quiet" },
+          this.blocked()
+            ? "A layer of this network cannot be computed in the page, so its backward pass cannot be run with a mistake."
+            : "Choose a mistake. The whole pass runs with it, and what comes out wrong is marked.",
+        ),
+      );
+      return panel;
+    }
+    panel.append(
+      make(
+        "dl",
+        { className: "code" },
+        make("dt", {}, "wrong"),
+        make("dd", {}, make("code", {}, mistake.wrong)),
+        make("dt", {}, "right"),
+        make("dd", {}, make("code", {}, mistake.right)),
+      ),
+    );
+    panel.append(make("p", {}, mistake.says));
+    if (this.damages.length) panel.append(...this.caught());
+    else panel.append(this.unseen(mistake));
+    return panel;
+  }
+
+  blocked() {
+    return this.app.network.blockedBy(INPUT) !== null;
+  }
+
+  /** What is wrong, and how it is noticed. */
+  caught() {
+    const { app, damages } = this;
+    const table = make("table", { className: "terms damages" }, make("caption", {}, "What comes out wrong"));
+    for (const { tensor, cells, right, kind } of damages) {
+      const worst = worstOf(damages, tensor);
+      table.append(
+        make(
+          "tr",
+          {},
+          make("td", {}, app.link(tensor, { tensor, of: "gradient", at: worst })),
+          make("td", {}, `${cells.length} of ${right.length}`),
+          make("td", {}, kind),
+        ),
+      );
+    }
+    const { network } = app;
+    const check = make(
+      "table",
+      { className: "terms" },
+      make("caption", {}, "Caught by measuring: (L(v + h) − L(v − h)) / 2h"),
+    );
+    check.append(
+      make(
+        "tr",
+        {},
+        make("th", { scope: "col" }, "cell"),
+        make("th", { scope: "col", className: "product" }, "measured"),
+        make("th", { scope: "col", className: "product" }, "this pass says"),
+      ),
+    );
+    let caught = 0;
+    for (const { tensor, wrong } of checkable(network, damages)) {
+      const at = worstOf(damages, tensor);
+      const measured = network.measured(tensor, at);
+      const same = agree(measured, wrong[at]);
+      if (!same) caught++;
+      check.append(
+        make(
+          "tr",
+          {},
+          make("td", {}, app.link(nameOf(network, tensor, at), { tensor, of: "gradient", at })),
+          make("td", { className: "product" }, plain(measured, 5)),
+          make("td", { className: `product ${same ? "" : "differs"}` }, plain(wrong[at], 5)),
+        ),
+      );
+    }
+    const verdict = make(
+      "p",
+      { className: "verdict" },
+      make("strong", {}, caught ? "Caught. " : "Not caught here. "),
+      caught
+        ? "The measured derivative disagrees; cnnbp gradcheck finds it in the same way."
+        : "The loss has a kink at these cells, where measuring says nothing.",
+    );
+    return [table, check, verdict, this.trained()];
+  }
+
+  trained() {
+    if (!this.app.payload.batch || this.app.miniature) return make("p");
+    if (!this.training) return button(`Train ${TRAINING_STEPS} steps with it and without`, () => this.train());
+    return curves(this.training, this.app.rate);
+  }
+
+  train() {
+    const batch = this.app.trainingBatch();
+    if (!batch || !this.key) return;
+    this.training = trainWith(this.app.network, this.key, batch, this.app.rate, TRAINING_STEPS);
+    this.app.show();
+  }
+
+  /** @param {import("./mistakes.js").Mistake} mistake */
+  unseen(mistake) {
+    const { app } = this;
+    const wrap = make(
+      "div",
+      {},
+      make(
+        "p",
+        { className: "verdict" },
+        make("strong", {}, "Nothing is wrong here. "),
+        `With these numbers the mistake does no harm: ${mistake.hidden}. A test on this image alone would pass.`,
+      ),
+    );
+    const exposing = exposes(app.network, mistake.key);
+    if (exposing !== null) {
+      wrap.append(
+        button("Try it on a flat image", () => {
+          app.network.input.fill(exposing);
+          app.network.current = null;
+          app.note = `Every pixel is ${bare(exposing)} now. Reset brings the image back.`;
+          app.refresh();
+        }),
+      );
+    }
+    return wrap;
+  }
+}
+
+/** The brightness of a flat image that brings a mistake to light, or null. @param {Network} network @param {string} key */
+export function exposes(network, key) {
+  const { input } = network;
+  const kept = input.slice();
+  try {
+    for (const value of [1, -1, 0]) {
+      input.fill(value);
+      network.current = null;
+      if (commit(network, key).damages.length) return value;
+    }
+    return null;
+  } finally {
+    input.set(kept);
+    network.current = null;
+  }
+}
+
+/** The cell of a tensor that is most wrong. @param {import("./mistakes.js").Damage[]} damages @param {string} tensor */
+function worstOf(damages, tensor) {
+  const { cells, right, wrong } = /** @type {import("./mistakes.js").Damage} */ (
+    damages.find((damage) => damage.tensor === tensor)
+  );
+  return cells.reduce(
+    (worst, k) => (Math.abs(wrong[k] - right[k]) > Math.abs(wrong[worst] - right[worst]) ? k : worst),
+    cells[0],
+  );
+}
+
+/** Where measuring is worth while: parameters first, as all ties move together with them. @param {Network} network @param {import("./mistakes.js").Damage[]} damages */
+function checkable(network, damages) {
+  const parameters = damages.filter(({ tensor }) => network.owners.has(tensor));
+  return [...parameters, ...damages.filter(({ tensor }) => !network.owners.has(tensor))].slice(0, WORST);
+}
+
+/** Two curves of the loss. @param {{right: number[], wrong: number[]}} losses @param {number} rate */
+function curves({ right, wrong }, rate) {
+  const SVG = "http://www.w3.org/2000/svg";
+  const [width, height] = [380, 120];
+  const finite = [...right, ...wrong].filter(Number.isFinite);
+  const top = Math.max(...finite);
+  const bottom = Math.min(0, ...finite);
+  /** @param {number[]} losses */
+  const path = (losses) =>
+    losses
+      .filter(Number.isFinite)
+      .map(
+        (loss, k) =>
+          `${k ? "L" : "M"}${((k / (right.length - 1)) * width).toFixed(1)} ${(height - ((loss - bottom) / (top - bottom || 1)) * (height - 4) - 2).toFixed(1)}`,
+      )
+      .join("");
+  const figure = make("figure", { className: "curves" });
+  const svg = document.createElementNS(SVG, "svg");
+  svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+  svg.setAttribute("role", "img");
+  svg.setAttribute(
+    "aria-label",
+    `The loss over ${right.length - 1} steps: with the right gradients ${bare(right[right.length - 1], 3)} at the end, with the mistake ${bare(wrong[wrong.length - 1], 3)}`,
+  );
+  for (const [name, losses] of /** @type {const} */ ([
+    ["right", right],
+    ["wrong", wrong],
+  ])) {
+    const line = document.createElementNS(SVG, "path");
+    line.setAttribute("class", name);
+    line.setAttribute("d", path(losses));
+    svg.append(line);
+  }
+  const last = right.length - 1;
+  figure.append(
+    svg,
+    make(
+      "figcaption",
+      {},
+      `Loss over ${last} steps of SGD, η ${bare(rate)}. `,
+      make("span", { className: "key-right" }, `right: ${bare(right[0], 3)} → ${bare(right[last], 3)}`),
+      "; ",
+      make("span", { className: "key-wrong" }, `with the mistake: → ${bare(wrong[last], 3)}`),
+    ),
+  );
+  return figure;
+}
