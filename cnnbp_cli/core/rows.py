@@ -29,7 +29,7 @@ def by_row(x: Array) -> Array:
     return x.swapaxes(0, 1).reshape(h, c, w * n)
 
 
-def whole_row(name: str, values: Array | float, rows: Array, ctx: Context) -> Array:
+def broadcast_to_row(name: str, values: Array | float, rows: Array, ctx: Context) -> Array:
     """Return values (c, 1), or one for all, written out for a row (c, w·n) of `rows` (h, c, w·n).
 
     NumPy adds two arrays in less than half the time that it adds a number of its own to each row of one:
@@ -45,7 +45,7 @@ def sum_rows(rows: Array) -> Array:
     return rows @ np.ones(rows.shape[2], rows.dtype)
 
 
-def blocks(count: int, nbytes: int) -> Iterator[slice]:
+def row_slices(count: int, nbytes: int) -> Iterator[slice]:
     """Cut `count` rows, which take `nbytes` together, into slices of about `BLOCK_BYTES`."""
     step = max(1, BLOCK_BYTES * count // max(1, nbytes))
     for start in range(0, count, step):

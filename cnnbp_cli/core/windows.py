@@ -83,9 +83,9 @@ class Windows:
             for size, k, s, side, d in zip(image, kernels, strides, sides, dilations, strict=True)
         )
         if min(out) < 1:
-            reach = tuple(d * (k - 1) + 1 for k, d in zip(kernels, dilations, strict=True))
+            spans = tuple(d * (k - 1) + 1 for k, d in zip(kernels, dilations, strict=True))
             padded = tuple(size + sum(side) for size, side in zip(image, sides, strict=True))
-            dilated = "" if reach == kernels else f" (covering {show_shape(reach)} with its dilation)"
+            dilated = "" if spans == kernels else f" (covering {show_shape(spans)} with its dilation)"
             where = "input" if padded == image else "padded input"
             raise ShapeError(
                 f"the {show_shape(kernels)} kernel{dilated} is larger than its {show_shape(padded)} {where}"
@@ -111,7 +111,7 @@ class Windows:
         return h + top + bottom, w + left + right
 
     @property
-    def reach(self) -> tuple[int, int]:
+    def effective_kernel(self) -> tuple[int, int]:
         """How many pixels a window spans along each axis, with the holes of its dilation."""
         (kh, kw), (dh, dw) = self.kernel, self.dilation
         return dh * (kh - 1) + 1, dw * (kw - 1) + 1

@@ -1,4 +1,4 @@
-"""The three sums over windows are each other's transposes, in blocks of any size."""
+"""The three sums over windows are those of the reference, which are each other's transposes."""
 
 from __future__ import annotations
 
@@ -9,37 +9,51 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnbp_cli.core import correlate as sums
+from cnnbp_cli.core.correlate import by_strips, reference
 from cnnbp_cli.core.layers import Conv2d
 from cnnbp_cli.core.types import Context, Workspace
 
 
+@pytest.mark.parametrize("channels", [2, 4], ids=["by strips", "by rows"])
 @given(placed(), st.sampled_from([1, 2]))
-def test_the_three_sums_are_one_trilinear_form(windows, groups):
-    """Each is the derivative of Σ dy · correlate(x, w) to one of its three arguments."""
+def test_the_fast_sums_are_those_of_the_reference(channels, windows, groups):
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(4, *windows.image, 3))
-    w = rng.normal(size=(6, 4 // groups, *windows.kernel))
+    x = rng.normal(size=(channels, *windows.image, 3))
+    w = rng.normal(size=(6, channels // groups, *windows.kernel))
     y, dx = np.empty((6, *windows.out, 3)), np.empty(x.shape)
     dy = rng.normal(size=y.shape)
     sums.correlate(x, w, windows, groups, y, CTX)
     sums.correlate_transposed(w, dy, windows, groups, dx, CTX)
     dw = sums.correlate_weights(x, dy, w, windows, groups, CTX)
-    form = (dy * y).sum()
+    np.testing.assert_allclose(y, reference.correlate(x, w, windows, groups), rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(dx, reference.correlate_transposed(w, dy, windows, groups), rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(dw, reference.correlate_weights(x, dy, windows, groups), rtol=1e-10, atol=1e-10)
+
+
+@given(placed(), st.sampled_from([1, 2]))
+def test_the_sums_of_the_reference_are_one_trilinear_form(windows, groups):
+    """Each is the derivative of Σ dy · correlate(x, w) to one of its three arguments."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(4, *windows.image, 3))
+    w = rng.normal(size=(6, 4 // groups, *windows.kernel))
+    dy = rng.normal(size=(6, *windows.out, 3))
+    form = (dy * reference.correlate(x, w, windows, groups)).sum()
+    dx, dw = reference.correlate_transposed(w, dy, windows, groups), reference.correlate_weights(x, dy, windows, groups)
     np.testing.assert_allclose((x * dx).sum(), form, rtol=1e-10, atol=1e-10)
     np.testing.assert_allclose((w * dw).sum(), form, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("size", [1, 500, 10**9])
 @given(placed())
-def test_blocks_of_any_size_give_the_same(size, windows):
+def test_strips_of_any_size_give_the_same(size, windows):
     rng = np.random.default_rng(0)
     x, w = rng.normal(size=(2, *windows.image, 3)), rng.normal(size=(2, 2, *windows.kernel))
     dy = rng.normal(size=(2, *windows.out, 3))
     results = []
-    for limit in (sums.STRIP_BYTES, size):
+    for limit in (by_strips.STRIP_BYTES, size):
         y, dx = np.empty(dy.shape), np.empty(x.shape)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sums, "STRIP_BYTES", limit)
+            patch.setattr(by_strips, "STRIP_BYTES", limit)
             sums.correlate(x, w, windows, 1, y, CTX)
             sums.correlate_transposed(w, dy, windows, 1, dx, CTX)
             results.append((y, dx, sums.correlate_weights(x, dy, w, windows, 1, CTX)))

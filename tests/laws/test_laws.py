@@ -27,7 +27,8 @@ from laws.passes import (
 )
 from oracles.naive import NAIVE
 
-from cnnbp_cli.core import correlate, rows
+from cnnbp_cli.core import rows
+from cnnbp_cli.core.correlate import by_strips
 from cnnbp_cli.core.initializers import AnyInitializer
 from cnnbp_cli.core.layers import (
     LAYERS,
@@ -442,6 +443,6 @@ def test_gradients_to_parameters_do_not_need_the_one_to_the_input(case):
 def test_the_size_of_blocks_does_not_matter(case, size, monkeypatch):
     numbers = problem(case)
     expected = passes(numbers, TRAINING).arrays
-    monkeypatch.setattr(correlate, "STRIP_BYTES", size)
+    monkeypatch.setattr(by_strips, "STRIP_BYTES", size)
     monkeypatch.setattr(rows, "BLOCK_BYTES", size)
     assert_same(passes(numbers, TRAINING).arrays, expected, case.tolerance)

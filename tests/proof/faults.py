@@ -7,7 +7,10 @@ from proof.mutants import Mutant
 CONV, POOL, NORM = "core/layers/conv.py", "core/layers/pool.py", "core/layers/norm.py"
 DENSE, DROPOUT, MERGE = "core/layers/dense.py", "core/layers/dropout.py", "core/layers/merge.py"
 ACTIVATION, RESHAPE = "core/layers/activation.py", "core/layers/reshape.py"
-WINDOWS, CORRELATE, BLOCKS, GRAPH = "core/windows.py", "core/correlate.py", "core/rows.py", "core/graph.py"
+WINDOWS, ROWS, GRAPH = "core/windows.py", "core/rows.py", "core/graph.py"
+CORRELATE, GROUPING, BY_ROWS, BY_STRIPS = (
+    f"core/correlate/{name}.py" for name in ("__init__", "grouping", "by_rows", "by_strips")
+)
 LOSSES, MODEL, TRAINER, OPTIM = "core/losses.py", "model.py", "train/trainer.py", "core/optim.py"
 PARAMETERS, RNG, PARALLEL = "core/parameters.py", "core/rng.py", "parallel/local.py"
 BACKPROP, STEP = "core/backprop.py", "train/step.py"
@@ -61,70 +64,74 @@ CONVOLUTION = [
 
 SLIDING_WINDOWS = [
     *of(
-        CORRELATE,
-        "_rows_of_products",
-        ("np.matmul(seen, pixels", "np.matmul(seen[::-1], pixels", "groups in the wrong order"),
-        ("np.matmul(seen, pixels", "np.matmul(seen[:, :, ::-1], pixels", "kernel flipped"),
-        ("rows[:, :, p] = 0", "rows[:, :, p] = 1e-3", "windows on padding alone are not zero", ALIKE),
+        BY_ROWS,
+        "correlate",
+        ("np.matmul(seen, x_rows", "np.matmul(seen[::-1], x_rows", "groups in the wrong order"),
+        ("np.matmul(seen, x_rows", "np.matmul(seen[:, :, ::-1], x_rows", "kernel flipped"),
+        ("y_groups[:, :, p] = 0", "y_groups[:, :, p] = 1e-3", "windows on padding alone are not zero", ALIKE),
     ),
     *of(
-        CORRELATE,
-        "_rows_of_strips",
-        ("np.matmul(w, columns", "np.matmul(w[::-1], columns", "groups in the wrong order"),
-        ("np.matmul(w, columns", "np.matmul(w[:, :, ::-1], columns", "kernel flipped"),
+        BY_STRIPS,
+        "correlate",
+        ("np.matmul(kernel, strips", "np.matmul(kernel[::-1], strips", "groups in the wrong order"),
+        ("np.matmul(kernel, strips", "np.matmul(kernel[:, :, ::-1], strips", "kernel flipped"),
     ),
     *of(
-        CORRELATE,
-        "_rows_transposed",
+        BY_ROWS,
+        "correlate_transposed",
         ("::-1, ::-1].transpose", "::-1].transpose", "kernel not flipped along a row"),
         ("[:, :, ::-1, ::-1]", "[:, :, :, ::-1]", "kernel not flipped from row to row"),
         ("range(sh)]\n    kernels", "reversed(range(sh))]\n    kernels", "vertical stride out of step"),
-        ("_spread(weight, windows, groups)", "_spread(weight, windows, groups)[::-1]", "groups mixed up"),
-        ("before=windows.reach[1] - 1", "before=windows.kernel[1] - 1", "horizontal dilation ignored"),
-        ("start=windows.before[1]", "start=0", "border at the left kept"),
-        ("shifts.room.fill(0)", "shifts.room.fill(1e-3)", "columns between are not zero"),
-        ("shifts.room[:, :, ::sw] =", "shifts.room[:, :, :ow] =", "horizontal stride ignored"),
+        ("spread(weight, windows, groups)", "spread(weight, windows, groups)[::-1]", "groups mixed up"),
+        ("room.fill(0)", "room.fill(1e-3)", "columns between are not zero"),
+        ("room[:, :, ::sw] =", "room[:, :, :ow] =", "horizontal stride ignored"),
         ("np.add.reduce(", "np.subtract.reduce(", "wrong sign"),
-        ("rows[:, :, r] = 0", "rows[:, :, r] = 1e-6", "pixels that no window sees are not zero"),
+        ("dx_groups[:, :, r] = 0", "dx_groups[:, :, r] = 1e-6", "pixels that no window sees are not zero"),
     ),
     *of(
-        CORRELATE,
-        "_Shifts.__init__",
-        ("before + size :] = 0", "before + size :] = 1e-3", "border is not zero"),
-        ("j + d * column", "j", "nothing is shifted"),
-        ("j + d * column", "j + column", "horizontal dilation ignored"),
+        BY_ROWS,
+        "_Shifts.of_transposed_products",
+        ("before=windows.effective_kernel[1] - 1", "before=windows.kernel[1] - 1", "horizontal dilation ignored"),
+        ("start=windows.before[1]", "start=0", "border at the left kept"),
     ),
     *of(
-        CORRELATE,
+        BY_ROWS,
+        "_Shifts.place",
+        ("end:] = 0", "end:] = 1e-3", "border is not zero"),
+        ("j + self.d * column", "j", "nothing is shifted"),
+        ("j + self.d * column", "j + column", "horizontal dilation ignored"),
+    ),
+    *of(
+        BY_ROWS,
         "_rows_below",
         ("max(first, 0)", "max(first, 1)", "first row of the image dropped"),
         ("windows.image[0])", "windows.image[0] - 1)", "last row of the image dropped"),
         (" - windows.before[0]", "", "padding above ignored"),
     ),
     *of(
-        CORRELATE,
+        BY_ROWS,
         "_windows_over",
         ("windows.out[0])", "windows.out[0] - 1)", "last row of windows dropped"),
         ("max(first, 0)", "max(first, 1)", "first row of windows dropped"),
         ("r + windows.before[0]", "r", "padding above ignored"),
     ),
     *of(
-        CORRELATE,
-        "_weights_from_rows",
-        ("taps += slopes", "taps -= slopes", "wrong sign"),
-        ("taps += slopes", "taps[...] = slopes", "last row of windows only"),
+        BY_ROWS,
+        "correlate_weights",
+        ("taps += dy_rows", "taps -= dy_rows", "wrong sign"),
+        ("taps += dy_rows", "taps[...] = dy_rows", "last row of windows only"),
         ("shifted[:, :, j, seeing]", "shifted[:, ::-1, j, seeing]", "channels in the wrong order"),
         ("[:, ::-1]", "", "kernel flipped"),
         ("shifted.fill(0)", "shifted.fill(1e-3)", "padding is not zero"),
         ("dw.transpose(0, 1, 4, 3, 2)", "dw[:, :, ::-1].transpose(0, 1, 4, 3, 2)", "filters in the wrong order"),
     ),
     *of(
-        CORRELATE,
-        "_weights_from_strips",
-        ("dw + columns", "dw - columns", "wrong sign"),
-        ("dw + columns", "columns", "last row of windows only"),
-        ("rows[:, :, p]", "rows[::-1, :, p]", "groups mixed up"),
-        ("rows[:, :, p]", "rows[:, ::-1, p]", "filters in the wrong order"),
+        BY_STRIPS,
+        "correlate_weights",
+        ("dw + strips", "dw - strips", "wrong sign"),
+        ("dw + strips", "strips", "last row of windows only"),
+        ("dy_groups[:, :, p]", "dy_groups[::-1, :, p]", "groups mixed up"),
+        ("dy_groups[:, :, p]", "dy_groups[:, ::-1, p]", "filters in the wrong order"),
         ("np.reshape(dw,", "np.reshape(dw[:, ::-1],", "kernel flipped"),
     ),
     *of(
@@ -133,15 +140,15 @@ SLIDING_WINDOWS = [
         ("[:, :: windows.dilation[0]]", "[:, : windows.kernel[0]]", "vertical dilation ignored"),
         ("transpose(0, 4, 3, 1, 2)", "transpose(0, 4, 3, 2, 1)", "kernel transposed"),
     ),
-    *of(CORRELATE, "_spread", (":: windows.dilation[0]]", ": windows.kernel[0]]", "dilation ignored")),
+    *of(GROUPING, "spread", (":: windows.dilation[0]]", ": windows.kernel[0]]", "dilation ignored")),
     *of(
-        CORRELATE,
-        "_columns",
+        BY_STRIPS,
+        "_strips",
         ("column * windows.dilation[1]", "column", "horizontal dilation ignored"),
         ("column * sw", "column", "horizontal stride ignored"),
         ("(p - start) * sh * kw", "(p - start) * kw", "vertical stride ignored"),
-        ("image[:, start * sh :]", "image[:, :]", "every block taken from the top"),
-        ("range(0, oh, block)", "range(0, min(oh, block), block)", "first block only"),
+        ("image[:, start * sh :]", "image[:, :]", "all strips taken from the top"),
+        ("range(0, oh, at_a_time)", "range(0, min(oh, at_a_time), at_a_time)", "first strips only"),
     ),
     *of(
         WINDOWS,
@@ -438,8 +445,8 @@ GRAPHS = [
         ),
     ),
     *of(
-        BLOCKS,
-        "blocks",
+        ROWS,
+        "row_slices",
         ("min(start + step, count)", "min(start + step + 1, count)", "blocks of rows overlap"),
         ("min(start + step, count)", "min(start + step, count - 1)", "last row dropped"),
         (
@@ -450,7 +457,7 @@ GRAPHS = [
         ),
     ),
     *of(
-        BLOCKS,
+        ROWS,
         "by_row",
         ("x.swapaxes(0, 1).reshape(h, c", "x.reshape(h, c", "channels taken for rows"),
     ),

@@ -36,10 +36,11 @@ def complaint(inhabitant: Inhabitant) -> str | None:
 
 def _changes(inhabitant: Inhabitant) -> Iterator[AbstractContextManager[Any]]:
     """Yield what is different from production while an example is judged."""
-    from cnnbp_cli.core import correlate, rows
+    from cnnbp_cli.core import rows
+    from cnnbp_cli.core.correlate import by_strips
 
     if inhabitant.blocks:
-        yield patch.object(correlate, "STRIP_BYTES", 2000)
+        yield patch.object(by_strips, "STRIP_BYTES", 2000)
         yield patch.object(rows, "BLOCK_BYTES", 2000)
 
 

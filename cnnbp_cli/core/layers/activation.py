@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from cnnbp_cli.core.layers.registry import register
-from cnnbp_cli.core.rows import blocks, by_row
+from cnnbp_cli.core.rows import by_row, row_slices
 from cnnbp_cli.core.terms import OUTPUT, Index, Pass, Pointwise, Ref, Term, Terms
 from cnnbp_cli.core.traits import EVERYTHING, OnnxOperator
 from cnnbp_cli.core.types import Array, Context, Layer, Params, Shape, at_least, require
@@ -63,7 +63,7 @@ class Relu(Pointwise, Layer[Array]):
         y = residuals
         dx = ctx.empty("dx", dy.shape, dy.dtype)
         dx_rows, dy_rows, y_rows = by_row(dx), by_row(dy), by_row(y.real)
-        for some in blocks(len(dy_rows), dy.nbytes):
+        for some in row_slices(len(dy_rows), dy.nbytes):
             np.multiply(dy_rows[some], y_rows[some] > 0, out=dx_rows[some])
         return dx, {}
 

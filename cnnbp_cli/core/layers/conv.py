@@ -11,7 +11,7 @@ import numpy as np
 from cnnbp_cli.core.correlate import correlate, correlate_transposed, correlate_weights
 from cnnbp_cli.core.initializers import AnyInitializer, HeNormal
 from cnnbp_cli.core.layers.registry import register
-from cnnbp_cli.core.rows import by_row, sum_rows, whole_row
+from cnnbp_cli.core.rows import broadcast_to_row, by_row, sum_rows
 from cnnbp_cli.core.terms import OUTPUT, Index, Pass, Ref, Term, Terms, over_images, spelled
 from cnnbp_cli.core.traits import OnnxOperator
 from cnnbp_cli.core.types import (
@@ -114,17 +114,17 @@ class Conv2d(Layer[ConvResiduals]):
         windows = self.windows(x.shape[:3])
         y = ctx.empty("y", (self.filters, *windows.out, x.shape[3]), np.result_type(x, *params.values()))
         y_rows = by_row(y)
-        bias = whole_row("bias", params["bias"][:, None], y_rows, ctx) if self.bias else 0
-        zeros = whole_row("zero", 0, y_rows, ctx) if ctx.then_relu else 0
+        bias = broadcast_to_row("bias", params["bias"][:, None], y_rows, ctx) if self.bias else 0
+        zeros = broadcast_to_row("zero", 0, y_rows, ctx) if ctx.then_relu else 0
 
-        def finish(rows: slice) -> None:
+        def epilogue(rows: slice) -> None:
             block = y_rows[rows]
             if self.bias:
                 block += bias
             if ctx.then_relu:
                 np.maximum(block, zeros, out=block)
 
-        correlate(x, params["weight"], windows, self.groups, y, ctx, finish)
+        correlate(x, params["weight"], windows, self.groups, y, ctx, epilogue)
         return y, ConvResiduals(windows, x)
 
     def backward(
@@ -139,11 +139,11 @@ class Conv2d(Layer[ConvResiduals]):
             return None, grads
         dx = ctx.empty("dx", x.shape, dy.dtype)
 
-        def finish(rows: slice) -> None:
+        def epilogue(rows: slice) -> None:
             if ctx.after_relu:
                 dx[:, rows] *= x[:, rows] > 0
 
-        correlate_transposed(weight, dy, windows, self.groups, dx, ctx, finish)
+        correlate_transposed(weight, dy, windows, self.groups, dx, ctx, epilogue)
         return dx, grads
 
     def y_terms(self, at: Pass, index: Index) -> Terms:
@@ -303,11 +303,11 @@ class ConvTranspose2d(Layer[ConvResiduals]):
         windows = self.windows(x.shape[:3])
         y = ctx.empty("y", (self.filters, *windows.image, x.shape[3]), np.result_type(x, *params.values()))
 
-        def finish(rows: slice) -> None:
+        def epilogue(rows: slice) -> None:
             if self.bias:
                 y[:, rows] += params["bias"].reshape(-1, 1, 1, 1)
 
-        correlate_transposed(params["weight"], x, windows, 1, y, ctx, finish)
+        correlate_transposed(params["weight"], x, windows, 1, y, ctx, epilogue)
         return y, ConvResiduals(windows, x)
 
     def backward(self, params: Params, residuals: ConvResiduals, dy: Array, ctx: Context) -> tuple[Array, Params]:

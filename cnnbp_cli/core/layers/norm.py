@@ -20,7 +20,7 @@ from typing import ClassVar, Literal, NamedTuple
 import numpy as np
 
 from cnnbp_cli.core.layers.registry import register
-from cnnbp_cli.core.rows import blocks, by_row, sum_rows, whole_row
+from cnnbp_cli.core.rows import broadcast_to_row, by_row, row_slices, sum_rows
 from cnnbp_cli.core.terms import OUTPUT, Index, Pass, Ref, Term, Terms
 from cnnbp_cli.core.traits import OnnxOperator
 from cnnbp_cli.core.types import Array, Context, Layer, Params, Shape, ShapeError, at_least, require, within
@@ -220,10 +220,10 @@ class BatchNorm(Layer[BatchNormResiduals]):
         scale = r * params["weight"][:, None] if self.affine else r
         y = ctx.empty("y", x.shape, np.result_type(x, *params.values()))
         y_rows = by_row(y)
-        means, scales = whole_row("mean", mean, y_rows, ctx), whole_row("scale", scale, y_rows, ctx)
-        zeros = whole_row("zero", 0, y_rows, ctx) if ctx.then_relu else 0
-        biases = whole_row("bias", params["bias"][:, None], y_rows, ctx) if self.affine else 0
-        for some in blocks(len(rows), rows.nbytes):
+        means, scales = broadcast_to_row("mean", mean, y_rows, ctx), broadcast_to_row("scale", scale, y_rows, ctx)
+        zeros = broadcast_to_row("zero", 0, y_rows, ctx) if ctx.then_relu else 0
+        biases = broadcast_to_row("bias", params["bias"][:, None], y_rows, ctx) if self.affine else 0
+        for some in row_slices(len(rows), rows.nbytes):
             # Not x · scale + (bias - mean · scale): what is left of a constant channel would be rounding, times r.
             y_block = np.subtract(rows[some], means, out=y_rows[some])
             y_block *= scales
@@ -237,8 +237,8 @@ class BatchNorm(Layer[BatchNormResiduals]):
         rows, mean, _, r, values = residuals
         dy_rows = by_row(dy)
         parts = np.empty((2, *rows.shape[:2], 1), dy.dtype)  # Σ dy and Σ dy · x̂ of each channel in each row
-        means = whole_row("mean", mean, rows, ctx)
-        for some in blocks(len(rows), rows.nbytes):
+        means = broadcast_to_row("mean", mean, rows, ctx)
+        for some in row_slices(len(rows), rows.nbytes):
             parts[0, some, :, 0] = sum_rows(dy_rows[some])
             centred = np.subtract(rows[some], means, out=ctx.scratch("centred", rows[some].shape, rows.dtype))
             parts[1, some, :, 0] = _dots(centred, dy_rows[some])
@@ -251,9 +251,12 @@ class BatchNorm(Layer[BatchNormResiduals]):
             return np.multiply(dy, scale.reshape(-1, *[1] * (dy.ndim - 1)), out=dx), grads
         mean_dy, mean_dy_xhat = ctx.workers.all_reduce(sums) / values
         dx_rows = by_row(dx)
-        scales, means_dy = whole_row("scale", scale, dx_rows, ctx), whole_row("mean_dy", mean_dy, dx_rows, ctx)
-        slopes = whole_row("slope", r * mean_dy_xhat, dx_rows, ctx)
-        for some in blocks(len(rows), rows.nbytes):
+        scales, means_dy = (
+            broadcast_to_row("scale", scale, dx_rows, ctx),
+            broadcast_to_row("mean_dy", mean_dy, dx_rows, ctx),
+        )
+        slopes = broadcast_to_row("slope", r * mean_dy_xhat, dx_rows, ctx)
+        for some in row_slices(len(rows), rows.nbytes):
             # r · weight · (dy - mean(dy) - x̂ · mean(dy · x̂))
             centred = np.subtract(rows[some], means, out=ctx.scratch("centred", rows[some].shape, dx.dtype))
             centred *= slopes
@@ -301,7 +304,7 @@ class BatchNorm(Layer[BatchNormResiduals]):
         h, c, m = rows.shape
         means = np.zeros((h, c), np.result_type(rows, np.float64))
         squares = np.zeros_like(means)
-        for some in blocks(h, rows.nbytes):
+        for some in row_slices(h, rows.nbytes):
             means[some] = rows[some].sum(2) / max(1, m)
             centred = ctx.scratch("centred", rows[some].shape, rows.dtype)
             np.subtract(rows[some], means[some, :, None].astype(rows.dtype), out=centred)

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from cnnbp_cli.core.layers.registry import register
-from cnnbp_cli.core.rows import blocks
+from cnnbp_cli.core.rows import row_slices
 from cnnbp_cli.core.terms import OUTPUT, Index, Pass, Reason, Ref, Term, Terms, listed
 from cnnbp_cli.core.traits import OnnxOperator
 from cnnbp_cli.core.types import (
@@ -103,7 +103,7 @@ class MaxPool2d(Layer[MaxPoolResiduals]):
         windows = pool_windows(self, x.shape[:3])
         image = windows.pad(x, ctx, -np.inf)
         y = ctx.empty("y", (x.shape[0], *windows.out, x.shape[3]), x.dtype)
-        for rows in blocks(windows.out[0], image.nbytes):
+        for rows in row_slices(windows.out[0], image.nbytes):
             y_block = y[:, rows]
             if np.iscomplexobj(x):  # the first of several equal ones wins, as in the backward pass
                 first, *others = windows.taps(image, rows)
@@ -122,7 +122,7 @@ class MaxPool2d(Layer[MaxPoolResiduals]):
         dimage = ctx.empty("dx", image.shape, dy.dtype)
         if not windows.tile_the_image:
             dimage.fill(0)
-        for rows in blocks(windows.out[0], image.nbytes):
+        for rows in row_slices(windows.out[0], image.nbytes):
             maximum, dy_block = y[:, rows], dy[:, rows]
             # Those whose winner has not been met yet; a ReLU's zeros pass no gradient on, so they need none.
             open_windows = maximum > 0 if ctx.after_relu else np.ones(maximum.shape, bool)
