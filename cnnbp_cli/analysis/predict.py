@@ -81,13 +81,35 @@ def predict_files(model: Model, paths: Sequence[Path], *, invert: bool | None = 
     ]
 
 
-def _predict_raw(model: Model, raw: RawImages, invert: bool | None) -> list[Prediction]:
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Images of a file as the network takes them.
+
+    Attributes
+    ----------
+    images : Array, shape (N, C, H, W)
+        Normalized, but for whole numbers where the model's normalization is not known.
+    shown : Array, shape (N, C, H, W)
+        What a person should see: pixels where they are known.
+    inverted : bool
+        Whether dark and light were swapped.
+    is_normalized : bool
+        Whether they were taken as normalized already.
+    """
+
+    images: Array
+    shown: Array
+    inverted: bool = False
+    is_normalized: bool = False
+
+
+def prepared(model: Model, raw: RawImages, invert: bool | None = None) -> Prepared:
+    """Bring images of any scale and polarity to those of the training images; see `predict_files`."""
     norm = model.normalization
     if norm is None or is_normalized(raw.images):
         if invert:
             raise DataError(f"{raw.name}: is taken as normalized already, so that --invert has no meaning")
-        found = predict(model, raw.images, raw.names)
-        return [replace(one, is_normalized=raw.images.dtype.kind == "f") for one in found]
+        return Prepared(raw.images, raw.images, is_normalized=raw.images.dtype.kind == "f")
     pixels = norm.rescale(raw.images, raw.name, raw.white)
     white = norm.white or (255.0 if pixels.dtype == np.uint8 else None)
     if invert is None:
@@ -101,8 +123,15 @@ def _predict_raw(model: Model, raw: RawImages, invert: bool | None) -> list[Pred
         pixels = pixels.copy()
         pixels[colors] = white - pixels[colors]
     shown = pixels if white is None else (pixels * (255 / white)).clip(0, 255).round().astype(np.uint8)
-    found = predict(model, norm.apply(pixels, model.dtype), raw.names)
-    return [replace(one, pixels=image, inverted=invert) for one, image in zip(found, shown, strict=True)]
+    return Prepared(norm.apply(pixels, model.dtype), shown, invert)
+
+
+def _predict_raw(model: Model, raw: RawImages, invert: bool | None) -> list[Prediction]:
+    ready = prepared(model, raw, invert)
+    return [
+        replace(one, pixels=image, inverted=ready.inverted, is_normalized=ready.is_normalized)
+        for one, image in zip(predict(model, ready.images, raw.names), ready.shown, strict=True)
+    ]
 
 
 def _is_inverted(pixels: Array, light_edges: bool | None, norm: Normalization, white: float | None) -> bool:

@@ -24,6 +24,7 @@ from cnnbp_cli.cli import (
     schema,
     summary,
     sweep,
+    trace,
     train,
     validate,
 )
@@ -56,7 +57,7 @@ def root(
 
 
 COMMANDS = (
-    *(train, sweep, evaluate, predict, export, summary, gradcheck, gradnorms, diagnose),
+    *(train, sweep, evaluate, predict, export, summary, trace, gradcheck, gradnorms, diagnose),
     *(compare, plot, profile, validate, config, init, schema, completion),
 )
 

@@ -14,7 +14,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from cnnbp_cli.report.terminal import width
+from cnnbp_cli.report.terminal import plain, width
 
 WIDEST = 100  # columns: longer lines are hard to read
 WIDEST_NAME = 26  # columns of a name that has its sentence beside it
@@ -39,7 +39,10 @@ def usage(command: Any, ctx: Any) -> str:
 def help_text(command: Any, ctx: Any) -> str:
     """Return all that `--help` shows."""
     columns = min(width(), WIDEST)
-    sections = [[usage(command, ctx)], *(wrap(paragraph, columns) for paragraph in _paragraphs(command))]
+    sections = [
+        wrap(usage(command, ctx), columns, subsequent_indent="  ", break_on_hyphens=False),
+        *(wrap(paragraph, columns) for paragraph in _paragraphs(command)),
+    ]
     arguments = [(param.metavar, _sentence(param)) for param in _arguments(command, ctx)]
     options = [(_names(param), _sentence(param)) for param in command.get_params(ctx) if _is_option(param)]
     inner = [(name, _paragraphs(one)[0]) for name, one in getattr(command, "commands", {}).items()]
@@ -47,8 +50,8 @@ def help_text(command: Any, ctx: Any) -> str:
         if rows:
             sections.append([_bold(f"{title}:"), *_two_columns(rows, columns)])
     if command.epilog:
-        sections.append([_bold("Examples:"), *(f"  {line}" for line in command.epilog.splitlines())])
-    return "\n\n".join("\n".join(lines) for lines in sections) + "\n"
+        sections.append([_bold("Examples:"), *(_folded(line, columns) for line in command.epilog.splitlines())])
+    return plain("\n\n".join("\n".join(lines) for lines in sections) + "\n", sys.stdout)
 
 
 def _paragraphs(command: Any) -> list[str]:
@@ -83,14 +86,20 @@ def _sentence(param: Any) -> str:
 def _two_columns(rows: Iterable[tuple[str, str]], columns: int) -> Iterator[str]:
     """Yield the lines of names and sentences; a name that is too long stands on a line of its own."""
     rows = list(rows)
-    indent = max((len(name) for name, _ in rows if len(name) <= WIDEST_NAME), default=WIDEST_NAME) + 4
+    widest = min(WIDEST_NAME, columns // 2 - 4)
+    indent = max((len(name) for name, _ in rows if len(name) <= widest), default=0) + 4
     for name, sentence in rows:
-        lines = wrap(sentence, max(20, columns - indent), break_on_hyphens=False) or [""]
+        lines = wrap(sentence, max(16, columns - indent), break_on_hyphens=False) or [""]
         if len(name) > indent - 4:
             yield f"  {name}"
         else:
             yield f"  {name}".ljust(indent) + lines.pop(0)
         yield from (" " * indent + line for line in lines)
+
+
+def _folded(command: str, columns: int) -> str:
+    """Return a command line as a shell takes it, on several lines where it is too long."""
+    return " \\\n      ".join(wrap(command, columns - 8, break_on_hyphens=False)).join(["  ", ""])
 
 
 def _bold(text: str) -> str:

@@ -23,6 +23,10 @@ ASCII = str.maketrans(
         "–": "-",
         "≥": ">=",
         "σ": "std",
+        "Σ": "sum",
+        "√": "sqrt",
+        "²": "^2",
+        "η": "rate",
         "\N{NO-BREAK SPACE}": " ",
     }
     | dict(zip("▁▂▃▄▅▆▇█•│└", "_.:-=+*#*|+", strict=True))

@@ -51,6 +51,7 @@ CASES = {
     "evaluate": Case("RUN", missing="gone"),
     "predict": Case("RUN two.npy", missing="RUN gone.npy"),
     "summary": Case("bars.yaml"),
+    "trace": Case("bars.yaml"),
     "gradcheck": Case("bars.yaml --directions 1 --elements 1"),
     "gradnorms": Case("bars.yaml --steps 2"),
     "compare": Case("RUN copy", missing="RUN gone"),

@@ -1,0 +1,158 @@
+"""From what a user names (a config, a run, a checkpoint, an image) to a trace: what `cnnbp trace` loads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cnnbp_cli.analysis.predict import prepared
+from cnnbp_cli.analysis.trained import split_for
+from cnnbp_cli.config.load import Override
+from cnnbp_cli.core.types import Array
+from cnnbp_cli.data.pictures import read_pictures
+from cnnbp_cli.errors import UserError
+from cnnbp_cli.files import replace_file
+from cnnbp_cli.loading import load, load_data
+from cnnbp_cli.model import Model, ModelInputError
+from cnnbp_cli.tracing.payload import EXACT, in_double, numbers_in
+from cnnbp_cli.tracing.trace import Mode, Trace, trace
+from cnnbp_cli.tracing.update import Update, next_update
+from cnnbp_cli.train.checkpoint import Checkpoint, CheckpointError
+from cnnbp_cli.train.run_directory import RunDirectory
+
+
+class TraceError(UserError):
+    """A request for a trace of something that there is not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Which pass to trace.
+
+    Attributes
+    ----------
+    split, image : str and int
+        The image on show, by its place in the data.
+    file : Path or None
+        A picture or an array in its stead.
+    label : int or None
+        By default the image's own; a picture without one is traced for the class that the network predicts.
+    mode : {"evaluation", "training"}
+    batch : int
+        How many images the mean loss is over, in training mode.
+    exact : bool
+        Round weights and pixels to eighths first.
+    """
+
+    split: str = "test"
+    image: int = 0
+    file: Path | None = None
+    label: int | None = None
+    mode: Mode = "evaluation"
+    batch: int = 1
+    exact: bool = False
+
+
+def trace_of(path: str, request: Request, overrides: Sequence[Override] = (), weights: Path | None = None) -> Trace:
+    """Return the trace of a config with fresh weights, a run, or a checkpoint.
+
+    A small network is traced in float64, so that its numbers add up to the last digit shown.
+
+    Raises
+    ------
+    UserError
+        When something cannot be read, or the image, its label or its split does not exist.
+    """
+    model = load(path, overrides, weights=weights)
+    in_data = request.file is None
+    images, labels = _from_data(model, request) if in_data else _from_file(model, request)
+    found = trace(
+        model,
+        images,
+        labels,
+        mode=request.mode,
+        split=request.split if in_data else None,
+        index=request.image if in_data else None,
+        exact=request.exact,
+        update=_next_update(model, path),
+    )
+    return in_double(found) if numbers_in(model) <= EXACT else found
+
+
+def checkpoints_of(path: str) -> Iterator[tuple[str, dict[str, Array]]]:
+    """Yield the label and the parameters of every readable checkpoint of a run, from the first step to the last."""
+    if Path(path).is_dir():
+        for file in RunDirectory(Path(path)).checkpoints():
+            try:
+                checkpoint = Checkpoint.read(file)
+            except CheckpointError:
+                continue  # damaged: the others are worth seeing all the same
+            yield f"step {checkpoint.progress.get('step', 0)}", checkpoint.parameters
+
+
+def _from_data(model: Model, request: Request) -> tuple[Array, Array | None]:
+    split, _ = split_for(model, request.split)
+    stop = request.image + (request.batch if request.mode == "training" else 1)
+    if not 0 <= request.image < len(split):
+        raise TraceError(
+            f"--image: expected a number from 0 to {len(split) - 1}, the images of the {request.split} split, "
+            f"got {request.image}"
+        )
+    if stop > len(split):
+        raise TraceError(f"--batch: the {request.split} split has {len(split) - request.image} images from there on")
+    chosen = slice(request.image, stop)
+    labels = None if model.target == "image" else np.array(split.labels[chosen])
+    if request.label is not None:
+        labels = _labeled(model, labels, request.label)
+    return split.images[chosen], labels
+
+
+def _from_file(model: Model, request: Request) -> tuple[Array, Array | None]:
+    assert request.file is not None
+    if request.mode == "training":
+        raise TraceError("--file: is a single image; a batch in training mode comes from the data, by --image")
+    if model.normalization is None:
+        model.normalization = load_data(model).normalization
+    raw = read_pictures(request.file, model.config.model.input)[0]
+    images = prepared(model, raw).images[:1]
+    return images, None if request.label is None else _labeled(model, None, request.label)
+
+
+def _labeled(model: Model, labels: Array | None, label: int) -> Array:
+    """Return labels, the first replaced."""
+    if not model.classifies:
+        raise TraceError("--label: is for networks that classify; the target of this one is no class")
+    if not 0 <= label < model.classes:
+        raise TraceError(f"--label: expected a class from 0 to {model.classes - 1}, got {label}")
+    found = np.zeros(1, int) if labels is None else labels.astype(int)
+    found[0] = label
+    return found
+
+
+def _next_update(model: Model, path: str) -> Update:
+    where = Path(path)
+    file = RunDirectory(where).chosen() if where.is_dir() else where
+    if file.suffix != ".npz":
+        return next_update(model)
+    try:
+        return next_update(model, Checkpoint.read(file))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelInputError(f"{file}: its optimizer's state does not fit ({error})") from None
+
+
+def write_page(found: Trace, file: Path, path: str, *, light: bool = False) -> None:
+    """Write the page of a trace, with the checkpoints of the run that it comes from, replacing the file at once.
+
+    Raises
+    ------
+    TraceError
+        When the file cannot be written.
+    """
+    text = found.to_html(origin=Path(path).name, checkpoints=checkpoints_of(path), light=light)
+    try:
+        replace_file(file, text.encode())
+    except OSError as error:
+        raise TraceError(f"--html: {file}: cannot be written: {error.strerror or error}") from None
