@@ -22,6 +22,8 @@ TRACE = 8  # shapes shown before the layer that fails
 def build_graph(config: Config) -> Graph:
     """Return the network of a config, its shapes inferred; nothing is allocated.
 
+    What the network is to learn does not matter here; see `require_target`.
+
     Raises
     ------
     ConfigError
@@ -36,11 +38,20 @@ def build_graph(config: Config) -> Graph:
         trace = " → ".join(["…"] * (len(steps) > TRACE) + steps[-TRACE:])
         message = f"layer {error.node} {error.message} (shapes: {trace} → {error.node})"
         raise ConfigError([config.positions.problem(("model", "layers", index), message)]) from error
-    complaint = _misfit(config, graph)
-    if complaint:
+    return graph
+
+
+def require_target(config: Config, graph: Graph) -> None:
+    """Complain about a network whose output cannot be compared with its target.
+
+    Raises
+    ------
+    ConfigError
+        Names the last layer.
+    """
+    if complaint := _misfit(config, graph):
         last = len(config.model.layers) - 1
         raise ConfigError([config.positions.problem(("model", "layers", last), complaint)])
-    return graph
 
 
 def _misfit(config: Config, graph: Graph) -> str | None:
@@ -48,7 +59,7 @@ def _misfit(config: Config, graph: Graph) -> str | None:
     output = graph.shapes[graph.output]
     gives = f"the last layer {graph.output} gives {show_shape(output)}"
     if target_of(config, output) == "image":
-        if prod(output) != prod(config.model.input):
+        if output not in (config.model.input, (prod(config.model.input),)):
             return f"{gives}, but the target is the image, {show_shape(config.model.input)}"
     elif len(output) != 1:
         return f"{gives}, but labels need a vector: end with flatten, dense or a global pool"
@@ -74,6 +85,7 @@ def build(config: Config, *, graph: Graph | None = None, loss: Loss[Any] | None 
         When they do not fit into what is left of it.
     """
     graph = graph or build_graph(config)
+    require_target(config, graph)
     loss = loss or make_loss(config.model.head, config.train.loss, config.train.label_smoothing)
     dtype = np.dtype(config.dtype)
     require_parameters(config, graph, dtype.itemsize)

@@ -228,6 +228,11 @@ class Model:
         if labels.dtype.kind == "f" and out == (1,):
             return labels.astype(self.dtype)[None, :]
         unbounded = out == (1,) and not self.classifies
+        if labels.dtype.kind == "f" and self.classifies:
+            raise ModelInputError(
+                f"the labels are floats, but the model's classes are whole numbers from 0 to {self.classes - 1}; "
+                "convert them, as with y.astype(int)"
+            )
         if labels.dtype.kind not in "bui" or not (unbounded or _in_range(labels, self.classes)):
             raise ModelInputError(f"expected labels from 0 to {self.classes - 1}, the model's classes")
         return labels

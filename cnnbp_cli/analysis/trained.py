@@ -67,8 +67,9 @@ def split_for(model: Model, name: str, config: str | None = None) -> tuple[Split
         raise TrainedError(f"{data.name}: has no {name} split")
     if model.normalization is None:
         model.normalization = data.normalization
-        return split, []
-    return _in_training_scale(split, data, model.normalization)
+        return split, [*data.remarks]
+    split, remarks = _in_training_scale(split, data, model.normalization)
+    return split, [*data.remarks, *remarks]
 
 
 def _in_training_scale(split: Split, data: Dataset, trained: Normalization) -> tuple[Split, list[str]]:

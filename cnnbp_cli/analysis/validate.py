@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from cnnbp_cli.analysis.summary import summary
+from cnnbp_cli.build import build_graph, require_target
 from cnnbp_cli.config.errors import ConfigError
 from cnnbp_cli.config.load import Override, load_config
+from cnnbp_cli.data.dataset import DataError, check_labels
+from cnnbp_cli.loading import load_data
+from cnnbp_cli.model import class_count, classifies
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,41 +25,69 @@ class Verdict:
         As it was called.
     layers, parameters : int or None
         None when it is wrong.
-    error : ConfigError or None
+    error : ConfigError or DataError, or None
+    remarks : tuple of str
+        What is no error, but should be known about the data.
     """
 
     config: str
     layers: int | None
     parameters: int | None
-    error: ConfigError | None
+    error: ConfigError | DataError | None
+    remarks: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
         return self.error is None
 
     def to_dict(self) -> dict[str, Any]:
-        problems = self.error.problems if self.error else []
         return {
             "config": self.config,
             "ok": self.ok,
             "layers": self.layers,
             "parameters": self.parameters,
-            "problems": [
-                {
-                    "file": problem.file,
-                    "line": problem.line,
-                    "column": problem.column,
-                    "message": f"{problem.label}: {problem.message}" if problem.label else problem.message,
-                }
-                for problem in problems
-            ],
+            "problems": self._problems(),
+            "remarks": list(self.remarks),
         }
 
+    def _problems(self) -> list[dict[str, Any]]:
+        if isinstance(self.error, DataError):
+            return [{"file": None, "line": None, "column": None, "message": str(self.error)}]
+        return [
+            {
+                "file": problem.file,
+                "line": problem.line,
+                "column": problem.column,
+                "message": f"{problem.label}: {problem.message}" if problem.label else problem.message,
+            }
+            for problem in (self.error.problems if self.error else ())
+        ]
 
-def validate_config(config: str, overrides: Sequence[Override] = ()) -> Verdict:
-    """Read a config and infer its shapes; nothing is allocated and no data are read."""
+
+def validate_config(config: str, overrides: Sequence[Override] = (), *, with_data: bool = False) -> Verdict:
+    """Read a config and infer its shapes; nothing is allocated.
+
+    Parameters
+    ----------
+    config : str
+        The path, or ``-``.
+    overrides : sequence
+        See `load_config`.
+    with_data : bool
+        Whether to read the data too, and to check that the network can learn it.
+    """
+    remarks: tuple[str, ...] = ()
     try:
-        found = summary(load_config(config, overrides))
-    except ConfigError as error:
+        loaded = load_config(config, overrides)
+        found = summary(loaded)
+        if with_data:
+            graph = build_graph(loaded)
+            require_target(loaded, graph)
+            data = load_data(loaded)
+            output = graph.shapes[graph.output]
+            if classifies(loaded, output):
+                check_labels(data, class_count(output))
+            remarks = data.remarks
+    except (ConfigError, DataError) as error:
         return Verdict(config, None, None, error)
-    return Verdict(config, len(found.layers), found.trainable_parameters, None)
+    return Verdict(config, len(found.layers), found.trainable_parameters, None, remarks)

@@ -62,8 +62,12 @@ def info(
     from cnnbp_cli.data.info import data_info
     from cnnbp_cli.loading import load_data
     from cnnbp_cli.report.data import render
+    from cnnbp_cli.report.terminal import note
 
-    render(data_info(load_data(load_config(config, overrides or ()))), format.value)
+    data = load_data(load_config(config, overrides or ()))
+    for remark in data.remarks:
+        note(remark)
+    render(data_info(data), format.value)
 
 
 def fetch(

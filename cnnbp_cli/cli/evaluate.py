@@ -44,7 +44,7 @@ def evaluate(
     split: Annotated[Part, typer.Option(metavar=choices(Part), help="Split to evaluate.")] = Part.TEST,
     min_accuracy: Annotated[
         float | None,
-        typer.Option(min=0.0, max=1.0, metavar="A", help="Exit with code 1 if the accuracy is below A (0 to 1)."),
+        typer.Option(metavar="A", help="Exit with code 1 if the accuracy is below A (0 to 1)."),
     ] = None,
     weights: WeightFile = None,
     layers: CustomLayers = None,
@@ -58,12 +58,17 @@ def evaluate(
     from cnnbp_cli.report.text import percent
     from cnnbp_cli.train.evaluate import evaluate as measure
 
+    if min_accuracy is not None and not 0 <= min_accuracy <= 1:
+        meant = f", did you mean {min_accuracy / 100:g}?" if 1 < min_accuracy <= 100 else ""
+        fail(f"--min-accuracy: {min_accuracy:g} is not between 0 and 1{meant}")
     model = load_trained(trained, weights)
     if min_accuracy is not None and not model.classifies:
         fail(f"{trained}: --min-accuracy is for models that classify")
     images, remarks = split_for(model, split.value, data)
     for remark in remarks:
         note(remark)
+    if min_accuracy is not None and not images.has_classes:
+        fail(f"{trained}: --min-accuracy needs class numbers as labels, not targets")
     result = measure(model, images)
     render(result, format.value)
     if not isfinite(result.loss):

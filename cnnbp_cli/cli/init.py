@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -29,7 +30,7 @@ def init(
 ) -> None:
     """Write a config from a template, or list the templates."""
     from cnnbp_cli.cli import templates
-    from cnnbp_cli.report.terminal import note
+    from cnnbp_cli.report.terminal import note, plain
 
     if template is None:
         from cnnbp_cli.analysis.summary import summary
@@ -44,5 +45,5 @@ def init(
         return
     path = Path(file or f"{chosen.name}.yaml")
     templates.write_new(path, chosen.text)
-    print(path)
+    print(plain(str(path), sys.stdout))
     note(f"next: cnnbp train {path}")

@@ -70,6 +70,7 @@ def train(
     from cnnbp_cli.cli.interrupts import Interrupts
     from cnnbp_cli.config.load import load_config
     from cnnbp_cli.loading import load_data
+    from cnnbp_cli.report.terminal import note
     from cnnbp_cli.report.train import rendering
     from cnnbp_cli.train.events import Event, Interrupted, NonFinite
     from cnnbp_cli.train.fit import fit
@@ -81,6 +82,8 @@ def train(
     settings = [f"train.{key}={value}" for key, value in given.items() if value is not None]
     loaded = load_config(config, [*(overrides or ()), *settings])
     model, data = build(loaded), load_data(loaded)
+    for remark in data.remarks:
+        note(remark)
     if weights is not None:
         use_weights(model, weights)
     run = out or RunDirectory.next_under(Path("runs"), loaded.name)

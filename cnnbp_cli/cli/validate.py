@@ -19,6 +19,9 @@ def validate(
         list[str],
         typer.Argument(metavar="CONFIG", autocompletion=complete.configs, help="YAML configs; - is standard input."),
     ],
+    data: Annotated[
+        bool, typer.Option("--data", help="Read the data too, and check that the network can learn it.")
+    ] = False,
     overrides: Overrides = None,
     override_files: OverrideFiles = None,
     layers: CustomLayers = None,
@@ -29,7 +32,7 @@ def validate(
     from cnnbp_cli.cli.boundary import BAD_INPUT
     from cnnbp_cli.report.validate import render
 
-    verdicts = [validate_config(config, overrides or ()) for config in configs]
+    verdicts = [validate_config(config, overrides or (), with_data=data) for config in configs]
     render(verdicts, format.value)
     if not all(verdict.ok for verdict in verdicts):
         raise typer.Exit(BAD_INPUT)

@@ -18,7 +18,7 @@ from cnnbp_cli.core.initializers import AnyInitializer, HeNormal
 from cnnbp_cli.core.losses import Head, LossName
 from cnnbp_cli.core.optim import Adam, Optimizer
 from cnnbp_cli.core.schedules import Constant, LinearWarmup, ReduceOnPlateau, Schedule
-from cnnbp_cli.core.types import Operation, at_least, require, within
+from cnnbp_cli.core.types import Operation, at_least, require, show, within
 
 Monitor = Literal["validation_loss", "validation_accuracy", "train_loss"]
 
@@ -188,8 +188,15 @@ class Synthetic(Data):
             self._problems(),
             at_least(self, 1, "train", "image"),
             at_least(self, 0, "test"),
-            at_least(self, 2, "classes"),
+            self._undrawable(),
         )
+
+    def _undrawable(self) -> BadFields:
+        smallest, most = {"digits": (8, 10), "bars": (4, 4)}[self.kind]
+        if not 2 <= self.classes <= most:
+            yield "classes", f"{self.kind} have 2 to {most} classes, got {self.classes}"
+        if min(self.image) >= 1 and min(self.image[1:]) < smallest:
+            yield "image", f"{self.kind} need a height and width of {smallest} or more, got {show(self.image)}"
 
 
 AnyData = MnistSubset | Idx | Npz | Csv | Synthetic

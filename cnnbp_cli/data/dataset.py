@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, assert_never
 
@@ -35,6 +36,8 @@ class Dataset:
         What the source declares, else the largest training label plus one; None for regression targets.
     name : str
         The source and where it lies, for people.
+    remarks : tuple of str
+        What is no error, but looks like a mistake.
     """
 
     train: Split
@@ -43,6 +46,7 @@ class Dataset:
     normalization: Normalization
     classes: int | None
     name: str
+    remarks: tuple[str, ...] = ()
 
 
 def load_dataset(data_config: AnyData, input_shape: Shape, seed: int) -> Dataset:
@@ -79,12 +83,32 @@ def _load(data_config: AnyData, input_shape: Shape, seed: int) -> Dataset:
     train, test, classes, name = _read_source(data_config, input_shape, seed)
     if classes is None and train.has_classes:
         classes = int(train.labels.max()) + 1
+    remarks = tuple(_remarks(train, name))
     limit = data_config.limit
     if limit is not None:
         train = _limited(train, limit.train)
         test = _limited(test, limit.test) if test else None
     train, validation = _hold_out(train, data_config.validation, seed)
-    return Dataset(train, validation, test, Normalization.fit(data_config.normalize, train.images), classes, name)
+    normalization = Normalization.fit(data_config.normalize, train.images)
+    return Dataset(train, validation, test, normalization, classes, name, remarks)
+
+
+def _remarks(train: Split, name: str) -> Iterator[str]:
+    """Yield what looks like a mistake in the labels of the training images."""
+    labels = train.labels
+    if train.has_classes and len(labels) > 1 and labels.min() == labels.max():
+        where = "; is the label in another column? it has to be the first" if name.startswith("csv ") else ""
+        yield f"{name}: all {len(labels):,} training labels are {labels[0]}, so that there is nothing to learn{where}"
+    if (
+        labels.ndim == 2
+        and labels.shape[1] > 1
+        and ((labels == 0) | (labels == 1)).all()
+        and (labels.sum(1) == 1).all()
+    ):
+        yield (
+            f"{name}: one-hot rows of floats are taken as targets, so that there is no accuracy; store the numbers of "
+            "the classes, as with y.argmax(1)"
+        )
 
 
 def check_labels(dataset: Dataset, classes: int) -> None:
@@ -100,12 +124,25 @@ def check_labels(dataset: Dataset, classes: int) -> None:
             continue
         outside = np.flatnonzero((split.labels < 0) | (split.labels >= classes))
         if outside.size:
-            label = split.labels[outside[0]]
-            remedy = f"give the last layer {label + 1} units or more" if label >= 0 else "labels start at 0"
+            label, remedy = split.labels[outside[0]], _remedy(dataset, classes)
             raise DataError(
                 f"{dataset.name}: label {label} of sample {outside[0]} in the {split_name} split is outside "
                 f"the model's {classes} classes (0 to {classes - 1}); {remedy}"
             )
+
+
+def _remedy(dataset: Dataset, classes: int) -> str:
+    """Return what to do about labels that are no classes of the model."""
+    splits = (dataset.train, dataset.validation, dataset.test)
+    found = np.unique(np.concatenate([split.labels for split in splits if split is not None and split.has_classes]))
+    low, high = int(found[0]), int(found[-1])
+    if low > 0 and high - low < classes:
+        more = f", or give the last layer {high + 1} units" if low == 1 else ""
+        return f"do labels start at {low}? subtract {low}{more}"
+    if len(found) <= classes:
+        words = ", ".join(map(str, found[:5])) + ", …" * (len(found) > 5)
+        return f"the labels are {words}: number them from 0, as with np.unique(y, return_inverse=True)[1]"
+    return f"give the last layer {high + 1} units or more" if low >= 0 else "labels start at 0"
 
 
 def _read_source(data_config: AnyData, input_shape: Shape, seed: int) -> tuple[Split, Split | None, int | None, str]:
@@ -146,7 +183,7 @@ def _read_source(data_config: AnyData, input_shape: Shape, seed: int) -> tuple[S
         case Synthetic(kind=kind, image=image, classes=classes):
             from cnnbp_cli.data.synthetic import check_synthetic, draw_split
 
-            check_synthetic(kind, data_config.train + data_config.test, image, classes, input_shape)
+            check_synthetic(kind, data_config.train + data_config.test, image, input_shape)
             train = draw_split(kind, data_config.train, image, classes, seed, "train")
             test = draw_split(kind, data_config.test, image, classes, seed, "test") if data_config.test else None
             return train, test, classes, f"synthetic {kind}"

@@ -184,6 +184,11 @@ def _split(path: Path, name: str, arrays: dict[str, Array], input_shape: Shape) 
 
 def _images(where: str, images: Array, input_shape: Shape) -> Array:
     """Return images as (N, C, H, W), in bytes or floats."""
+    if (layout := _batch_last(images.shape, input_shape)) and images.shape[1:] != input_shape:
+        raise DataError(
+            f"{where}: shape {show(images.shape)} looks like {layout[0]}, expected the images on the first axis; "
+            f"transpose it, as with x.transpose{layout[1]}"
+        )
     if images.ndim == 3:
         images = images[:, None]
         require_shape(where, images.shape[1:], input_shape)
@@ -199,10 +204,25 @@ def _images(where: str, images: Array, input_shape: Shape) -> Array:
         elif first != input_shape:
             require_shape(where, last if last[0] in (1, 3, 4) and first[0] not in (1, 3, 4) else first, input_shape)
     else:
+        flat = images.ndim == 2 and images.shape[1] == prod(input_shape)
+        remedy = f"; reshape these flat ones, as with x.reshape(-1, {', '.join(map(str, input_shape))})" if flat else ""
         raise DataError(
             f"{where}: has shape {show(images.shape)}, expected images as (N, H, W), (N, H, W, C) or (N, C, H, W)"
+            f"{remedy}"
         )
     return np.ascontiguousarray(_pixels(where, images))
+
+
+def _batch_last(shape: Shape, input_shape: Shape) -> tuple[str, Shape] | None:
+    """Return the layout of images on the last axis, and the axes that put them on the first, if that is what it is."""
+    c, h, w = input_shape
+    if len(shape) == 4 and shape[:3] == (h, w, c):
+        return "(H, W, C, N)", (3, 0, 1, 2)
+    if len(shape) == 4 and shape[:3] == input_shape:
+        return "(C, H, W, N)", (3, 0, 1, 2)
+    if len(shape) == 3 and shape[:2] == (h, w) and c == 1 and shape[1:] != (h, w):
+        return "(H, W, N)", (2, 0, 1)
+    return None
 
 
 def _pixels(where: str, images: Array) -> Array:
@@ -224,14 +244,19 @@ def _labels(where: str, labels: Array) -> Array:
             sample = int(np.argwhere(~np.isfinite(labels))[0][0])
             raise DataError(f"{where}: target {sample} is not finite; remove or replace it")
         return labels.astype(np.float64)
+    if labels.dtype.kind == "b":
+        labels = labels.astype(np.int64)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1:
         raise DataError(
             f"{where}: has shape {show(labels.shape)}, expected class numbers as (N,); "
-            "store the class's number instead of one-hot rows, or floats for regression"
+            "store the class's number instead of one-hot rows, as with y.argmax(1), or floats for regression"
         )
     if labels.min() < 0 or labels.max() >= 1 << 63:
         sample = int(np.argmax((labels < 0) | (labels >= 1 << 63)))
-        raise DataError(f"{where}: label {sample} is {labels[sample]}, expected a class number; classes start at 0")
+        remedy = "; write 0 for -1" if set(np.unique(labels).tolist()) == {-1, 1} else ""
+        raise DataError(
+            f"{where}: label {sample} is {labels[sample]}, expected a class number; classes start at 0{remedy}"
+        )
     return labels.astype(np.int64)

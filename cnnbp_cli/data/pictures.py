@@ -79,6 +79,8 @@ def read_pictures(path: Path, input_shape: Shape) -> list[RawImages]:
         arrays = {f"{path}:{name}": array for name, array in read_arrays(path).items()}
     elif path.suffix == ".npy":
         arrays = {str(path): read_array(path)}
+    elif path.suffix == ".csv":
+        raise DataError(f"{path}: tables are no pictures; save the pixels as an array, with numpy.save")
     else:
         return [_read_picture(path, input_shape)]
     if not arrays:

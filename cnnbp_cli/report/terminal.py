@@ -33,6 +33,7 @@ ASCII = str.maketrans(
 )
 """Stand-ins where the encoding is not Unicode."""
 
+LONGEST = 2000  # characters of a line of a message
 WIDEST = 200  # in a file, which has no width of its own
 
 
@@ -55,7 +56,12 @@ def is_unicode(stream: TextIO) -> bool:
 
 
 def plain(text: str, stream: TextIO) -> str:
-    """Return the text with stand-ins for the characters that the stream may not have."""
+    """Return the text for people: without endless lines, and without characters that the stream may not have.
+
+    Names of files may hold what a terminal obeys; such characters are written as escapes.
+    """
+    lines = (line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…" for line in text.split("\n"))
+    text = "\n".join("".join(c if c.isprintable() or c == "\xa0" else ascii(c)[1:-1] for c in line) for line in lines)
     return text if is_unicode(stream) else text.translate(ASCII)
 
 
@@ -77,10 +83,7 @@ def _stand_in(error: UnicodeError) -> tuple[str | bytes, int]:
 def complaint(error: Exception | str) -> str:
     """Return an error as one message; problems that have a place in a file start with it, as a compiler's do."""
     placed = any(problem.span is not None for problem in getattr(error, "problems", ()))
-    text = str(error) if placed else f"error: {error}"
-    # A name from a file may hold what a terminal obeys.
-    shown = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
-    return plain(shown, sys.stderr)
+    return plain(str(error) if placed else f"error: {error}", sys.stderr)
 
 
 def note(text: str) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from cnnbp_cli.report.records import write_csv, write_json
-from cnnbp_cli.report.terminal import complaint, note
+from cnnbp_cli.report.terminal import complaint, note, plain
 from cnnbp_cli.report.text import count
 
 if TYPE_CHECKING:
@@ -37,4 +38,7 @@ def _lines(verdict: Verdict) -> None:
     if verdict.error:
         note(complaint(verdict.error))
         return
-    print(f"{verdict.config}: ok, {count(verdict.layers or 0, 'layer')}, {count(verdict.parameters or 0, 'parameter')}")
+    for remark in verdict.remarks:
+        note(f"{verdict.config}: {remark}")
+    counts = f"{count(verdict.layers or 0, 'layer')}, {count(verdict.parameters or 0, 'parameter')}"
+    print(plain(f"{verdict.config}: ok, {counts}", sys.stdout))

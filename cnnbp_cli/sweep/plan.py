@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
-from cnnbp_cli.build import build_graph
+from cnnbp_cli.build import build_graph, require_target
 from cnnbp_cli.config.errors import ConfigError, Problem
 from cnnbp_cli.config.load import ConfigText
 from cnnbp_cli.config.schema import Config
@@ -79,7 +79,7 @@ class Plan:
             When it makes no valid config.
         """
         config = self.text.parse(self.space.settings(values))
-        build_graph(config)
+        require_target(config, build_graph(config))
         return SweepPoint(values, self.space.named(values), config)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from cli.bars import Command, Outcome
 import cnnbp_cli
 from cnnbp_cli.analysis.predict import predict_files
 from cnnbp_cli.data.normalization import Normalization
+from cnnbp_cli.train.checkpoint import Checkpoint, CheckpointError
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -202,3 +204,26 @@ def test_checkpoints_of_older_versions_say_their_scale_by_mean_and_deviation() -
     for name, (old, white, is_light) in scales.items():
         assert Normalization.from_dict({"kind": old.kind, "mean": old.mean, "std": old.std}) == old
         assert (old.white, old.is_light) == (white, is_light), name
+
+
+def test_a_checkpoint_with_three_means_for_one_channel(bars_run: Path, tmp_path: Path) -> None:
+    found = Checkpoint.read(next((bars_run / "checkpoints").glob("*.npz")))
+    path = tmp_path / "three.npz"
+    three = {"kind": "standard", "mean": [1, 2, 3], "std": [1, 1, 1]}
+    replace(found, normalization=three).save(path)
+    with pytest.raises(CheckpointError) as caught:
+        cnnbp_cli.load(path)
+    assert str(caught.value) == (
+        f"{path}: does not fit the model: normalization: has 3 means, but the model's images have 1 channel"
+    )
+
+
+def test_a_loss_that_is_not_finite_is_no_success(cnnbp: Command, bars_run: Path) -> None:
+    model = cnnbp_cli.load(bars_run)
+    huge = {name: np.full_like(value, 3e38) for name, value in model.parameters().items()}
+    np.savez("huge.npz", **huge)
+    done = cnnbp("evaluate", bars_run, "--weights", "huge.npz")
+    assert (done.code, done.stderr) == (
+        1,
+        "the loss is not finite: the model's outputs are infinite or NaN, and its accuracy means nothing\n",
+    )

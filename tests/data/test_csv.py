@@ -60,8 +60,21 @@ def test_channels_follow_each_other(write):
 
 COMPLAINTS = {
     "1,0,0,0,0\n2,0,0,0\n": (
-        "line 2 has 4 fields, expected 5: a label and the pixels of `model.input: [1, 2, 2]`; "
-        "fix the line or model.input"
+        "line 2 has 4 fields, expected 5: a label and the pixels of `model.input: [1, 2, 2]`; is the label missing?"
+    ),
+    "1;0;0;0;0\n2;0;0;0;0\n": "line 1 is separated by ';'; write commas",
+    "1\t0\t0\t0\t0\n": "line 1 is separated by '\\t'; write commas",
+    "label;a;b;c;d\n2;0;0;0;0\n": "line 2 is separated by ';'; write commas",
+    "1,0,0,0,0\n2.0,0,0,0,0\n": "line 2, field 1: the label is '2.0', expected a whole number; write 2",
+    "0.0,0,0,0,0\n": "line 1, field 1: the label is '0.0', expected a whole number; write 0",
+    "1,0,0,0,0\n2,0,7.0,0,0\n": "line 2, field 3: the pixel is '7.0', expected a whole number; write 7",
+    "a,b,c,d,class\n0,0,0,0,1\n": (
+        "the header calls field 5 'class', but the label has to be the first field, which is 'a'; move that column to "
+        "the front"
+    ),
+    '"p0","p1","Label","p2","p3"\n0,0,0,0,1\n': (
+        "the header calls field 3 'Label', but the label has to be the first field, which is 'p0'; move that column to "
+        "the front"
     ),
     "head\n\n1,0,0,0,0\n\n2,0,0,0,0,0\n": (
         "line 5 has 6 fields, expected 5: a label and the pixels of `model.input: [1, 2, 2]`; "
@@ -70,7 +83,10 @@ COMPLAINTS = {
     "1,0,0,0,0\n2,0,x,0,0\n": "line 2, field 3: the pixel is 'x', expected a whole number",
     "1,0,0,0,0\n2,0,,0,0\n": "line 2, field 3: the pixel is '', expected a whole number",
     "1,0,0,0,0\n2,0,0,0,nan\n": "line 2, field 5: the pixel is 'nan', expected a whole number",
-    "1,0,0,0,0\n2,0,0.5,0,0\n": "line 2, field 3: the pixel is '0.5', expected a whole number",
+    "1,0,0,0,0\n2,0,0.5,0,0\n": (
+        "line 2, field 3: the pixel is '0.5', expected a whole number; pixels are 0 to 255: multiply them by 255 and "
+        "round"
+    ),
     "1,0,0,0,0\none,0,0,0,0\n": "line 2, field 1: the label is 'one', expected a whole number",
     "1,0,0,256,0\n": "line 1, field 4: the pixel is 256, expected 0 to 255",
     "1,0,0,-1,0\n": "line 1, field 4: the pixel is -1, expected 0 to 255",

@@ -143,7 +143,7 @@ def test_targets_are_not_labels():
             [0, 1, 2, 3],
             [0],
             "label 2 of sample 2 in the train split is outside the model's 2 classes (0 to 1); "
-            "give the last layer 3 units or more",
+            "give the last layer 4 units or more",
         ),
         (
             [0, 1],
@@ -154,7 +154,31 @@ def test_targets_are_not_labels():
         (
             [0, -1],
             [0],
-            "label -1 of sample 1 in the train split is outside the model's 2 classes (0 to 1); labels start at 0",
+            "label -1 of sample 1 in the train split is outside the model's 2 classes (0 to 1); the labels are -1, 0: "
+            "number them from 0, as with np.unique(y, return_inverse=True)[1]",
+        ),
+        (
+            [-1, 0, 1],
+            [0],
+            "label -1 of sample 0 in the train split is outside the model's 2 classes (0 to 1); labels start at 0",
+        ),
+        (
+            [1, 2],
+            [2],
+            "label 2 of sample 1 in the train split is outside the model's 2 classes (0 to 1); do labels start at 1? "
+            "subtract 1, or give the last layer 3 units",
+        ),
+        (
+            [97, 98],
+            [98],
+            "label 97 of sample 0 in the train split is outside the model's 2 classes (0 to 1); do labels start at 97? "
+            "subtract 97",
+        ),
+        (
+            [0, 10],
+            [0],
+            "label 10 of sample 1 in the train split is outside the model's 2 classes (0 to 1); the labels are 0, 10: "
+            "number them from 0, as with np.unique(y, return_inverse=True)[1]",
         ),
     ],
 )
@@ -162,6 +186,30 @@ def test_labels_outside_the_classes(train, test, expected):
     with pytest.raises(UserError) as caught:
         check_labels(build(train, test), 2)
     assert str(caught.value) == f"idx letters: {expected}"
+
+
+def test_what_looks_like_a_mistake_is_remarked(tmp_path, data_config):
+    images = np.zeros((4, 1, 2), np.uint8)
+    np.savez(tmp_path / "one.npz", x_train=images, y_train=[3, 3, 3, 3])
+    np.savez(tmp_path / "rows.npz", x_train=images, y_train=np.eye(4)[[0, 1, 1, 3]])
+    np.savez(tmp_path / "soft.npz", x_train=images, y_train=np.full((4, 2), 0.5))
+    (tmp_path / "one.csv").write_text("0,0,7\n0,9,1\n")
+    remarks = {
+        name: load_dataset(data_config(name.rpartition(".")[2], path=tmp_path / name), (1, 1, 2), seed=0).remarks
+        for name in ("one.npz", "one.csv", "rows.npz", "soft.npz")
+    }
+    assert remarks == {
+        "one.npz": (f"npz {tmp_path}/one.npz: all 4 training labels are 3, so that there is nothing to learn",),
+        "one.csv": (
+            f"csv {tmp_path}/one.csv: all 2 training labels are 0, so that there is nothing to learn; is the label in "
+            "another column? it has to be the first",
+        ),
+        "rows.npz": (
+            f"npz {tmp_path}/rows.npz: one-hot rows of floats are taken as targets, so that there is no accuracy; "
+            "store the numbers of the classes, as with y.argmax(1)",
+        ),
+        "soft.npz": (),
+    }
 
 
 def test_import_is_light():

@@ -108,6 +108,12 @@ def test_whole_numbers_beyond_a_byte_become_floats(write):
     np.testing.assert_array_equal(train.images, pixels)
 
 
+def test_booleans_are_labels_0_and_1(write):
+    train, _ = read_npz(write(y_train=LABELS > 1), SHAPE)
+    np.testing.assert_array_equal(train.labels, LABELS > 1)
+    assert train.labels.dtype == np.int64
+
+
 def test_a_column_of_labels(write):
     train, _ = read_npz(write(y_train=LABELS[:, None]), SHAPE)
     np.testing.assert_array_equal(train.labels, LABELS)
@@ -148,7 +154,26 @@ COMPLAINTS = {
     ),
     "flat images": (
         {"x_train": PIXELS.reshape(6, 40)},
-        ": x_train: has shape [6, 40], expected images as (N, H, W), (N, H, W, C) or (N, C, H, W)",
+        ": x_train: has shape [6, 40], expected images as (N, H, W), (N, H, W, C) or (N, C, H, W); reshape these flat "
+        "ones, as with x.reshape(-1, 2, 4, 5)",
+    ),
+    "two axes": (
+        {"x_train": PIXELS.reshape(12, 20)},
+        ": x_train: has shape [12, 20], expected images as (N, H, W), (N, H, W, C) or (N, C, H, W)",
+    ),
+    "images last, channels before": (
+        {"x_train": PIXELS.transpose(2, 3, 1, 0)},
+        ": x_train: shape [4, 5, 2, 6] looks like (H, W, C, N), expected the images on the first axis; transpose it, "
+        "as with x.transpose(3, 0, 1, 2)",
+    ),
+    "images last, channels first": (
+        {"x_train": PIXELS.transpose(1, 2, 3, 0)},
+        ": x_train: shape [2, 4, 5, 6] looks like (C, H, W, N), expected the images on the first axis; transpose it, "
+        "as with x.transpose(3, 0, 1, 2)",
+    ),
+    "minus one and one": (
+        {"y_train": LABELS % 2 * 2 - 1},
+        ": y_train: label 0 is -1, expected a class number; classes start at 0; write 0 for -1",
     ),
     "other size": (
         {"x_train": PIXELS[:, :, :3]},
@@ -177,7 +202,7 @@ COMPLAINTS = {
     "one-hot": (
         {"y_train": np.eye(6, 3, dtype=int)},
         ": y_train: has shape [6, 3], expected class numbers as (N,); "
-        "store the class's number instead of one-hot rows, or floats for regression",
+        "store the class's number instead of one-hot rows, as with y.argmax(1), or floats for regression",
     ),
     "negative label": (
         {"y_train": LABELS - 1},

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from cnnbp_cli.core.types import FieldErrors
 from cnnbp_cli.data.dataset import load_dataset
 from cnnbp_cli.data.errors import DataError
 
@@ -69,13 +70,6 @@ def test_without_a_test_split(data_config):
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ({"kind": "bars", "classes": 5}, "data.classes: bars have 2 to 4 classes, got 5"),
-        ({"kind": "digits", "classes": 11}, "data.classes: digits have 2 to 10 classes, got 11"),
-        (
-            {"kind": "bars", "classes": 2, "image": (1, 3, 9)},
-            "data.image: bars need a height and width of 4 or more, got [1, 3, 9]",
-        ),
-        ({"image": (1, 9, 7)}, "data.image: digits need a height and width of 8 or more, got [1, 9, 7]"),
         (
             {"train": 10**12},
             "data: 1,000,000,000,040 images of [1, 12, 12] take more than 16.0 GiB; draw fewer",
@@ -94,3 +88,27 @@ def test_image_that_the_model_does_not_take(data_config):
     assert str(caught.value) == (
         "data.image: images are [1, 12, 12], but the model takes [1, 28, 28]; write `model.input: [1, 12, 12]`"
     )
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"kind": "bars", "classes": 5}, ("classes", "bars have 2 to 4 classes, got 5")),
+        ({"kind": "digits", "classes": 11}, ("classes", "digits have 2 to 10 classes, got 11")),
+        (
+            {"kind": "bars", "classes": 2, "image": (1, 3, 9)},
+            ("image", "bars need a height and width of 4 or more, got [1, 3, 9]"),
+        ),
+        ({"image": (1, 9, 7)}, ("image", "digits need a height and width of 8 or more, got [1, 9, 7]")),
+    ],
+)
+def test_what_can_never_be_drawn_is_no_declaration(data_config, fields, problem):
+    with pytest.raises(FieldErrors) as caught:
+        data_config("synthetic", **fields)
+    assert caught.value.problems == [problem]
+
+
+@pytest.mark.parametrize(("kind", "classes", "size"), [("bars", 4, 4), ("digits", 10, 8)])
+def test_the_limits_can_be_drawn(data_config, kind, classes, size):
+    train = load(data_config, kind=kind, classes=classes, image=(1, size, size)).train
+    assert sorted(set(train.labels.tolist())) == list(range(classes))

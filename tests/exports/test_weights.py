@@ -14,9 +14,10 @@ from exports.models import make_model, pixels, shuffle
 
 import cnnbp_cli as cnnbp
 from cnnbp_cli.core.layers import BatchNorm, Conv2d, Dense, Flatten, MaxPool2d, Relu
+from cnnbp_cli.data.normalization import Normalization
 from cnnbp_cli.files import WriteError, replace_file
 from cnnbp_cli.model import Model
-from cnnbp_cli.weights import WeightsError, read_weights, use_weights
+from cnnbp_cli.weights import WeightsError, read_weights, save_weights, use_weights
 
 Save = Callable[[dict[str, np.ndarray], Path], None]
 
@@ -353,3 +354,28 @@ def test_shipped_configs_agree_with_pytorch_on_the_exported_file(name: str, form
         theirs = net.logits(torch.from_numpy(x), {}, training=False).numpy()
     ours = np.moveaxis(model.logits(model.images_in(x)), -1, 0)
     np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_values_that_are_not_finite(bad: float, model: Model, save: Save, form: str, tmp_path: Path) -> None:
+    arrays, before = model.parameters(), model.parameters()
+    arrays["last.weight"][1, 2] = bad
+    save(arrays, path := tmp_path / f"weights.{form}")
+    with pytest.raises(WeightsError) as caught:
+        use_weights(model, path)
+    assert str(caught.value) == (
+        f"{path}: parameter last.weight has values that are not finite; export it before it diverges"
+    )
+    for name, value in model.parameters().items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+def test_a_normalization_for_other_channels(model: Model, form: str, tmp_path: Path) -> None:
+    path = tmp_path / f"weights.{form}"
+    model.normalization = Normalization("standard", (1.0, 2.0, 3.0), (1.0, 1.0, 1.0))
+    save_weights(model, path, form)
+    with pytest.raises(WeightsError) as caught:
+        use_weights(twin(model), path)
+    assert str(caught.value) == (
+        f"{path}: does not fit the model: normalization: has 3 means, but the model's images have 1 channel"
+    )
