@@ -1,4 +1,4 @@
-"""From nothing to 99 % on MNIST's test images: wall time and memory of whole processes, ours and PyTorch's.
+"""From nothing to 99% on MNIST's test images: wall time and memory of whole processes, ours and PyTorch's.
 
 Both read the files, train LeNet-5 for three epochs on the same schedule, test, and end. Both take turns. The
 memory is the peak of what all processes of a side hold together, shared pages counted once.
@@ -71,11 +71,11 @@ def main() -> None:
     for name, runs in results.items():
         figures: dict[str, Any] = {key: median(each[key] for each in runs) for key in runs[0]}
         reached = sum(each["accuracy"] >= GOAL for each in runs)
-        accuracy = f"{100 * figures['accuracy']:.2f} %"
+        accuracy = f"{100 * figures['accuracy']:.2f}%"
         rows.append(
             [name, f"{figures['seconds']:.1f}", f"{figures['mebibytes']:.0f}", accuracy, f"{reached}/{len(runs)}"]
         )
-    show_table(["medians", "seconds", "MiB", "test accuracy", "reached 99 %"], rows)
+    show_table(["medians", "seconds", "MiB", "test accuracy", "reached 99%"], rows)
     write_json(options.json, results)
 
 

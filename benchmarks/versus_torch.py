@@ -97,7 +97,7 @@ def child(arguments: list[str]) -> None:
 
 
 def write_inputs(net: str, batch: int, path: Path) -> None:
-    """Save the initial weights, the normalised images and the order of the first epochs."""
+    """Save the initial weights, the normalized images and the order of the first epochs."""
     import cnnbp_cli as cnnbp
     from cnnbp_cli.data.batches import order
 

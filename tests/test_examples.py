@@ -105,7 +105,7 @@ def test_ci_gate_fails_below_the_limit(script, tmp_path: Path) -> None:
     (tmp_path / "poor.yaml").write_text(BARS.replace("learning_rate: 0.02", "learning_rate: 1e-9"), encoding="utf-8")
     done = script("ci-gate.sh", "poor.yaml", "0.9999", EPOCHS="1")
     assert done.returncode == 1
-    assert "is below 99.99 %" in done.stderr
+    assert "is below 99.99%" in done.stderr
     assert script("ci-gate.sh", "gone.yaml", "0").returncode == 2
 
 

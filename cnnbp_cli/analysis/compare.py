@@ -19,7 +19,7 @@ from cnnbp_cli.train.statistics import DEFINITIONS
 FLOW = f"median over the watched steps that all runs reached of the {DEFINITIONS['gradient']}"
 """What `LayerFlow` compares."""
 
-SAME = 0.005  # powers of ten, about 1 %: what rounding may make of the same training
+SAME = 0.005  # powers of ten, about 1%: what rounding may make of the same training
 
 
 @dataclass(frozen=True, slots=True)

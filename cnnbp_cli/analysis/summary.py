@@ -2,13 +2,13 @@
 
 The receptive field is the patch of the image that one output position depends on, [height, width]. A layer
 with windows of k pixels, dilation d and stride s makes of a field r with jump j (the distance, in the
-image, between neighbouring positions)
+image, between neighboring positions)
 
     r' = r + (k - 1)·d·j        j' = j·s
 
 Padding is not taken off, so deep in a network a field may be larger than the image. What mixes all
 positions (flatten, dense, global pooling) sees the image as far as its input covers it. Where branches
-meet, the largest field counts. The statistics of normalisation layers are left aside. The positions after
+meet, the largest field counts. The statistics of normalization layers are left aside. The positions after
 a transposed convolution differ in what they see; later windows over them may see a little more or less.
 
 References

@@ -1,4 +1,4 @@
-"""How weights start: each initialiser draws an array whose variance suits the layer's fan-in or fan-out.
+"""How weights start: each initializer draws an array whose variance suits the layer's fan-in or fan-out.
 
 References
 ----------
@@ -116,7 +116,7 @@ class Constant:
 
 @dataclass(frozen=True, slots=True)
 class Zeros:
-    """Zero everywhere: every unit of the layer then stays the same as its neighbours."""
+    """Zero everywhere: every unit of the layer then stays the same as its neighbors."""
 
     type: Literal["zeros"] = "zeros"
 

@@ -186,7 +186,7 @@ def clip_by_global_norm(max_norm: float) -> Transform:
 def add_weight_decay(rate: float) -> Transform:
     """Add the gradient of ``rate/2 · |p|²``: ``g + rate · p``.
 
-    Before the other links it is L2 regularisation; between them and the learning rate it is weight
+    Before the other links it is L2 regularization; between them and the learning rate it is weight
     decay decoupled from the gradient's scaling.
 
     References
@@ -406,7 +406,7 @@ def _momentum(decay: float, *, nesterov: bool = False) -> tuple[Transform, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Sgd:
-    """Stochastic gradient descent, with momentum and L2 regularisation if wanted; `torch.optim.SGD`."""
+    """Stochastic gradient descent, with momentum and L2 regularization if wanted; `torch.optim.SGD`."""
 
     learning_rate: float = 1e-3
     """The step's size, which a schedule may change, for example `0.01`."""
@@ -415,7 +415,7 @@ class Sgd:
     nesterov: bool = False
     """Look ahead along the momentum."""
     weight_decay: float = 0.0
-    """L2 regularisation: times the parameter, added to its gradient, for example `0.0005`."""
+    """L2 regularization: times the parameter, added to its gradient, for example `0.0005`."""
     type: Literal["sgd"] = "sgd"
     usual_rate: ClassVar[float] = 0.01
     """The customary learning rate to start with."""
@@ -447,7 +447,7 @@ class Adam:
     epsilon: float = 1e-8
     """Added to the divisor."""
     weight_decay: float = 0.0
-    """L2 regularisation: times the parameter, added to its gradient, for example `0.0005`."""
+    """L2 regularization: times the parameter, added to its gradient, for example `0.0005`."""
     type: Literal["adam"] = "adam"
     usual_rate: ClassVar[float] = 0.001
 
@@ -509,7 +509,7 @@ class RmsProp:
     epsilon: float = 1e-8
     """Added to the divisor."""
     weight_decay: float = 0.0
-    """L2 regularisation: times the parameter, added to its gradient, for example `0.0005`."""
+    """L2 regularization: times the parameter, added to its gradient, for example `0.0005`."""
     momentum: float = 0.0
     """The share of the last step that the next one keeps, for example `0.9`."""
     centered: bool = False
@@ -543,7 +543,7 @@ class Adagrad:
     learning_rate_decay: float = 0.0
     """The rate is divided by 1 + this · the updates so far."""
     weight_decay: float = 0.0
-    """L2 regularisation: times the parameter, added to its gradient, for example `0.0005`."""
+    """L2 regularization: times the parameter, added to its gradient, for example `0.0005`."""
     initial_accumulator: float = 0.0
     """What the sum of squared gradients starts at."""
     epsilon: float = 1e-10

@@ -191,7 +191,7 @@ class Context:
     wants_dx : bool
         False when nobody will read the gradient to this node's input (the image, in training).
     fused : bool
-        Let a ReLU be applied by its neighbours, who have its values in the cache anyway (see `Graph`).
+        Let a ReLU be applied by its neighbors, who have its values in the cache anyway (see `Graph`).
     then_relu : bool
         Return max(y, 0) in the place of y.
     after_relu : bool
@@ -410,7 +410,7 @@ class Merge(Operation[R]):
 
 
 class Loss(ABC, Generic[R]):
-    """A scalar to minimise, fused with the head that turns logits into predictions.
+    """A scalar to minimize, fused with the head that turns logits into predictions.
 
     `forward` returns a sum over the batch, and `count` what the sum is divided by, so that slices of
     a batch add up: the division by the global count happens once, outside.

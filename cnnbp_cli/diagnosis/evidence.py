@@ -18,7 +18,7 @@ GOOD_SKILL, POOR_SKILL = 0.75, 0.5
 """A network does well from three quarters of the skill that the data allow, and poorly below a half of it.
 
 The measure of what the data allow is a cheap one (nearest neighbours), and a probe is short: sound networks reach
-80 % to 100 % of it within a probe, those with a fault 0 % to 60 %.
+80% to 100% of it within a probe, those with a fault 0% to 60%.
 """
 
 DEFAULT_SKILL = 0.5

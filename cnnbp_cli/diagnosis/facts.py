@@ -83,7 +83,7 @@ class DataFacts:
     mean, deviation, low, high : float
         Of the pixels as the network gets them.
     target_low, target_high : float or None
-        The range of what a network without classes has to give, all but 1 % of the values at each end.
+        The range of what a network without classes has to give, all but 1% of the values at each end.
     labels, held_labels, across : Labels or None
         Among the training images, among the held-out ones, and of held-out images with training images.
     leaked : float

@@ -130,8 +130,8 @@ class _Translation:
         name = "data.normalize"
         mean = self._constant(f"{name}.mean", np.reshape(normalization.mean, (-1, 1, 1)))
         std = self._constant(f"{name}.std", np.reshape(normalization.std, (-1, 1, 1)))
-        centred = self._operator(f"{name}.centre", "Sub", [INPUT, mean], f"{name}.centred")
-        self.tensors[INPUT] = self._operator(f"{name}.scale", "Div", [centred, std], f"{name}.output")
+        centered = self._operator(f"{name}.center", "Sub", [INPUT, mean], f"{name}.centered")
+        self.tensors[INPUT] = self._operator(f"{name}.scale", "Div", [centered, std], f"{name}.output")
 
     def _layer(self, node: Node, xs: list[str]) -> str:
         """Translate one layer and return the name of its output."""

@@ -96,8 +96,8 @@ def chart(series: Sequence[Series], width: int, height: int = 10, x_name: str = 
                 grid[row][column] = (one.mark, one.style)
     for row, cells in enumerate(grid):
         level = top - span * row / (height - 1)
-        is_labelled = row in (0, middle, height - 1) if span else row == middle
-        label = figure(10**level if logarithmic else level) if is_labelled else ""
+        is_labeled = row in (0, middle, height - 1) if span else row == middle
+        label = figure(10**level if logarithmic else level) if is_labeled else ""
         line = Text(f"{label:>{AXIS - 2}} │")
         for mark, style in cells:
             line.append(mark, style)

@@ -102,7 +102,7 @@ def _flows(comparison: Comparison, names: list[str]) -> None:
 
 def _verdict(flow: LayerFlow | None, names: list[str]) -> str:
     if flow is None:
-        return "no layer's gradient norm differs by more than 1 %"
+        return "no layer's gradient norm differs by more than 1%"
     k = max(range(len(names)), key=lambda k: powers(flow.factors[k]))
     factor = flow.factors[k] or 0.0
     if factor and isfinite(factor):

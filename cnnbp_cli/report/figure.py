@@ -113,15 +113,15 @@ def _step_axis(axes: Axes) -> None:
 
 
 def _heat_map(axes: Axes, rows: dict[str, list[float]], steps: list[int]) -> None:
-    """Draw the norms in colours of a logarithmic scale; grey where a norm is 0 or not finite."""
+    """Draw the norms in colors of a logarithmic scale; gray where a norm is 0 or not finite."""
     from matplotlib import colormaps
     from matplotlib.colors import LogNorm
 
     norms = np.array(list(rows.values()))
     norms = np.ma.masked_where(~(np.isfinite(norms) & (norms > 0)), norms)
     scale: dict[str, Any] = {"norm": LogNorm(norms.min(), norms.max())} if norms.count() else {}
-    colours = colormaps["viridis"].with_extremes(bad="lightgrey")
-    mesh = axes.pcolormesh(_edges(steps), np.arange(len(rows) + 1), norms, cmap=colours, edgecolors="face", **scale)
+    colors = colormaps["viridis"].with_extremes(bad="lightgrey")
+    mesh = axes.pcolormesh(_edges(steps), np.arange(len(rows) + 1), norms, cmap=colors, edgecolors="face", **scale)
     axes.set_yticks(np.arange(len(rows)) + 0.5, list(rows), parse_math=False)
     axes.invert_yaxis()
     axes.grid(False)

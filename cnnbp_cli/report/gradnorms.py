@@ -127,7 +127,7 @@ class NormTable:
 
 
 def magnitude(value: float) -> tuple[str, str]:
-    """Return a number in powers of ten, and the colour of its magnitude on a logarithmic scale."""
+    """Return a number in powers of ten, and the color of its magnitude on a logarithmic scale."""
     if not isfinite(value):
         return str(value), "bold red"
     if value == 0:
@@ -143,7 +143,7 @@ def _share(value: float) -> tuple[str, str]:
 def _legend() -> None:
     out = console()
     if out.color_system and out.is_terminal:
-        text = Text("colours: ")
+        text = Text("colors: ")
         for limit, style in SCALE:
             text.append(f"<1e{limit:+03.0f}  " if isfinite(limit) else "larger", style)
         text.plain = plain(text.plain, out.file)  # type: ignore[arg-type]

@@ -66,7 +66,7 @@ def gradients(history: History) -> dict[str, list[float]]:
 
 
 def _heat_map(rows: dict[str, list[float]], steps: list[int], width: int) -> Iterator[Text]:
-    """Yield a line for each layer: one scale for all, in height and in colour."""
+    """Yield a line for each layer: one scale for all, in height and in color."""
     room = min(max(map(cell_len, rows)), WIDEST_NAME)
     columns = max(width - room - 1, 8)
     heights = {name: logarithms(binned(norms, columns)) for name, norms in rows.items()}

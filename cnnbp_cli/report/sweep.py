@@ -290,7 +290,7 @@ def started(event: SweepStarted) -> str:
     done = f", {event.done} of them done already" if event.done else ""
     by = f"ranked by {event.by.replace('_', ' ')}"
     if event.by == "train_loss":
-        by += " (no images are held out: set data.validation to rank by how well they generalise)"
+        by += " (no images are held out: set data.validation to rank by how well they generalize)"
     return f"{count(event.count, 'run')}{done}, {event.jobs} at a time, in {event.folder}; {by}"
 
 

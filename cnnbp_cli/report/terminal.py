@@ -1,4 +1,4 @@
-"""What the place that a report is written to can show: how many columns, which characters, which colours."""
+"""What the place that a report is written to can show: how many columns, which characters, which colors."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def note(text: str) -> None:
 
 
 def console(stream: TextIO | None = None) -> Console:
-    """Return a rich console for a stream, by default standard output: colours only where a person reads them."""
+    """Return a rich console for a stream, by default standard output: colors only where a person reads them."""
     from rich.console import Console
 
     class Terminal(Console):
@@ -100,9 +100,9 @@ def console(stream: TextIO | None = None) -> Console:
             raise  # rich would leave with code 1, which is a verdict here
 
     stream = stream or sys.stdout
-    colours: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
+    colors: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
     return Terminal(
-        file=stream, width=width(), color_system=colours, highlight=False, markup=False, emoji=False, soft_wrap=True
+        file=stream, width=width(), color_system=colors, highlight=False, markup=False, emoji=False, soft_wrap=True
     )
 
 

@@ -20,8 +20,8 @@ def figure(number: float | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """Write a share between 0 and 1: ``98.97 %``."""
-    return "-" if share is None else f"{100 * share:.2f} %"
+    """Write a share between 0 and 1: ``98.97%``."""
+    return "-" if share is None else f"{100 * share:.2f}%"
 
 
 def power(number: float) -> str:

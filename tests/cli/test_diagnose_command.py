@@ -126,7 +126,7 @@ class TestRun:
     def test_a_crashed_run(self, cnnbp: Command) -> None:
         huge = ["--set", "train.optimizer={type: sgd, learning_rate: 1.0e+30}"]
         assert cnnbp("train", "bars.yaml", "--quiet", "--out", "crashed", *huge).code == 1
-        done = cnnbp("diagnose", "crashed", "--ignore", "data")  # 48 images are few to find neighbours among
+        done = cnnbp("diagnose", "crashed", "--ignore", "data")  # 48 images are few to find neighbors among
         assert done.code == 1
         assert done.lines[0].startswith("error: non-finite")
 

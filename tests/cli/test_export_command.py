@@ -90,7 +90,7 @@ def test_exported_weights_evaluate_predict_and_export_as_the_run(cnnbp: Command,
     assert all((first[name] == again[name]).all() for name in first)
 
 
-def test_weights_that_do_not_know_their_normalisation_take_that_of_the_data(cnnbp: Command, bars_run: Path) -> None:
+def test_weights_that_do_not_know_their_normalization_take_that_of_the_data(cnnbp: Command, bars_run: Path) -> None:
     expected = cnnbp("evaluate", bars_run, "--format", "json")
     np.savez("bare.npz", **cnnbp_api.load(bars_run).parameters())
     assert cnnbp("evaluate", "bars.yaml", "--weights", "bare.npz", "--format", "json").stdout == expected.stdout

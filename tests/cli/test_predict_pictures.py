@@ -56,7 +56,7 @@ def transparent(pixels: np.ndarray, color: int) -> object:
 
 
 VARIANTS = {
-    "grey": lambda pixels: Image.fromarray(pixels),
+    "gray": lambda pixels: Image.fromarray(pixels),
     "rgb": lambda pixels: Image.fromarray(np.dstack([pixels] * 3)),
     "one bit": lambda pixels: Image.fromarray(pixels).point(lambda value: 255 * (value > 127)).convert("1"),
     "palette": lambda pixels: Image.fromarray(pixels).convert("P"),
@@ -70,7 +70,7 @@ VARIANTS = {
     "280×280 inverted": lambda pixels: Image.fromarray(255 - pixels).resize((280, 280), Image.Resampling.BICUBIC),
     "tall and narrow": lambda pixels: Image.fromarray(pixels[:, 2:26]),
 }
-SAME = {"grey", "rgb", "palette", "16 bits", "inverted", "inverted rgb", "opaque rgba"}
+SAME = {"gray", "rgb", "palette", "16 bits", "inverted", "inverted rgb", "opaque rgba"}
 """What becomes the very pixels of the digit."""
 
 

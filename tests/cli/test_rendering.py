@@ -58,7 +58,7 @@ def test_durations(seconds: float, words: str) -> None:
 def test_counts_and_shares() -> None:
     assert text.count(1_199_882) == "1,199,882"
     assert (text.count(1, "epoch"), text.count(2, "epoch")) == ("1 epoch", "2 epochs")
-    assert (text.percent(0.98971), text.percent(None)) == ("98.97 %", "-")
+    assert (text.percent(0.98971), text.percent(None)) == ("98.97%", "-")
     assert (text.power(1.234e-14), text.power(0.0)) == ("1.2e-14", "0")
 
 
@@ -128,7 +128,7 @@ def test_the_bar_is_drawn_now_and_then_and_leaves_nothing_behind(monkeypatch: py
     bar.close()
     written = terminal.getvalue()
     assert written.startswith("x: 10 parameters, 640 images, 10 epochs of 10 steps, batch 64, 2 processes\n")
-    assert "epoch 1/10  step 1/100  loss 0.5000  accuracy 75.00 %  6,400 images/s  " in written
+    assert "epoch 1/10  step 1/100  loss 0.5000  accuracy 75.00%  6,400 images/s  " in written
     assert written.count("epoch 1/10") <= 3  # the first step, perhaps one more, and the last time at the end
     assert written.endswith("\x1b[1A\x1b[2K")  # the line is erased
 
@@ -144,14 +144,14 @@ def test_a_line_after_ten_seconds_without_one(
         now[0] += 4.0
         log(step(number))
     lines = capsys.readouterr().err.splitlines()
-    assert lines[1:] == ["epoch 1/10  step 3/100  loss 0.5000  accuracy 75.00 %  6,400 images/s  6:28 left"]
+    assert lines[1:] == ["epoch 1/10  step 3/100  loss 0.5000  accuracy 75.00%  6,400 images/s  6:28 left"]
 
 
 @pytest.mark.parametrize(
     ("width", "words"),
     [
-        (100, "epoch 1/10  step 1/100  loss 0.5000  accuracy 75.00 %  6,400 images/s  "),
-        (70, "epoch 1/10  loss 0.5000  accuracy 75.00 %  6,400 images/s  "),
+        (100, "epoch 1/10  step 1/100  loss 0.5000  accuracy 75.00%  6,400 images/s  "),
+        (70, "epoch 1/10  loss 0.5000  accuracy 75.00%  6,400 images/s  "),
         (30, "loss 0.5000  "),
     ],
 )

@@ -72,7 +72,7 @@ def test_names_in_any_script_do_not_break_an_ascii_terminal(tmp_path: Path) -> N
     assert done.stdout.startswith(b"gr\\xf6\\xdfe: input")
 
 
-def test_colours_can_be_asked_for_and_declined(tmp_path: Path) -> None:
+def test_colors_can_be_asked_for_and_declined(tmp_path: Path) -> None:
     norms = ["gradnorms", "bars.yaml", "--steps", "1"]
     asked = run(*norms, folder=tmp_path, FORCE_COLOR="1", TERM="xterm-256color")
     assert b"\x1b[" in asked.stdout

@@ -66,7 +66,7 @@ class TestCompare:
         done = cnnbp("compare", "one", "one")
         assert done.code == 0
         assert "the configs are the same" in done.lines
-        assert done.lines[-1] == "no layer's gradient norm differs by more than 1 %"
+        assert done.lines[-1] == "no layer's gradient norm differs by more than 1%"
 
     def test_one_run_is_not_enough(self, cnnbp: Command) -> None:
         done = cnnbp("compare", "one")

@@ -1,4 +1,4 @@
-"""A pass in which neighbours do the work of ReLUs gives the same bits as one in which every layer does its own."""
+"""A pass in which neighbors do the work of ReLUs gives the same bits as one in which every layer does its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Initialisers: their distributions, and the fans that the layers tell them."""
+"""Initializers: their distributions, and the fans that the layers tell them."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_negative_standard_deviation_is_refused():
 
 @dataclass(frozen=True)
 class Spy:
-    """An initialiser that writes down what it is asked for."""
+    """An initializer that writes down what it is asked for."""
 
     asked: list[tuple[tuple[int, ...], int, int]] = field(default_factory=list)
 

@@ -22,7 +22,7 @@ def maps(*columns):
 
 
 def warp_slowly(image, down, right, degrees, factor):
-    """Warp one (C, H, W) image: loops over pixels, a point's coordinates relative to the centre."""
+    """Warp one (C, H, W) image: loops over pixels, a point's coordinates relative to the center."""
     channels, height, width = image.shape
     result = np.zeros(image.shape)
     angle = radians(degrees)

@@ -1,4 +1,4 @@
-"""Normalisation: its definition, its edges, and its way through a checkpoint."""
+"""Normalization: its definition, its edges, and its way through a checkpoint."""
 
 import json
 

@@ -68,7 +68,7 @@ def one_layer(case: Case, dtype: str) -> Model:
 
 
 def pixels(model: Model, count: int, seed: int = 2) -> np.ndarray:
-    """Return raw images, and make the model know how to normalise them."""
+    """Return raw images, and make the model know how to normalize them."""
     c, h, w = model.config.model.input
     rng = np.random.default_rng(seed)
     model.normalization = Normalization("standard", tuple(rng.uniform(20, 60, c)), tuple(rng.uniform(50, 90, c)))

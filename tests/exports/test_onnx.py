@@ -86,7 +86,7 @@ def test_the_head_is_part_of_the_model(head: str, tmp_path: Path) -> None:
     assert_same(exported(model, tmp_path), model, images, model.predict(images))
 
 
-def test_a_trained_model_takes_raw_pixels_and_one_from_a_config_normalised_images(tmp_path: Path) -> None:
+def test_a_trained_model_takes_raw_pixels_and_one_from_a_config_normalized_images(tmp_path: Path) -> None:
     model = make_model((2, 3, 2), [("f", Flatten(), ("input",)), ("d", Dense(4), ("f",))])
     floats = np.random.default_rng(3).normal(size=(3, 2, 3, 2))
     without = exported(model, tmp_path)

@@ -250,7 +250,7 @@ def test_the_comments_of_others_mean_nothing(comment: bytes, model: Model, tmp_p
     assert read_weights(tmp_path / "weights.npz").normalization is None
 
 
-def test_a_normalisation_that_is_none_is_one_complaint(model: Model, tmp_path: Path) -> None:
+def test_a_normalization_that_is_none_is_one_complaint(model: Model, tmp_path: Path) -> None:
     path = tmp_path / "weights.npz"
     save_npz(model.parameters(), path)
     with zipfile.ZipFile(path, "a") as archive:

@@ -82,7 +82,7 @@ def refusal(call, *arguments, kind=UserError):
 # ---------------------------------------------------------------- memory
 
 
-def test_a_config_that_asks_for_terabytes_is_summarised_and_validated(cnnbp: Command):
+def test_a_config_that_asks_for_terabytes_is_summarized_and_validated(cnnbp: Command):
     Path("huge.yaml").write_text(HUGE)
     with little_memory():
         done = cnnbp("summary", "huge.yaml", "--format", "json")

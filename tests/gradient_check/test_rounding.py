@@ -67,7 +67,7 @@ def test_a_channel_of_two_nearly_equal_images_among_others(seed):
     assert {check.name: check.status for check in report.parameters if check.status == "wrong"} == {}
 
 
-def test_batch_norm_centres_before_it_scales():
+def test_batch_norm_centers_before_it_scales():
     """Of a constant channel only the rounding of its mean is left, which backward takes for what it is."""
     norm = BatchNorm(epsilon=1e-9)
     x = np.full((2, 3, 3, 4), 0.1)

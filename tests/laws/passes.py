@@ -53,7 +53,7 @@ def tied(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
 
 
 def problem(case: Case, draw: Callable[..., Array] = smooth, n: int = 3, seed: int = 0) -> Problem:
-    """Draw numbers for a case and a batch of `n`; parameters are random, not as they are initialised."""
+    """Draw numbers for a case and a batch of `n`; parameters are random, not as they are initialized."""
     rng = np.random.default_rng(seed)
     params: Params = {}
     for key, value in case.layer.init_params(rng, case.in_shapes[0]).items():

@@ -237,7 +237,7 @@ NORMALISATION = [
     *of(
         NORM,
         "standardise",
-        ("mean(centred * centred)", "1.001 * mean(centred * centred)", "variance 0.1% too large in the forward pass"),
+        ("mean(centered * centered)", "1.001 * mean(centered * centered)", "variance 0.1% too large in the forward pass"),
         ("np.sqrt(variance + epsilon)", "(np.sqrt(variance) + epsilon)", "epsilon outside of the root"),
     ),
     *of(

@@ -1,4 +1,4 @@
-"""Normalisation: subtract a mean and divide by a standard deviation, taken over the batch or over a sample.
+"""Normalization: subtract a mean and divide by a standard deviation, taken over the batch or over a sample.
 
 All three layers have one pair of formulas and differ only in what `mean` averages over:
 
@@ -35,11 +35,11 @@ class Standardised(NamedTuple):
 
 def standardise(x: Array, mean: Mean, epsilon: float) -> Standardised:
     """Return x with mean zero and variance one; `mean` keeps its axes, and may be complex (no modulus)."""
-    centred = x - mean(x)
-    variance = mean(centred * centred)
+    centered = x - mean(x)
+    variance = mean(centered * centered)
     r = 1 / np.sqrt(variance + epsilon)
-    centred *= r
-    return Standardised(centred, r)
+    centered *= r
+    return Standardised(centered, r)
 
 
 def standardise_backward(dxhat: Array, s: Standardised, mean: Mean) -> Array:
@@ -74,7 +74,7 @@ def onnx_affine(learned: bool, shape: Shape) -> tuple[str | Array, str | Array]:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One value that a layer normalises, among those with which it shares its mean and its variance.
+    """One value that a layer normalizes, among those with which it shares its mean and its variance.
 
     Attributes
     ----------
@@ -172,7 +172,7 @@ class BatchNormResiduals(NamedTuple):
 @register
 @dataclass(frozen=True, slots=True)
 class BatchNorm(Layer[BatchNormResiduals]):
-    """Normalise each channel (or feature) over the batch; in evaluation, by running statistics.
+    """Normalize each channel (or feature) over the batch; in evaluation, by running statistics.
 
     In training, `running = momentum · running + (1 - momentum) · batch`, with the unbiased variance.
     The mean is taken over all workers' slices of the batch. Parameters are `weight` and `bias` (c,);
@@ -240,8 +240,8 @@ class BatchNorm(Layer[BatchNormResiduals]):
         means = broadcast_to_row("mean", mean, rows, ctx)
         for some in row_slices(len(rows), rows.nbytes):
             parts[0, some, :, 0] = sum_rows(dy_rows[some])
-            centred = np.subtract(rows[some], means, out=ctx.scratch("centred", rows[some].shape, rows.dtype))
-            parts[1, some, :, 0] = _dots(centred, dy_rows[some])
+            centered = np.subtract(rows[some], means, out=ctx.scratch("centered", rows[some].shape, rows.dtype))
+            parts[1, some, :, 0] = _dots(centered, dy_rows[some])
         parts[1] *= r
         sums = parts.sum(1)  # (2, c, 1)
         grads = {"weight": sums[1, :, 0], "bias": sums[0, :, 0]} if self.affine else {}
@@ -258,10 +258,10 @@ class BatchNorm(Layer[BatchNormResiduals]):
         slopes = broadcast_to_row("slope", r * mean_dy_xhat, dx_rows, ctx)
         for some in row_slices(len(rows), rows.nbytes):
             # r · weight · (dy - mean(dy) - x̂ · mean(dy · x̂))
-            centred = np.subtract(rows[some], means, out=ctx.scratch("centred", rows[some].shape, dx.dtype))
-            centred *= slopes
+            centered = np.subtract(rows[some], means, out=ctx.scratch("centered", rows[some].shape, dx.dtype))
+            centered *= slopes
             dx_block = np.subtract(dy_rows[some], means_dy, out=dx_rows[some])
-            dx_block -= centred
+            dx_block -= centered
             dx_block *= scales
         return dx, grads
 
@@ -306,9 +306,9 @@ class BatchNorm(Layer[BatchNormResiduals]):
         squares = np.zeros_like(means)
         for some in row_slices(h, rows.nbytes):
             means[some] = rows[some].sum(2) / max(1, m)
-            centred = ctx.scratch("centred", rows[some].shape, rows.dtype)
-            np.subtract(rows[some], means[some, :, None].astype(rows.dtype), out=centred)
-            squares[some] = _dots(centred, centred)
+            centered = ctx.scratch("centered", rows[some].shape, rows.dtype)
+            np.subtract(rows[some], means[some, :, None].astype(rows.dtype), out=centered)
+            squares[some] = _dots(centered, centered)
         workers = np.zeros((ctx.workers.size, 2 * c + 1), means.dtype)
         workers[ctx.workers.rank] = np.concatenate([*_together(means, squares, np.full((h, 1), m)), [h * m]])
         workers = ctx.workers.all_reduce(workers)
@@ -342,7 +342,7 @@ def _dots(a: Array, b: Array) -> Array:
 @register
 @dataclass(frozen=True, slots=True)
 class LayerNorm(Layer[Standardised]):
-    """Normalise each sample over all its values. Parameters are `weight` and `bias` of the sample's shape.
+    """Normalize each sample over all its values. Parameters are `weight` and `bias` of the sample's shape.
 
     References
     ----------
@@ -401,7 +401,7 @@ class LayerNorm(Layer[Standardised]):
 @register
 @dataclass(frozen=True, slots=True)
 class GroupNorm(Layer[Standardised]):
-    """Normalise each sample over groups of channels. Parameters are `weight` and `bias` (c,).
+    """Normalize each sample over groups of channels. Parameters are `weight` and `bias` (c,).
 
     References
     ----------

@@ -16,7 +16,7 @@ from cnnbp_cli.diagnosis.facts import DataFacts, Labels, SplitMatch
 from cnnbp_cli.model import Model, quiet
 
 SAMPLE = 1000
-"""Images whose pixels and targets are looked at; the spread of a mean over as many is 3 % of the deviation."""
+"""Images whose pixels and targets are looked at; the spread of a mean over as many is 3% of the deviation."""
 
 LIBRARY, QUERIES, NEIGHBORS = 2000, 1000, 10
 """Images to find neighbors among, images to find them for, and how many vote."""
@@ -35,7 +35,7 @@ MIN_VOTED = 12
 
 NEAR = 0.3
 """A near copy's distance divided by the median distance of nearest neighbors. Distinct pictures of one class are rarely
-below 0.5; noise of 2 % of the range, a change of brightness or recompression stay below 0.2."""
+below 0.5; noise of 2% of the range, a change of brightness or recompression stay below 0.2."""
 
 COPY_PIXELS = 196
 """Images are averaged down to about so many pixels to look for near copies, which also forgives small noise."""

@@ -329,7 +329,7 @@ def destructive_augmentation(evidence: Evidence) -> Iterator[Finding]:
 
 
 LEAK_SHARE, NEAR_LEAK_SHARE = 0.01, 0.05
-"""Share of held-out images: published sets have up to 1 % of exact repetitions by accident, and some of near ones
+"""Share of held-out images: published sets have up to 1% of exact repetitions by accident, and some of near ones
 (Barz and Denzler)."""
 
 
