@@ -249,19 +249,22 @@ def products(at: Callable[[Ref], float], terms: Sequence[Term]) -> list[float]:
     return [prod((at(ref) for ref in term.factors), start=term.coefficient) for term in terms]
 
 
-def why_zero(value: float, terms: Terms, at: Callable[[Ref], float], epsilon: float) -> Reason | None:
+def why_zero(
+    value: float, terms: Terms, summands: Sequence[float], at: Callable[[Ref], float], epsilon: float
+) -> Reason | None:
     """Return why a cell is 0, and None where it is not.
 
     Parameters
     ----------
     value : float
         The cell's number.
+    summands : sequence of float
+        The terms' `products`.
     at : callable
         The number at a `Ref`.
     epsilon : float
         The rounding of the numbers, `numpy.finfo(dtype).eps`: a sum that is smaller than its rounding canceled.
     """
-    summands = products(at, terms.terms)
     size = fsum(map(abs, summands))
     if abs(value) > 4 * epsilon * len(summands) ** 0.5 * size:
         return None

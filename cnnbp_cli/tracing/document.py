@@ -104,7 +104,7 @@ def cell_document(trace: Trace, cell: Cell, of: str = "gradient", top: int | Non
             for term in terms
         ],
         "others": {"count": count, "sum": plain(rest)},
-        "reads": [str(factor.cell) for factor in found.reads if factor.image in (None, trace.shown)],
+        "reads": [str(read) for read in found.reads_of(trace.shown)],
         "reason": found.reason,
         "retold": found.retold or None,
         "used_by": [str(user) for user in trace.used_by(cell, of)],

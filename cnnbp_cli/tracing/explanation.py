@@ -123,6 +123,11 @@ class Explanation:
         """Further cells that it depends on, through coefficients and decisions."""
         return tuple(dict.fromkeys(told.factor(ref) for told in self.told for ref in told.terms.reads))
 
+    def reads_of(self, image: int) -> list[Cell]:
+        """Return the cells of parameters and of one image among `reads`, each once."""
+        places = (told.name(ref) for told in self.told for ref in told.terms.reads)
+        return list(dict.fromkeys(cell for cell, where in places if where in (None, image)))
+
     @property
     def formula(self) -> str:
         """The rule in letters: ``dz = p − y``."""
@@ -154,7 +159,7 @@ class Explanation:
             return "detached"
         if len(self.told) > 1 and self.value == 0 and any(any(told.products) for told in self.told):
             return "canceled"  # one reader's gradients, or all of them together
-        reasons = [why_zero(self.value, told.terms, told.at, self.epsilon) for told in self.told]
+        reasons = [why_zero(self.value, told.terms, told.products, told.at, self.epsilon) for told in self.told]
         return next((reason for reason in reasons if reason), None) if len(reasons) == 1 or self.value == 0 else None
 
     def largest(self, top: int | None) -> tuple[tuple[Summand, ...], int, float]:

@@ -127,7 +127,8 @@ def test_a_gradient_is_linear_in_the_incoming_gradients_that_its_terms_name(case
 @all_values
 def test_a_zero_has_a_reason_and_nothing_else_has_one(case, ctx, draw):
     for tensor, index, value, terms, at in explained(problem(case, draw), ctx):
-        reason = why_zero(value, terms, at.__getitem__, float(np.finfo(case.dtype).eps))
+        summands = products(at.__getitem__, terms.terms)
+        reason = why_zero(value, terms, summands, at.__getitem__, float(np.finfo(case.dtype).eps))
         if value != 0:
             assert reason in (None, "canceled"), (tensor, index, value)
         elif tensor != "y":
