@@ -32,16 +32,17 @@ def unfolded(z: Array, target: Array) -> Array:
     return target if target.ndim == z.ndim else one_hot(target, z.shape[0], z.real.dtype)
 
 
-def head_terms(head: Head, at: LossPass, index: Index) -> Terms:
+def head_terms(head: str, at: LossPass, index: Index) -> Terms:
     """Explain a prediction of a softmax, a sigmoid or no head."""
-    z = Ref(0, index)
-    numbers = {"z": at[z], "p": at[Ref(OUTPUT, index)]}
-    if head == "none":
-        return Terms("{p} = {z}", (Term(1, (z,)),), (), numbers)
+    z, (k, *place) = Ref(0, index), index
+    if head == "softmax":
+        zs = tuple(Ref(0, (j, *place)) for j in range(len(at.z)))
+        p = float(softmax(np.array([at[z] for z in zs]))[k])
+        return Terms("{p} = exp({z}) / Σ exp(z)", (Term(p),), zs, {"z": at[z], "p": p})
     if head == "sigmoid":
-        return Terms("{p} = 1 / (1 + exp(−{z}))", (Term(numbers["p"]),), (z,), numbers)
-    zs = tuple(Ref(0, (k, *index[1:])) for k in range(len(at.z)))
-    return Terms("{p} = exp({z}) / Σ exp(z)", (Term(numbers["p"]),), zs, numbers)
+        p = float(logistic(np.array(at[z])))
+        return Terms("{p} = 1 / (1 + exp(−{z}))", (Term(p),), (z,), {"z": at[z], "p": p})
+    return Terms("{p} = {z}", (Term(1, (z,)),), (), {"z": at[z], "p": at[z]})
 
 
 def difference(at: LossPass, index: Index) -> Terms:

@@ -17,11 +17,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import fsum, prod
+from math import prod
 from string import Formatter
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
 Index = tuple[int, ...]
@@ -119,7 +118,7 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class Pass:
+class LayerPass:
     """One operation's numbers in one pass, forward and backward: what its terms are stated about."""
 
     params: Mapping[str, NDArray[Any]]
@@ -169,15 +168,15 @@ class Explained:
 
     __slots__ = ()
 
-    def y_terms(self, at: Pass, index: Index) -> Terms:
+    def y_terms(self, at: LayerPass, index: Index) -> Terms:
         """Explain y[index]."""
         return unstated(type(self), "forward")
 
-    def dx_terms(self, at: Pass, k: int, index: Index) -> Terms:
+    def dx_terms(self, at: LayerPass, k: int, index: Index) -> Terms:
         """Explain the gradient to the k-th input at `index`."""
         return unstated(type(self), "backward")
 
-    def grad_terms(self, at: Pass, key: str, index: Index) -> Terms:
+    def grad_terms(self, at: LayerPass, key: str, index: Index) -> Terms:
         """Explain the gradient to the parameter `key` at `index`."""
         return unstated(type(self), "backward")
 
@@ -189,59 +188,18 @@ class Explained:
         """Take back what a subclass would inherit about passes that are no longer its own."""
         super().__init_subclass__(**kwargs)
         own = vars(cls)
-        if own.keys() & {"forward", "backward"} and not own.keys() & {*_TELLING, "formulas"}:
-            for name in _TELLING:
+        if own.keys() & _COMPUTING and not own.keys() & _TELLING:
+            for name in ("y_terms", "dx_terms", "grad_terms"):
                 setattr(cls, name, getattr(Explained, name))
 
 
-_TELLING = ("y_terms", "dx_terms", "grad_terms")
+_COMPUTING = {"forward", "backward", "node_forward", "node_backward"}
+_TELLING = {"y_terms", "dx_terms", "grad_terms", "formulas"}
 
 
 def unstated(of: type, method: str) -> Terms:
     """Return what can be said of a cell when its layer says nothing."""
     return Terms(f"computed by {of.__name__}.{method}, terms not stated", stated=False)
-
-
-class Pointwise(Explained):
-    """The terms of a layer with one function for every cell, y = f(x) and dx = dy · f'(x).
-
-    Both numbers are the layer's own: its passes, run on the one cell.
-    """
-
-    __slots__ = ()
-
-    formulas: ClassVar[tuple[str, str]]
-    """How y and dx are written."""
-    straight: ClassVar[bool] = False
-    """True when f is a straight line through 0 on either side of 0, so that y = f'(x) · x."""
-
-    def _on(self, at: Pass, index: Index) -> tuple[float, float]:
-        """Return y and the slope at one cell."""
-        from cnnbp_cli.core.types import Context  # which needs this module
-
-        layer: Any = self
-        one = at.x[index].reshape((1,) * at.x.ndim)
-        y, residuals = layer.forward({}, one, Context())
-        slope, _ = layer.backward({}, residuals, np.ones_like(one), Context())
-        return y.item(), slope.item()
-
-    def y_terms(self, at: Pass, index: Index) -> Terms:
-        x = Ref(0, index)
-        y, slope = self._on(at, index)
-        numbers = {"x": at[x], "y": y}
-        if not self.straight:
-            return Terms(self.formulas[0], (Term(y),), (x,), numbers)
-        if slope == 0:
-            return Terms(self.formulas[0], (), (x,), numbers, "gate closed")
-        return Terms(self.formulas[0], (Term(slope, (x,)),), (), numbers)
-
-    def dx_terms(self, at: Pass, k: int, index: Index) -> Terms:
-        x, dy = Ref(0, index), Ref(OUTPUT, index, "gradient")
-        y, slope = self._on(at, index)
-        numbers = {"x": at[x], "y": y, "slope": slope, "dy": at[dy], "dx": slope * at[dy]}
-        if slope == 0:
-            return Terms(self.formulas[1], (), (x, dy), numbers, "gate closed" if self.straight else "saturated")
-        return Terms(self.formulas[1], (Term(slope, (dy,)),), (x,), numbers)
 
 
 def products(at: Callable[[Ref], float], terms: Sequence[Term]) -> list[float]:
@@ -265,7 +223,7 @@ def why_zero(
     epsilon : float
         The rounding of the numbers, `numpy.finfo(dtype).eps`: a sum that is smaller than its rounding canceled.
     """
-    size = fsum(map(abs, summands))
+    size = sum(map(abs, summands))
     if abs(value) > 4 * epsilon * len(summands) ** 0.5 * size:
         return None
     if size:
@@ -287,6 +245,6 @@ def listed(index: Index) -> str:
     return ", ".join(map(str, index[:-1]))
 
 
-def over_images(at: Pass, otherwise: str = "") -> str:
+def over_images(at: LayerPass, otherwise: str = "") -> str:
     """Write the sign of a sum over the images, where there are several."""
     return "Σ " if len(at.images) > 1 else otherwise

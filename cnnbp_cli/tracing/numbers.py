@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from cnnbp_cli.core.backprop import Part, backpropagate
 from cnnbp_cli.core.graph import INPUT
 from cnnbp_cli.core.terms import TARGET, LossPass
 from cnnbp_cli.core.types import Array, Context
@@ -58,15 +59,16 @@ class Numbers:
         self.context = ctx = Context(training=mode == "training", seed=model.config.seed, step=step)
         graph, loss = model.graph, model.loss_function
         self._values: dict[str, Array] = {INPUT: x}
-        self._flows: dict[str, Array] = {}
-        z, self._tape = graph.forward(model.params, x, ctx, self._values.__setitem__)
-        loss_sum, residuals = loss.forward(z, target)
-        count = loss.count(z)
-        self.loss = float(loss_sum) / count
-        dz = loss.backward(residuals) / count
-        dx, self._grads = graph.backward(model.params, self._tape, dz, ctx, self._flows.__setitem__)
-        self._flows[INPUT] = np.zeros_like(x) if dx is None else dx
-        self.at_loss = LossPass(z, loss.predict(z), loss.expected(z, target), count)
+        self._flows: dict[str, Array] = {INPUT: np.zeros_like(x)}  # where nothing reads the image
+
+        def observe(part: Part, layer: str, *arrays: Array) -> None:
+            if part in ("forward", "backward"):
+                (self._values if part == "forward" else self._flows)[layer] = arrays[0]
+
+        found = backpropagate(graph, loss, model.params, x, target, ctx, observe=observe)
+        self.loss = float(found.loss_sum) / found.count
+        self._residuals, self._grads = found.tape.residuals, found.grads
+        self.at_loss = LossPass(found.z, loss.predict(found.z), loss.expected(found.z, target), loss.count(found.z))
         self._nodes = {node.name: node for node in graph.nodes}
         self._owners = {f"{node}.{key}": (node, key) for node, own in model.params.items() for key in own}
         self.shapes = dict(graph.shapes)
@@ -148,7 +150,7 @@ class Numbers:
 
     def residuals(self, node: str) -> Any:
         """Return what a layer's forward pass left for its backward pass."""
-        return self._tape.residuals[node]
+        return self._residuals[node]
 
     @property
     def prediction(self) -> Array:
@@ -161,7 +163,7 @@ class Numbers:
 
     def decisions(self, node: str) -> tuple[Array | None, Array | None]:
         """Return the winners (…, 2) of a layer's maxima and its gates, of the image on show; None where it has none."""
-        layer, residuals = self._nodes[node].layer, self._tape.residuals[node]
+        layer, residuals = self._nodes[node].layer, self._residuals[node]
         winners, gates = layer.winners(residuals), layer.branches(residuals)
         return (
             None if winners is None else winners[..., self.shown],

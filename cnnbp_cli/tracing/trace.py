@@ -16,11 +16,10 @@ import numpy as np
 
 from cnnbp_cli.core.graph import Node
 from cnnbp_cli.core.optim import Step, update_terms
-from cnnbp_cli.core.terms import OUTPUT, TARGET, Pass, Ref, Terms
+from cnnbp_cli.core.terms import OUTPUT, TARGET, LayerPass, Ref, Terms
 from cnnbp_cli.core.types import Array
-from cnnbp_cli.model import Model, ModelInputError
+from cnnbp_cli.model import Model, ModelInputError, quiet
 from cnnbp_cli.tracing.cells import Cell, CellError
-from cnnbp_cli.tracing.digits import snapped
 from cnnbp_cli.tracing.explanation import Explanation, Told, given
 from cnnbp_cli.tracing.numbers import LOSS, PREDICTION, Mode, Numbers
 from cnnbp_cli.tracing.update import Update, next_update
@@ -96,6 +95,8 @@ def trace(
     if not 0 <= shown < len(images):
         raise ModelInputError(f"expected the image on show to be one from 0 to {len(images) - 1}, got {shown}")
     if exact:
+        from cnnbp_cli.tracing.digits import snapped
+
         model, images = snapped(model, images)
     assumed = label is None and model.classifies
     if assumed:
@@ -127,6 +128,7 @@ class Trace(Numbers):
             for k, name in enumerate(node.inputs):
                 self._readers[name].append((node, k))
 
+    @quiet
     def terms(self, cell: str | Cell, of: str = "gradient") -> Explanation:
         """Explain a cell.
 
@@ -154,6 +156,7 @@ class Trace(Numbers):
             case _:
                 raise CellError(f"expected value, gradient or update, got {of!r}")
 
+    @quiet
     def used_by(self, cell: str | Cell, of: str = "gradient") -> tuple[Cell, ...]:
         """Return the cells whose own terms name this one: next in the pass, which for a gradient is backward.
 
@@ -180,7 +183,7 @@ class Trace(Numbers):
 
     def _said(self, node: Node, say: Callable[..., Terms], *where: Any) -> Told:
         """Return what a method of the layer says about one of its cells."""
-        at = Pass(
+        at = LayerPass(
             self.model.params.get(node.name, {}),
             [self.of_batch(name) for name in node.inputs],
             self.of_batch(node.name),

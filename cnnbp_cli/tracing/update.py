@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from cnnbp_cli.core.optim import Transform, chain, clip_by_global_norm
 from cnnbp_cli.core.parameters import Entry
 from cnnbp_cli.core.schedules import Progress
 from cnnbp_cli.core.types import Array
 from cnnbp_cli.model import Model
-from cnnbp_cli.train.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from cnnbp_cli.train.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True, slots=True)

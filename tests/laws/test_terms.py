@@ -12,7 +12,7 @@ from laws.cases import ALL_CASES, IMAGE, Case
 from laws.passes import EVALUATION, TRAINING, Problem, passes, problem, smooth, tied
 
 from cnnbp_cli.core.layers import Conv2d, Relu
-from cnnbp_cli.core.terms import OUTPUT, Index, Pass, Ref, Term, Terms, products, why_zero
+from cnnbp_cli.core.terms import OUTPUT, Index, LayerPass, Ref, Term, Terms, products, why_zero
 from cnnbp_cli.core.types import Array, Context
 
 CELLS = 12
@@ -23,13 +23,13 @@ both_modes = pytest.mark.parametrize("ctx", [TRAINING, EVALUATION], ids=["traini
 all_values = pytest.mark.parametrize("draw", [smooth, tied])
 
 
-def told(numbers: Problem, ctx: Context) -> tuple[Pass, dict[str, Array]]:
+def told(numbers: Problem, ctx: Context) -> tuple[LayerPass, dict[str, Array]]:
     """Run both passes; return what terms are stated about, and the tensors that they explain."""
     y, residuals = numbers.layer.node_forward(numbers.params, numbers.xs, ctx)
-    return Pass(numbers.params, numbers.xs, y, numbers.dy, residuals), passes(numbers, ctx).arrays
+    return LayerPass(numbers.params, numbers.xs, y, numbers.dy, residuals), passes(numbers, ctx).arrays
 
 
-def terms_of(numbers: Problem, at: Pass, tensor: str, index: Index) -> Terms:
+def terms_of(numbers: Problem, at: LayerPass, tensor: str, index: Index) -> Terms:
     if tensor == "y":
         return numbers.layer.y_terms(at, index)
     if tensor.startswith("dx"):
@@ -44,14 +44,14 @@ def some_cells(array: Array) -> list[Index]:
     return [tuple(map(int, np.unravel_index(k, array.shape))) for k in flat]
 
 
-def explained(numbers: Problem, ctx: Context) -> Iterator[tuple[str, Index, float, Terms, Pass]]:
+def explained(numbers: Problem, ctx: Context) -> Iterator[tuple[str, Index, float, Terms, LayerPass]]:
     at, arrays = told(numbers, ctx)
     for tensor, array in arrays.items():
         for index in some_cells(array):
             yield tensor, index, float(array[index]), terms_of(numbers, at, tensor, index), at
 
 
-def error(value: float, terms: Terms, at: Pass) -> float:
+def error(value: float, terms: Terms, at: LayerPass) -> float:
     """Return how far the terms' sum is from the cell, relative to Σ |term|."""
     summands = products(at.__getitem__, terms.terms)
     return abs(fsum(summands) - value) / max(fsum(map(abs, summands)), 1e-300)
@@ -83,6 +83,25 @@ def test_a_coefficient_that_is_off_by_a_millionth_is_rejected(case):
             assert error(value, replace(terms, terms=tuple(wrong)), at) > (1e-10 if case.dtype == "float64" else 0)
             found += 1
     assert found
+
+
+@every_case
+def test_a_factor_from_the_cell_beside_it_is_rejected(case):
+    found = 0
+    for *_, value, terms, at in explained(problem(case), TRAINING):
+        summands = products(at.__getitem__, terms.terms)
+        for k, term in enumerate(terms.terms):
+            for j, ref in enumerate(term.factors):
+                home = at.params if isinstance(ref.tensor, str) else {0: at.x, OUTPUT: at.y}
+                if ref.tensor in home and (last := home[ref.tensor].shape[0] - 1):
+                    beside = ref._replace(where=((ref.where[0] or last) - 1, *ref.where[1:]))
+                    factors = (*term.factors[:j], beside, *term.factors[j + 1 :])
+                    (moved,) = products(at.__getitem__, [Term(term.coefficient, factors)])
+                    wrong = [*summands[:k], moved, *summands[k + 1 :]]
+                    if abs(moved - summands[k]) > 1e-3 * max(map(abs, wrong)):
+                        assert abs(fsum(wrong) - value) > 1e-5 * max(map(abs, wrong))
+                        found += 1
+    assert found or case.out_shape[0] == 1
 
 
 @every_case

@@ -7,13 +7,13 @@ analytic along the imaginary axis.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
 
 import numpy as np
 
 from cnnbp_cli.core.layers.registry import register
 from cnnbp_cli.core.rows import by_row, row_slices
-from cnnbp_cli.core.terms import OUTPUT, Index, Pass, Pointwise, Ref, Term, Terms
+from cnnbp_cli.core.terms import OUTPUT, Index, LayerPass, Ref, Term, Terms
 from cnnbp_cli.core.traits import EVERYTHING, OnnxOperator
 from cnnbp_cli.core.types import Array, Context, Layer, Params, Shape, at_least, require
 
@@ -31,9 +31,52 @@ def softmax(x: Array) -> Array:
     return e / e.sum(0)
 
 
+R = TypeVar("R")
+
+
+class Pointwise(Layer[R]):
+    """A layer with one function for every cell, y = f(x) and dx = dy · f'(x).
+
+    Its terms have the layer's own numbers: its passes, run on the one cell.
+    """
+
+    __slots__ = ()
+
+    formulas: ClassVar[tuple[str, str]]
+    """How y and dx are written."""
+    straight: ClassVar[bool] = False
+    """True when f is a straight line through 0 on either side of 0, so that y = f'(x) · x."""
+
+    def _on(self, at: LayerPass, index: Index) -> tuple[float, float]:
+        """Return y and the slope at one cell."""
+        one = at.x[index].reshape((1,) * at.x.ndim)
+        y, residuals = self.forward({}, one, Context())
+        slope, _ = self.backward({}, residuals, np.ones_like(one), Context())
+        assert slope is not None
+        return y.item(), slope.item()
+
+    def y_terms(self, at: LayerPass, index: Index) -> Terms:
+        x = Ref(0, index)
+        y, slope = self._on(at, index)
+        numbers = {"x": at[x], "y": y}
+        if not self.straight:
+            return Terms(self.formulas[0], (Term(y),), (x,), numbers)
+        if slope == 0:
+            return Terms(self.formulas[0], (), (x,), numbers, "gate closed")
+        return Terms(self.formulas[0], (Term(slope, (x,)),), (), numbers)
+
+    def dx_terms(self, at: LayerPass, k: int, index: Index) -> Terms:
+        x, dy = Ref(0, index), Ref(OUTPUT, index, "gradient")
+        y, slope = self._on(at, index)
+        numbers = {"x": at[x], "y": y, "slope": slope, "dy": at[dy], "dx": slope * at[dy]}
+        if slope == 0:
+            return Terms(self.formulas[1], (), (x, dy), numbers, "gate closed" if self.straight else "saturated")
+        return Terms(self.formulas[1], (Term(slope, (dy,)),), (x,), numbers)
+
+
 @register
 @dataclass(frozen=True, slots=True)
-class Relu(Pointwise, Layer[Array]):
+class Relu(Pointwise[Array]):
     """y = max(x, 0), dx = dy where x > 0, else 0.
 
     References
@@ -46,11 +89,8 @@ class Relu(Pointwise, Layer[Array]):
     is_activation = True
     rectifies = True
     can_die = True
-    formulas: ClassVar[tuple[str, str]] = (
-        "{y} = max({x}, 0)",
-        "{dx} = {dy} where {x} > 0, else 0",
-    )
-    straight: ClassVar[bool] = True
+    formulas = ("{y} = max({x}, 0)", "{dx} = {dy} where {x} > 0, else 0")
+    straight = True
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Array]:
         if np.iscomplexobj(x):
@@ -79,7 +119,7 @@ class Relu(Pointwise, Layer[Array]):
 
 @register
 @dataclass(frozen=True, slots=True)
-class LeakyRelu(Pointwise, Layer[Array]):
+class LeakyRelu(Pointwise[Array]):
     """y = x where x > 0, else slope · x; dx = dy · (1 or slope).
 
     References
@@ -92,11 +132,8 @@ class LeakyRelu(Pointwise, Layer[Array]):
     type: Literal["leaky_relu"] = "leaky_relu"
     is_activation = True
     rectifies = True
-    formulas: ClassVar[tuple[str, str]] = (
-        "{y} = {x} · {slope}",
-        "{dx} = {dy} · {slope}",
-    )
-    straight: ClassVar[bool] = True
+    formulas = ("{y} = {x} · {slope}", "{dx} = {dy} · {slope}")
+    straight = True
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Array]:
         return np.where(x.real > 0, x, self.slope * x), x
@@ -117,7 +154,7 @@ class LeakyRelu(Pointwise, Layer[Array]):
 
 @register
 @dataclass(frozen=True, slots=True)
-class Elu(Pointwise, Layer[tuple[Array, Array]]):
+class Elu(Pointwise[tuple[Array, Array]]):
     """y = x where x > 0, else alpha · (exp(x) - 1); dx = dy · (1 or y + alpha).
 
     References
@@ -130,10 +167,7 @@ class Elu(Pointwise, Layer[tuple[Array, Array]]):
     type: Literal["elu"] = "elu"
     is_activation = True
     rectifies = True
-    formulas: ClassVar[tuple[str, str]] = (
-        "{y} = {x} where {x} > 0, else alpha · (exp({x}) − 1)",
-        "{dx} = {dy} · {slope}",
-    )
+    formulas = ("{y} = {x} where {x} > 0, else alpha · (exp({x}) − 1)", "{dx} = {dy} · {slope}")
 
     def __post_init__(self) -> None:
         require(at_least(self, 0, "alpha"))
@@ -163,7 +197,7 @@ GELU_CUBIC = 0.044715
 
 @register
 @dataclass(frozen=True, slots=True)
-class Gelu(Pointwise, Layer[tuple[Array, Array]]):
+class Gelu(Pointwise[tuple[Array, Array]]):
     """y = x/2 · (1 + t) with t = tanh(u), u = √(2/π) · (x + 0.044715 x³).
 
         dx = dy · ((1 + t)/2 + x/2 · (1 - t²) · √(2/π) · (1 + 3 · 0.044715 x²))
@@ -177,10 +211,7 @@ class Gelu(Pointwise, Layer[tuple[Array, Array]]):
     is_activation = True
     rectifies = True
     can_die = True
-    formulas: ClassVar[tuple[str, str]] = (
-        "{y} = {x}/2 · (1 + tanh(√(2/π) · ({x} + 0.044715 · {x}³)))",
-        "{dx} = {dy} · {slope}",
-    )
+    formulas = ("{y} = {x}/2 · (1 + tanh(√(2/π) · ({x} + 0.044715 · {x}³)))", "{dx} = {dy} · {slope}")
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, tuple[Array, Array]]:
         t = np.tanh(GELU_SCALE * (x + GELU_CUBIC * (x * x * x)))
@@ -200,7 +231,7 @@ class Gelu(Pointwise, Layer[tuple[Array, Array]]):
 
 @register
 @dataclass(frozen=True, slots=True)
-class Silu(Pointwise, Layer[tuple[Array, Array]]):
+class Silu(Pointwise[tuple[Array, Array]]):
     """y = x · s with s = 1 / (1 + exp(-x)); dx = dy · s · (1 + x · (1 - s)).
 
     References
@@ -212,10 +243,7 @@ class Silu(Pointwise, Layer[tuple[Array, Array]]):
     is_activation = True
     rectifies = True
     can_die = True
-    formulas: ClassVar[tuple[str, str]] = (
-        "{y} = {x} / (1 + exp(−{x}))",
-        "{dx} = {dy} · {slope}",
-    )
+    formulas = ("{y} = {x} / (1 + exp(−{x}))", "{dx} = {dy} · {slope}")
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, tuple[Array, Array]]:
         s = logistic(x)
@@ -234,16 +262,13 @@ class Silu(Pointwise, Layer[tuple[Array, Array]]):
 
 @register
 @dataclass(frozen=True, slots=True)
-class Sigmoid(Pointwise, Layer[Array]):
+class Sigmoid(Pointwise[Array]):
     """y = 1 / (1 + exp(-x)), dx = dy · y · (1 - y)."""
 
     type: Literal["sigmoid"] = "sigmoid"
     is_activation = True
     saturates = True
-    formulas: ClassVar[tuple[str, str]] = (
-        "{y} = 1 / (1 + exp(−{x}))",
-        "{dx} = {dy} · {y} · (1 − {y})",
-    )
+    formulas = ("{y} = 1 / (1 + exp(−{x}))", "{dx} = {dy} · {y} · (1 − {y})")
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Array]:
         y = logistic(x)
@@ -262,16 +287,13 @@ class Sigmoid(Pointwise, Layer[Array]):
 
 @register
 @dataclass(frozen=True, slots=True)
-class Tanh(Pointwise, Layer[Array]):
+class Tanh(Pointwise[Array]):
     """y = tanh(x), dx = dy · (1 - y²)."""
 
     type: Literal["tanh"] = "tanh"
     is_activation = True
     saturates = True
-    formulas: ClassVar[tuple[str, str]] = (
-        "{y} = tanh({x})",
-        "{dx} = {dy} · (1 − {y}²)",
-    )
+    formulas = ("{y} = tanh({x})", "{dx} = {dy} · (1 − {y}²)")
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Array]:
         y = np.tanh(x)
@@ -290,7 +312,7 @@ class Tanh(Pointwise, Layer[Array]):
 
 @register
 @dataclass(frozen=True, slots=True)
-class Softplus(Pointwise, Layer[Array]):
+class Softplus(Pointwise[Array]):
     """y = log(1 + exp(x)), dx = dy / (1 + exp(-x)).
 
     References
@@ -300,10 +322,7 @@ class Softplus(Pointwise, Layer[Array]):
 
     type: Literal["softplus"] = "softplus"
     is_activation = True
-    formulas: ClassVar[tuple[str, str]] = (
-        "{y} = log(1 + exp({x}))",
-        "{dx} = {dy} / (1 + exp(−{x}))",
-    )
+    formulas = ("{y} = log(1 + exp({x}))", "{dx} = {dy} / (1 + exp(−{x}))")
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Array]:
         positive = x.real > 0
@@ -348,13 +367,13 @@ class Softmax(Layer[Array]):
     def onnx(self, in_shape: Shape) -> list[OnnxOperator]:
         return [OnnxOperator("Softmax", attributes={"axis": 1})]
 
-    def y_terms(self, at: Pass, index: Index) -> Terms:
+    def y_terms(self, at: LayerPass, index: Index) -> Terms:
         k, *place = index
         xs = tuple(Ref(0, (j, *place)) for j in range(len(at.x)))
-        numbers = {"x": at[xs[k]], "y": float(at.y[index])}
+        numbers = {"x": at[xs[k]], "y": float(softmax(np.array([at[x] for x in xs]))[k])}
         return Terms("{y} = exp({x}) / Σ exp(x)", (Term(numbers["y"]),), xs, numbers)
 
-    def dx_terms(self, at: Pass, k: int, index: Index) -> Terms:
+    def dx_terms(self, at: LayerPass, k: int, index: Index) -> Terms:
         m, *place = index
         ys = [Ref(OUTPUT, (j, *place)) for j in range(len(at.y))]
         dys = [Ref(OUTPUT, (j, *place), "gradient") for j in range(len(at.y))]

@@ -12,7 +12,7 @@ from cnnbp_cli.core.correlate import correlate, correlate_transposed, correlate_
 from cnnbp_cli.core.initializers import AnyInitializer, HeNormal
 from cnnbp_cli.core.layers.registry import register
 from cnnbp_cli.core.rows import broadcast_to_row, by_row, sum_rows
-from cnnbp_cli.core.terms import OUTPUT, Index, Pass, Ref, Term, Terms, over_images, spelled
+from cnnbp_cli.core.terms import OUTPUT, Index, LayerPass, Ref, Term, Terms, over_images, spelled
 from cnnbp_cli.core.traits import OnnxOperator
 from cnnbp_cli.core.types import (
     Array,
@@ -35,7 +35,7 @@ class ConvResiduals(NamedTuple):
     x: Array  # (c, h, w, n)
 
 
-def bias_terms(at: Pass, f: int) -> Terms:
+def bias_terms(at: LayerPass, f: int) -> Terms:
     """Explain a bias's gradient: it was added to every pixel, so it gets the sum of their gradients."""
     _, oh, ow, images = at.dy.shape
     dys = (Ref(OUTPUT, (f, p, q, n), "gradient") for n in range(images) for p in range(oh) for q in range(ow))
@@ -146,7 +146,7 @@ class Conv2d(Layer[ConvResiduals]):
         correlate_transposed(weight, dy, windows, self.groups, dx, ctx, epilogue)
         return dx, grads
 
-    def y_terms(self, at: Pass, index: Index) -> Terms:
+    def y_terms(self, at: LayerPass, index: Index) -> Terms:
         f, p, q, n = index
         windows, weight = at.residuals.windows, at.params["weight"]
         first = self._first_channel(f, weight)
@@ -160,7 +160,7 @@ class Conv2d(Layer[ConvResiduals]):
         formula = f"y[{f}, {p}, {q}] = {f'bias[{f}] + ' if self.bias else ''}Σ weight[{f}, c, i, j] · x[{pixel}]"
         return Terms(formula, (*bias, *products))
 
-    def dx_terms(self, at: Pass, k: int, index: Index) -> Terms:
+    def dx_terms(self, at: LayerPass, k: int, index: Index) -> Terms:
         channel, r, s, n = index
         windows, weight = at.residuals.windows, at.params["weight"]
         group, c = divmod(channel, weight.shape[1])
@@ -179,7 +179,7 @@ class Conv2d(Layer[ConvResiduals]):
             f"{len(products)} of the stamps cover dx[{channel}, {r}, {s}], and add up",
         )
 
-    def grad_terms(self, at: Pass, key: str, index: Index) -> Terms:
+    def grad_terms(self, at: LayerPass, key: str, index: Index) -> Terms:
         f = index[0]
         windows, weight = at.residuals.windows, at.params["weight"]
         if key == "bias":
@@ -320,7 +320,7 @@ class ConvTranspose2d(Layer[ConvResiduals]):
             grads["bias"] = dy.sum((1, 2, 3))
         return dx, grads
 
-    def y_terms(self, at: Pass, index: Index) -> Terms:
+    def y_terms(self, at: LayerPass, index: Index) -> Terms:
         f, r, s, n = index
         windows, weight = at.residuals.windows, at.params["weight"]
         products = (
@@ -336,7 +336,7 @@ class ConvTranspose2d(Layer[ConvResiduals]):
             retold=f"each x[c, p, q] stamps x[c, p, q] · weight[c, {f}] on the output",
         )
 
-    def dx_terms(self, at: Pass, k: int, index: Index) -> Terms:
+    def dx_terms(self, at: LayerPass, k: int, index: Index) -> Terms:
         c, p, q, n = index
         windows: Windows = at.residuals.windows
         products = tuple(
@@ -347,7 +347,7 @@ class ConvTranspose2d(Layer[ConvResiduals]):
         formula = f"dx[{c}, {p}, {q}] = Σ weight[{c}, f, i, j] · dy[f, {windows.pixel(0, p)}, {windows.pixel(1, q)}]"
         return Terms(formula, products, reason=None if products else "padding")
 
-    def grad_terms(self, at: Pass, key: str, index: Index) -> Terms:
+    def grad_terms(self, at: LayerPass, key: str, index: Index) -> Terms:
         if key == "bias":
             return bias_terms(at, index[0])
         c, f, i, j = index

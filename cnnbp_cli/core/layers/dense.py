@@ -9,7 +9,7 @@ import numpy as np
 
 from cnnbp_cli.core.initializers import AnyInitializer, HeNormal
 from cnnbp_cli.core.layers.registry import register
-from cnnbp_cli.core.terms import OUTPUT, Index, Pass, Ref, Term, Terms, over_images
+from cnnbp_cli.core.terms import OUTPUT, Index, LayerPass, Ref, Term, Terms, over_images
 from cnnbp_cli.core.traits import OnnxOperator
 from cnnbp_cli.core.types import Array, Context, Layer, Params, Shape, ShapeError, at_least, require, show_shape
 
@@ -81,18 +81,18 @@ class Dense(Layer[Array]):
             grads["bias"] = dy.sum(1)
         return dx, grads
 
-    def y_terms(self, at: Pass, index: Index) -> Terms:
+    def y_terms(self, at: LayerPass, index: Index) -> Terms:
         k, n = index
         bias = (Term(1, (Ref("bias", (k,)),)),) if self.bias else ()
         products = (Term(1, (Ref("weight", (k, m)), Ref(0, (m, n)))) for m in range(len(at.x)))
         return Terms(f"y[{k}] = {f'bias[{k}] + ' if self.bias else ''}Σ weight[{k}, m] · x[m]", (*bias, *products))
 
-    def dx_terms(self, at: Pass, k: int, index: Index) -> Terms:
+    def dx_terms(self, at: LayerPass, k: int, index: Index) -> Terms:
         m, n = index
         products = (Term(1, (Ref("weight", (j, m)), Ref(OUTPUT, (j, n), "gradient"))) for j in range(self.units))
         return Terms(f"dx[{m}] = Σ weight[k, {m}] · dy[k]", tuple(products))
 
-    def grad_terms(self, at: Pass, key: str, index: Index) -> Terms:
+    def grad_terms(self, at: LayerPass, key: str, index: Index) -> Terms:
         k = index[0]
         dys = [Ref(OUTPUT, (k, n), "gradient") for n in at.images]
         if key == "bias":

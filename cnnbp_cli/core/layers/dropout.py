@@ -10,7 +10,7 @@ import numpy as np
 
 from cnnbp_cli.core.layers.registry import register
 from cnnbp_cli.core.rng import sample_words
-from cnnbp_cli.core.terms import OUTPUT, Index, Pass, Ref, Term, Terms
+from cnnbp_cli.core.terms import OUTPUT, Index, LayerPass, Ref, Term, Terms
 from cnnbp_cli.core.traits import OnnxOperator
 from cnnbp_cli.core.types import Array, Context, Layer, Params, Shape, require, within
 
@@ -61,13 +61,13 @@ class Dropout(Layer[Array | None]):
     def onnx(self, in_shape: Shape) -> list[OnnxOperator]:
         return [OnnxOperator("Identity")]
 
-    def y_terms(self, at: Pass, index: Index) -> Terms:
+    def y_terms(self, at: LayerPass, index: Index) -> Terms:
         return self._masked("y", Ref(0, index), at)
 
-    def dx_terms(self, at: Pass, k: int, index: Index) -> Terms:
+    def dx_terms(self, at: LayerPass, k: int, index: Index) -> Terms:
         return self._masked("dx", Ref(OUTPUT, index, "gradient"), at)
 
-    def _masked(self, name: str, source: Ref, at: Pass) -> Terms:
+    def _masked(self, name: str, source: Ref, at: LayerPass) -> Terms:
         mask = 1.0 if at.residuals is None else float(at.residuals[source.where])
         read = "x" if name == "y" else "dy"
         numbers = {read: at[source], "m": mask, name: at[source] * mask}

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from cnnbp_cli.core.layers.registry import register
-from cnnbp_cli.core.terms import OUTPUT, Index, Pass, Ref, Term, Terms, listed
+from cnnbp_cli.core.terms import OUTPUT, Index, LayerPass, Ref, Term, Terms, listed
 from cnnbp_cli.core.traits import OnnxOperator
 from cnnbp_cli.core.types import Array, Context, Merge, Shape, ShapeError, show_shape
 
@@ -27,7 +27,7 @@ def onnx_inputs(xs: Sequence[object]) -> tuple[str, ...]:
     return tuple(f"x{k}" for k in range(len(xs)))
 
 
-def names(at: Pass) -> list[str]:
+def names(at: LayerPass) -> list[str]:
     """Return what formulas call the inputs: x1, x2 and so on."""
     return [f"x{k + 1}" for k in range(len(at.xs))]
 
@@ -57,10 +57,10 @@ class Add(Merge[int]):
     def onnx(self, in_shapes: Sequence[Shape]) -> list[OnnxOperator]:
         return [OnnxOperator("Sum", onnx_inputs(in_shapes))]
 
-    def y_terms(self, at: Pass, index: Index) -> Terms:
+    def y_terms(self, at: LayerPass, index: Index) -> Terms:
         return Terms("y = " + " + ".join(names(at)), tuple(Term(1, (Ref(k, index),)) for k in range(len(at.xs))))
 
-    def dx_terms(self, at: Pass, k: int, index: Index) -> Terms:
+    def dx_terms(self, at: LayerPass, k: int, index: Index) -> Terms:
         return Terms(f"dx{k + 1} = dy", (Term(1, (Ref(OUTPUT, index, "gradient"),)),))
 
 
@@ -91,10 +91,10 @@ class Multiply(Merge[tuple[Array, ...]]):
             product = f"product{k}"
         return operators
 
-    def y_terms(self, at: Pass, index: Index) -> Terms:
+    def y_terms(self, at: LayerPass, index: Index) -> Terms:
         return Terms("y = " + " · ".join(names(at)), (Term(1, tuple(Ref(k, index) for k in range(len(at.xs)))),))
 
-    def dx_terms(self, at: Pass, k: int, index: Index) -> Terms:
+    def dx_terms(self, at: LayerPass, k: int, index: Index) -> Terms:
         others = tuple(Ref(other, index) for other in range(len(at.xs)) if other != k)
         formula = " · ".join([f"dx{k + 1} = dy", *(name for j, name in enumerate(names(at)) if j != k)])
         return Terms(formula, (Term(1, (Ref(OUTPUT, index, "gradient"), *others)),))
@@ -131,7 +131,7 @@ class Concat(Merge[list[int]]):
     def onnx(self, in_shapes: Sequence[Shape]) -> list[OnnxOperator]:
         return [OnnxOperator("Concat", onnx_inputs(in_shapes), {"axis": 1})]
 
-    def y_terms(self, at: Pass, index: Index) -> Terms:
+    def y_terms(self, at: LayerPass, index: Index) -> Terms:
         k, first = 0, 0
         while index[0] >= first + len(at.xs[k]):
             first += len(at.xs[k])
@@ -139,7 +139,7 @@ class Concat(Merge[list[int]]):
         place = (index[0] - first, *index[1:])
         return Terms(f"y[{listed(index)}] = x{k + 1}[{listed(place)}]", (Term(1, (Ref(k, place),)),))
 
-    def dx_terms(self, at: Pass, k: int, index: Index) -> Terms:
+    def dx_terms(self, at: LayerPass, k: int, index: Index) -> Terms:
         place = (index[0] + sum(len(x) for x in at.xs[:k]), *index[1:])
         formula = f"dx{k + 1}[{listed(index)}] = dy[{listed(place)}]"
         return Terms(formula, (Term(1, (Ref(OUTPUT, place, "gradient"),)),))

@@ -21,7 +21,7 @@ import numpy as np
 
 from cnnbp_cli.core.layers.registry import register
 from cnnbp_cli.core.rows import broadcast_to_row, by_row, row_slices, sum_rows
-from cnnbp_cli.core.terms import OUTPUT, Index, Pass, Ref, Term, Terms
+from cnnbp_cli.core.terms import OUTPUT, Index, LayerPass, Ref, Term, Terms
 from cnnbp_cli.core.traits import OnnxOperator
 from cnnbp_cli.core.types import Array, Context, Layer, Params, Shape, ShapeError, at_least, require, within
 
@@ -97,14 +97,14 @@ class Cell:
         """Return all cells under the mean."""
         return list(product(*self.axes)) if self.axes else []
 
-    def xhat(self, at: Pass, index: Index | None = None) -> float:
+    def xhat(self, at: LayerPass, index: Index | None = None) -> float:
         return (float(at.x[self.index if index is None else index]) - self.mean) * self.r
 
-    def weight(self, at: Pass, index: Index) -> tuple[Ref, ...]:
+    def weight(self, at: LayerPass, index: Index) -> tuple[Ref, ...]:
         """Return what multiplies x̂: a cell of the weight, or nothing."""
         return (Ref("weight", self.parameter(index)),) if "weight" in at.params else ()
 
-    def y_terms(self, at: Pass, statistics: tuple[Ref, ...] = ()) -> Terms:
+    def y_terms(self, at: LayerPass, statistics: tuple[Ref, ...] = ()) -> Terms:
         """Explain y = weight · (x - mean) · r + bias; `statistics` are the mean and the variance, where they are kept.
 
         The mean and r are numbers here: that they change with x, too, is told by dx.
@@ -122,7 +122,7 @@ class Cell:
             numbers,
         )
 
-    def dx_terms(self, at: Pass) -> Terms:
+    def dx_terms(self, at: LayerPass) -> Terms:
         """Explain dx = r · (dx̂ - mean(dx̂) - x̂ · mean(dx̂ · x̂)): its own dy, then every dy under the mean twice."""
         together = self.together()
         dys = {index: Ref(OUTPUT, index, "gradient") for index in together or [self.index]}
@@ -152,7 +152,7 @@ class Cell:
         )
 
 
-def affine_terms(at: Pass, key: str, cells: Iterable[Cell]) -> Terms:
+def affine_terms(at: LayerPass, key: str, cells: Iterable[Cell]) -> Terms:
     """Explain the gradient to a weight, Σ dy · x̂, or to a bias, Σ dy, over the cells that it acts on."""
     if key == "bias":
         return Terms("dbias = Σ dy", tuple(Term(1, (Ref(OUTPUT, cell.index, "gradient"),)) for cell in cells))
@@ -276,19 +276,19 @@ class BatchNorm(Layer[BatchNormResiduals]):
             "running_var": keep * params["running_var"] + (1 - keep) * unbiased,
         }
 
-    def y_terms(self, at: Pass, index: Index) -> Terms:
+    def y_terms(self, at: LayerPass, index: Index) -> Terms:
         kept = () if at.residuals.values else tuple(Ref(name, index[:1]) for name in self.state)
         return self._cell(at, index).y_terms(at, kept)
 
-    def dx_terms(self, at: Pass, k: int, index: Index) -> Terms:
+    def dx_terms(self, at: LayerPass, k: int, index: Index) -> Terms:
         return self._cell(at, index).dx_terms(at)
 
-    def grad_terms(self, at: Pass, key: str, index: Index) -> Terms:
+    def grad_terms(self, at: LayerPass, key: str, index: Index) -> Terms:
         places = list(product(*map(range, at.x.shape[1:])))
         one = self._cell(at, (*index, *places[0]))
         return affine_terms(at, key, (replace(one, index=(*index, *place)) for place in places))
 
-    def _cell(self, at: Pass, index: Index) -> Cell:
+    def _cell(self, at: LayerPass, index: Index) -> Cell:
         c = index[0]
         axes = (range(c, c + 1), *map(range, at.x.shape[1:])) if at.residuals.values else ()
         mean, r = float(at.residuals.mean[c, 0]), float(at.residuals.r[c, 0])
@@ -373,16 +373,16 @@ class LayerNorm(Layer[Standardised]):
         dxhat, grads = affine_backward(params, residuals.xhat, dy, (-1,))
         return standardise_backward(dxhat, residuals, self._mean(dy)), grads
 
-    def y_terms(self, at: Pass, index: Index) -> Terms:
+    def y_terms(self, at: LayerPass, index: Index) -> Terms:
         return self._cell(at, index).y_terms(at)
 
-    def dx_terms(self, at: Pass, k: int, index: Index) -> Terms:
+    def dx_terms(self, at: LayerPass, k: int, index: Index) -> Terms:
         return self._cell(at, index).dx_terms(at)
 
-    def grad_terms(self, at: Pass, key: str, index: Index) -> Terms:
+    def grad_terms(self, at: LayerPass, key: str, index: Index) -> Terms:
         return affine_terms(at, key, (self._cell(at, (*index, n)) for n in at.images))
 
-    def _cell(self, at: Pass, index: Index) -> Cell:
+    def _cell(self, at: LayerPass, index: Index) -> Cell:
         n = index[-1]
         axes = (*map(range, at.x.shape[:-1]), range(n, n + 1))
         mean, r = float(at.x[..., n].mean()), float(at.residuals.r[..., n].item())
@@ -440,13 +440,13 @@ class GroupNorm(Layer[Standardised]):
         dx = standardise_backward(dxhat.reshape(self._grouped(dy)), residuals, self._mean)
         return dx.reshape(dy.shape), grads
 
-    def y_terms(self, at: Pass, index: Index) -> Terms:
+    def y_terms(self, at: LayerPass, index: Index) -> Terms:
         return self._cell(at, index).y_terms(at)
 
-    def dx_terms(self, at: Pass, k: int, index: Index) -> Terms:
+    def dx_terms(self, at: LayerPass, k: int, index: Index) -> Terms:
         return self._cell(at, index).dx_terms(at)
 
-    def grad_terms(self, at: Pass, key: str, index: Index) -> Terms:
+    def grad_terms(self, at: LayerPass, key: str, index: Index) -> Terms:
         cells: list[Cell] = []
         for n in at.images:
             one = self._cell(at, (*index, *[0] * (at.x.ndim - 2), n))
@@ -454,7 +454,7 @@ class GroupNorm(Layer[Standardised]):
             cells += (replace(one, index=(*index, *place, n)) for place in places)
         return affine_terms(at, key, cells)
 
-    def _cell(self, at: Pass, index: Index) -> Cell:
+    def _cell(self, at: LayerPass, index: Index) -> Cell:
         size, n = len(at.x) // self.groups, index[-1]
         group = index[0] // size
         first = group * size

@@ -11,7 +11,7 @@ import numpy as np
 
 from cnnbp_cli.core.layers.registry import register
 from cnnbp_cli.core.rows import row_slices
-from cnnbp_cli.core.terms import OUTPUT, Index, Pass, Reason, Ref, Term, Terms, listed
+from cnnbp_cli.core.terms import OUTPUT, Index, LayerPass, Reason, Ref, Term, Terms, listed
 from cnnbp_cli.core.traits import OnnxOperator
 from cnnbp_cli.core.types import (
     Array,
@@ -153,7 +153,7 @@ class MaxPool2d(Layer[MaxPoolResiduals]):
             places.append(tap + first.reshape((-1, 1, 1) if axis == 0 else (-1, 1)))
         return np.stack(places, axis=-2)
 
-    def y_terms(self, at: Pass, index: Index) -> Terms:
+    def y_terms(self, at: LayerPass, index: Index) -> Terms:
         c, p, q, n = index
         pixels = [Ref(0, (c, r, s, n)) for _, _, r, s in at.residuals.windows.pixels_of(p, q)]
         winner = self._winner(pixels, at)
@@ -163,7 +163,7 @@ class MaxPool2d(Layer[MaxPoolResiduals]):
             tuple(pixel for pixel in pixels if pixel != winner),
         )
 
-    def dx_terms(self, at: Pass, k: int, index: Index) -> Terms:
+    def dx_terms(self, at: LayerPass, k: int, index: Index) -> Terms:
         c, r, s, n = index
         windows: Windows = at.residuals.windows
         won: list[Term] = []
@@ -180,7 +180,7 @@ class MaxPool2d(Layer[MaxPoolResiduals]):
         return Terms(formula, tuple(won), tuple(lost), reason=reason)
 
     @staticmethod
-    def _winner(pixels: Sequence[Ref], at: Pass) -> Ref:
+    def _winner(pixels: Sequence[Ref], at: LayerPass) -> Ref:
         """Return the largest of the pixels, the first of several."""
         return max(pixels, key=at.__getitem__)
 
@@ -250,7 +250,7 @@ class AvgPool2d(Layer[AvgPoolResiduals]):
             dtap += share
         return windows.crop(dimage), {}
 
-    def y_terms(self, at: Pass, index: Index) -> Terms:
+    def y_terms(self, at: LayerPass, index: Index) -> Terms:
         c, p, q, n = index
         m = self._pixels(at, p, q)
         pixels = (Ref(0, (c, r, s, n)) for _, _, r, s in at.residuals.windows.pixels_of(p, q))
@@ -258,7 +258,7 @@ class AvgPool2d(Layer[AvgPoolResiduals]):
             f"y[{listed(index)}] = Σ x / {m} over its window", tuple(Term(1 / m, (pixel,)) for pixel in pixels)
         )
 
-    def dx_terms(self, at: Pass, k: int, index: Index) -> Terms:
+    def dx_terms(self, at: LayerPass, k: int, index: Index) -> Terms:
         c, r, s, n = index
         shares = tuple(
             Term(1 / self._pixels(at, p, q), (Ref(OUTPUT, (c, p, q, n), "gradient"),))
@@ -268,7 +268,7 @@ class AvgPool2d(Layer[AvgPoolResiduals]):
         return Terms(formula, shares, reason=None if shares else "not read")
 
     @staticmethod
-    def _pixels(at: Pass, p: int, q: int) -> int:
+    def _pixels(at: LayerPass, p: int, q: int) -> int:
         """Return how many pixels of a window count."""
         divisor: Array = at.residuals.divisor
         return int(np.broadcast_to(divisor, (*at.residuals.windows.out, 1))[p, q, 0])
@@ -328,13 +328,13 @@ class GlobalAvgPool2d(Layer[Shape]):
     def onnx(self, in_shape: Shape) -> list[OnnxOperator]:
         return [OnnxOperator("GlobalAveragePool", output="pooled"), OnnxOperator("Flatten", ("pooled",))]
 
-    def y_terms(self, at: Pass, index: Index) -> Terms:
+    def y_terms(self, at: LayerPass, index: Index) -> Terms:
         c, n = index
         _, h, w, _ = at.x.shape
         pixels = (Ref(0, (c, r, s, n)) for r in range(h) for s in range(w))
         return Terms(f"y[{c}] = Σ x[{c}] / {h * w}", tuple(Term(1 / (h * w), (pixel,)) for pixel in pixels))
 
-    def dx_terms(self, at: Pass, k: int, index: Index) -> Terms:
+    def dx_terms(self, at: LayerPass, k: int, index: Index) -> Terms:
         c, _, _, n = index
         _, h, w, _ = at.x.shape
         share = Term(1 / (h * w), (Ref(OUTPUT, (c, n), "gradient"),))
@@ -378,7 +378,7 @@ class GlobalMaxPool2d(Layer[GlobalMaxResiduals]):
     def onnx(self, in_shape: Shape) -> list[OnnxOperator]:
         return [OnnxOperator("GlobalMaxPool", output="pooled"), OnnxOperator("Flatten", ("pooled",))]
 
-    def y_terms(self, at: Pass, index: Index) -> Terms:
+    def y_terms(self, at: LayerPass, index: Index) -> Terms:
         c, n = index
         _, h, w, _ = at.x.shape
         winner = self._winner(at, c, n)
@@ -386,7 +386,7 @@ class GlobalMaxPool2d(Layer[GlobalMaxResiduals]):
         formula = f"y[{c}] = max of channel {c} = x[{listed(winner.where)}]"
         return Terms(formula, (Term(1, (winner,)),), tuple(others))
 
-    def dx_terms(self, at: Pass, k: int, index: Index) -> Terms:
+    def dx_terms(self, at: LayerPass, k: int, index: Index) -> Terms:
         c, _, _, n = index
         dy = Ref(OUTPUT, (c, n), "gradient")
         formula = f"dx[{listed(index)}] = dy[{c}] where it is the first maximum of its channel"
@@ -395,5 +395,5 @@ class GlobalMaxPool2d(Layer[GlobalMaxResiduals]):
         return Terms(formula, (), (dy,), reason="not the winner")
 
     @staticmethod
-    def _winner(at: Pass, c: int, n: int) -> Ref:
+    def _winner(at: LayerPass, c: int, n: int) -> Ref:
         return Ref(0, (c, *divmod(int(at.residuals.winners[c, 0, n]), at.x.shape[2]), n))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 
 from cnnbp_cli.core.layers.registry import register
-from cnnbp_cli.core.terms import OUTPUT, Index, Pass, Pointwise, Ref, Term, Terms, listed
+from cnnbp_cli.core.terms import OUTPUT, Index, LayerPass, Ref, Term, Terms, listed
 from cnnbp_cli.core.traits import OnnxOperator
 from cnnbp_cli.core.types import Array, Context, Layer, Params, Shape
 
@@ -36,11 +36,11 @@ class Flatten(Layer[Shape]):
     def onnx(self, in_shape: Shape) -> list[OnnxOperator]:
         return [OnnxOperator("Flatten")]
 
-    def y_terms(self, at: Pass, index: Index) -> Terms:
+    def y_terms(self, at: LayerPass, index: Index) -> Terms:
         pixel = (*map(int, np.unravel_index(index[0], at.x.shape[:-1])), index[-1])
         return Terms(f"y[{index[0]}] = x[{listed(pixel)}]", (Term(1, (Ref(0, pixel),)),))
 
-    def dx_terms(self, at: Pass, k: int, index: Index) -> Terms:
+    def dx_terms(self, at: LayerPass, k: int, index: Index) -> Terms:
         feature = int(np.ravel_multi_index(index[:-1], at.x.shape[:-1]))
         return Terms(
             f"dx[{listed(index)}] = dy[{feature}]", (Term(1, (Ref(OUTPUT, (feature, index[-1]), "gradient"),)),)
@@ -49,19 +49,23 @@ class Flatten(Layer[Shape]):
 
 @register
 @dataclass(frozen=True, slots=True)
-class Identity(Pointwise, Layer[None]):
+class Identity(Layer[None]):
     """Hand the input on as it is: a named place for a branch to start or to skip."""
 
     type: Literal["identity"] = "identity"
     is_linear = True
-    formulas: ClassVar[tuple[str, str]] = ("{y} = {x}", "{dx} = {dy}")
-    straight: ClassVar[bool] = True
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, None]:
         return x, None
 
     def backward(self, params: Params, residuals: None, dy: Array, ctx: Context) -> tuple[Array, Params]:
         return dy, {}
+
+    def y_terms(self, at: LayerPass, index: Index) -> Terms:
+        return Terms("y = x", (Term(1, (Ref(0, index),)),))
+
+    def dx_terms(self, at: LayerPass, k: int, index: Index) -> Terms:
+        return Terms("dx = dy", (Term(1, (Ref(OUTPUT, index, "gradient"),)),))
 
     def memory(self, in_shape: Shape) -> int:
         return 0
