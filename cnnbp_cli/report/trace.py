@@ -19,7 +19,9 @@ from cnnbp_cli.report.table import Column, line, show
 from cnnbp_cli.report.terminal import console, plain
 from cnnbp_cli.tracing.cells import Cell, CellError
 from cnnbp_cli.tracing.digits import addition
-from cnnbp_cli.tracing.trace import LOSS, Explanation, Summand, Trace
+from cnnbp_cli.tracing.explanation import Explanation, Summand
+from cnnbp_cli.tracing.numbers import LOSS
+from cnnbp_cli.tracing.trace import Trace
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -93,7 +93,7 @@ def cell_document(trace: Trace, cell: Cell, of: str = "gradient", top: int | Non
         "of": of,
         "value": plain(found.value),
         "formula": found.formula,
-        "filled": found.filled(),
+        "filled": found.filled,
         "terms": [
             {
                 "factors": [_factor(trace, factor) for factor in term.factors],

@@ -133,8 +133,13 @@ class Explanation:
         """The rule in letters: ``dz = p − y``."""
         return self._joined(Terms.symbols)
 
-    def filled(self, show: Callable[[float], str] = "{:.6g}".format) -> str:
-        """Return the rule with its numbers, as `show` writes them; where it has none, it is the formula."""
+    @property
+    def filled(self) -> str:
+        """The rule with its numbers, to six digits; where it has none, it is the formula."""
+        return self.filled_with("{:.6g}".format)
+
+    def filled_with(self, show: Callable[[float], str]) -> str:
+        """Return the rule with its numbers as `show` writes them."""
         return self._joined(lambda terms: terms.filled(show))
 
     def _joined(self, text: Callable[[Terms], str]) -> str:

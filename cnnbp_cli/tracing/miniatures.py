@@ -9,7 +9,8 @@ import numpy as np
 from cnnbp_cli.build import build
 from cnnbp_cli.config.load import config_from_dict
 from cnnbp_cli.core.types import Array
-from cnnbp_cli.tracing.trace import Mode, Trace, trace
+from cnnbp_cli.tracing.numbers import Mode
+from cnnbp_cli.tracing.trace import Trace, trace
 
 
 def miniatures() -> dict[str, Trace]:

@@ -17,8 +17,9 @@ from cnnbp_cli.errors import UserError
 from cnnbp_cli.files import replace_file
 from cnnbp_cli.loading import load, load_data
 from cnnbp_cli.model import Model, ModelInputError
+from cnnbp_cli.tracing.numbers import Mode
 from cnnbp_cli.tracing.payload import EXACT, in_double, numbers_in
-from cnnbp_cli.tracing.trace import Mode, Trace, trace
+from cnnbp_cli.tracing.trace import Trace, trace
 from cnnbp_cli.tracing.update import Update, next_update
 from cnnbp_cli.train.checkpoint import Checkpoint, CheckpointError
 from cnnbp_cli.train.run_directory import RunDirectory
