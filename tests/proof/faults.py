@@ -237,7 +237,11 @@ NORMALISATION = [
     *of(
         NORM,
         "standardise",
-        ("mean(centered * centered)", "1.001 * mean(centered * centered)", "variance 0.1% too large in the forward pass"),
+        (
+            "mean(centered * centered)",
+            "1.001 * mean(centered * centered)",
+            "variance 0.1% too large in the forward pass",
+        ),
         ("np.sqrt(variance + epsilon)", "(np.sqrt(variance) + epsilon)", "epsilon outside of the root"),
     ),
     *of(
