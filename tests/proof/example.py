@@ -54,12 +54,12 @@ class Example:
 
     @property
     def config(self) -> dict[str, Any]:
-        data = {"source": "synthetic", "kind": "bars", "normalize": "none", "target": self.target}
+        data = {"source": "npz", "path": "never-read.npz", "normalize": "none", "target": self.target}
         return {
             "name": "example",
             "seed": self.seed,
             "dtype": "float64",
-            "data": data | {"image": self.model["input"]},
+            "data": data,
             "model": self.model,
             "train": self.train,
         }
