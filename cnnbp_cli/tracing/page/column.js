@@ -1,11 +1,11 @@
 /** The network as a column of rows, one per layer: values on the left, gradients on the right. */
 
-import { whyZero } from "./explain.js";
+import { cancels, whyZero } from "./explain.js";
 import { canvasMap, make, numberGrid } from "./maps.js";
 import { INPUT } from "./network.js";
 import { bare, percent } from "./numbers.js";
 import { limitOf } from "./palette.js";
-import { range, sizeOf } from "./tensor.js";
+import { largest, range, sizeOf } from "./tensor.js";
 
 /**
  * @typedef {import("./network.js").Network} Network
@@ -18,12 +18,16 @@ import { range, sizeOf } from "./tensor.js";
  * @typedef {{tiles: Tile[], cut: string}} Choice
  */
 
+export const SVG = "http://www.w3.org/2000/svg";
+/** Tensors of so many cells or fewer are looked at cell by cell. */
+const LOOKED_AT = 400;
 const MOST_CHANNELS = 12;
 const MOST_KERNELS = 24;
 const MOST_UNITS = 16;
 const MOST_INPUTS = 96;
 const MOST_FEATURES = 160;
-const NUMBERS = { cells: 144, columns: 7 };
+/** How many numbers are written out: of one map, and of several. */
+const NUMBERS = { alone: 144, several: 72, columns: 7 };
 
 export class Column {
   /** @param {Network} network */
@@ -84,6 +88,38 @@ export class Column {
       this.addRow(node.name, node.type, facts(this.network, node), [parameters, [node.name]]);
     }
     this.addLoss();
+    this.arcs();
+  }
+
+  /** Draw an arc from every output to those of its readers that do not come next. */
+  arcs() {
+    const order = [INPUT, ...this.network.nodes.map(({ name }) => name)];
+    const skips = this.network.nodes.flatMap(({ name, inputs }, k) =>
+      inputs.filter((source) => order.indexOf(source) < k).map((source) => ({ from: source, to: name })),
+    );
+    if (!skips.length) return;
+    const svg = document.createElementNS(SVG, "svg");
+    svg.setAttribute("class", "arcs");
+    svg.setAttribute("aria-hidden", "true");
+    this.element.prepend(svg);
+    this.element.classList.add("branching");
+    const draw = () => {
+      svg.replaceChildren();
+      svg.setAttribute("height", String(this.element.offsetHeight));
+      /** @type {number[]} where each lane is free again */
+      const lanes = [];
+      for (const { from, to } of skips) {
+        const [start, end] = [from, to].map((name) => (this.rows.get(name)?.offsetTop ?? 0) + 20);
+        let lane = lanes.findIndex((free) => free < start);
+        if (lane < 0) lane = lanes.length;
+        lanes[lane] = end;
+        const left = 16 - 5 * lane;
+        const path = document.createElementNS(SVG, "path");
+        path.setAttribute("d", `M22 ${start}H${left + 4}q-4 0 -4 4V${end - 4}q0 4 4 4H22m-4 -3l4 3l-4 3`);
+        svg.append(path);
+      }
+    };
+    new ResizeObserver(draw).observe(this.element);
   }
 
   /**
@@ -97,7 +133,7 @@ export class Column {
     const title = make("header", {}, make("h3", { title: name }, name));
     if (!name.startsWith(type)) title.append(make("span", { className: "quiet" }, type));
     title.append(
-      make("span", { className: "quiet" }, [about, this.network.shape(name).join("×")].filter(Boolean).join(" · ")),
+      make("span", { className: "quiet" }, [about, this.network.shape(name).join("×")].filter(Boolean).join(" → ")),
     );
     row.append(title);
     for (const of of /** @type {Of[]} */ (["value", "gradient"])) {
@@ -161,7 +197,8 @@ export class Column {
     const area = /** @type {HTMLElement} */ (block.lastElementChild);
     const size = sizeOf(shape);
     for (const tile of tiles) {
-      const fits = size <= NUMBERS.cells && tile.columns <= NUMBERS.columns;
+      const most = tiles.length > 1 ? NUMBERS.several : NUMBERS.alone;
+      const fits = size <= most && tile.columns <= NUMBERS.columns;
       const view = fits
         ? numberGrid(tensor, of, shape, tile)
         : canvasMap(tensor, of, tile, scaleOf(tile, tiles.length));
@@ -256,7 +293,7 @@ export class Column {
   paintBlock(key) {
     const views = /** @type {View[]} */ (this.views.get(key));
     const { tensor, of } = views[0];
-    const right = this.network.shown(tensor, of);
+    const right = this.cleaned(tensor, of);
     const numbers = (of === "gradient" && this.spoilt?.(tensor)) || right;
     const limit = limitOf(right);
     const reason = (/** @type {number} */ at) => (of === "gradient" ? this.reason(tensor, at) : "");
@@ -269,11 +306,23 @@ export class Column {
     ends.textContent = limit && !covered ? `±${bare(limit, 3)}` : "";
   }
 
+  /** The numbers of a tensor, with 0 where only rounding is left of terms that cancel. @param {string} tensor @param {Of} of */
+  cleaned(tensor, of) {
+    const numbers = this.network.shown(tensor, of);
+    if (numbers.length > LOOKED_AT) return numbers;
+    const most = largest(numbers);
+    return numbers.map((value, at) => {
+      if (value === 0 || Math.abs(value) > 1e-12) return value;
+      if (of === "value" && Math.abs(value) < 1e-13 * most) return 0;
+      return cancels(value, this.network.terms(tensor, of, at)) ? 0 : value;
+    });
+  }
+
   /** Why a gradient is 0; on large maps only where one look tells. @param {string} tensor @param {number} at */
   reason(tensor, at) {
     const [reader] = this.network.readers.get(tensor) ?? [];
     const type = reader ? (this.network.byName.get(reader.node)?.type ?? "") : "";
-    const cheap = /^(relu|dropout|.*pool2d)$/.test(type) || this.network.size(tensor) <= 400;
+    const cheap = /^(relu|dropout|.*pool2d)$/.test(type) || this.network.size(tensor) <= LOOKED_AT;
     return cheap ? whyZero(this.network, tensor, at) : "nothing arrived";
   }
 

@@ -204,7 +204,7 @@ const STORIES = {
       "μ is the channel's mean and r one over its standard deviation: of the batch in training, the running ones in evaluation.",
     ),
     input: told(
-      "dx = r · w · (dy − over{dy} − hat{x} · over{dy·hat{x}})",
+      "dx = r · w · (dy − text{mean}(dy) − hat{x} · text{mean}(dy · hat{x}))",
       "In training three parts: the cell's own gradient; less the mean gradient, as every cell moves the mean; less its share through the variance. In evaluation only the first, as mean and variance are fixed.",
     ),
     weight: told("dw = Σ dy · hat{x}", "Each gradient times the normalized value that the weight scaled."),
@@ -245,7 +245,7 @@ STORIES.group_norm = {
 };
 for (const type of ["layer_norm", "group_norm"]) {
   STORIES[type].input = told(
-    "dx = r · (dŷ − over{dŷ} − hat{x} · over{dŷ·hat{x}}),  dŷ = w · dy".replaceAll("ŷ", "hat{x}"),
+    "dx = r · (dhat{x} − text{mean}(dhat{x}) − hat{x} · text{mean}(dhat{x} · hat{x})), text{ where } dhat{x} = w · dy",
     "Three parts: the cell's own gradient; less the mean gradient, as every cell moves the mean; less its share through the variance.",
   );
   STORIES[type].bias = told("db = Σ dy", "The sum of the gradients of all that the bias was added to.");
@@ -302,6 +302,11 @@ export function stories(network, tensor, of) {
   /** @param {string} name @param {string} which */
   const from = (name, which) => {
     const node = /** @type {import("./network.js").PackedNode} */ (network.byName.get(name));
+    if (node.type === "batch_norm" && which === "input" && network.payload.mode === "evaluation") {
+      const says =
+        "In evaluation mean and deviation are fixed numbers, so only a factor is left. In training two more parts come in, through the mean and through the variance.";
+      return [{ by: name, story: { formula: "dx = r · w · dy", says } }];
+    }
     const story = node.opaque
       ? {
           formula: "",
@@ -337,8 +342,14 @@ function lossFormula({ payload: { loss, labels } }) {
   return labels && !loss.label_smoothing ? "L = −log p[text{label}]" : "L = −Σ{k} y[k] · log p[k]";
 }
 
+/** Whether a number is what rounding leaves of terms that cancel. @param {number} value @param {Term[]} terms */
+export function cancels(value, terms) {
+  const size = terms.reduce((sum, { product }) => sum + Math.abs(product), 0);
+  return Math.abs(value) <= 64 * Number.EPSILON * Math.sqrt(terms.length) * size;
+}
+
 /**
- * Why a gradient is 0; an empty text where it is not.
+ * Why a gradient is 0, but for rounding; an empty text where it is not.
  *
  * @param {Network} network
  * @param {string} tensor
@@ -347,7 +358,8 @@ function lossFormula({ payload: { loss, labels } }) {
  * @returns {string}
  */
 export function whyZero(network, tensor, at, terms = network.terms(tensor, "gradient", at)) {
-  if (network.shown(tensor, "gradient")[at] !== 0) return "";
+  const value = network.shown(tensor, "gradient")[at];
+  if (value !== 0) return cancels(value, terms) ? "canceled" : "";
   if (!terms.length) return network.readers.get(tensor)?.length ? "not read" : "detached";
   if (terms.some(({ product }) => product !== 0)) return "canceled";
   const arriving = terms.filter(({ factors }) => factors.every(({ of, value }) => of !== "gradient" || value !== 0));

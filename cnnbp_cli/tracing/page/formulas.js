@@ -1,7 +1,7 @@
 /** Formulas, written as text and shown as MathML. */
 
 const MATHML = "http://www.w3.org/1998/Math/MathML";
-const TOKEN = /\s+|(Σ|frac|sqrt|over|text|hat)(?=\{)|[A-Za-zα-ωη∂Δ]+|\d+(?:\.\d+)?|./gu;
+const TOKEN = /\s+|(Σ|frac|sqrt|text|hat)(?=\{)|[A-Za-zα-ωη∂Δ]+[₀-₉\u0302]*|\d+(?:\.\d+)?|./gu;
 
 /**
  * `Σ{p,q} dy[f,p,q] · x[c,p+i,q+j]`: words are names, braces hold the arguments of Σ, frac, sqrt, text and ^.
@@ -45,7 +45,6 @@ function parse(text) {
     if (command === "Σ") row.append(element("munder", element("mo", "∑"), parse(argument())));
     else if (command === "frac") row.append(element("mfrac", parse(argument()), parse(argument())));
     else if (command === "sqrt") row.append(element("msqrt", parse(argument())));
-    else if (command === "over") row.append(element("mover", parse(argument()), element("mo", "¯")));
     else if (command === "hat") row.append(element("mover", parse(argument()), element("mo", "^")));
     else if (command === "text") row.append(element("mtext", argument()));
     else if ((token === "^" || token === "_") && row.lastChild) {

@@ -102,7 +102,7 @@ export function numberGrid(tensor, of, shape, tile) {
         const value = covered ? NaN : numbers[at];
         const text = covered ? "?" : signed(value, decimals);
         if (cell.textContent !== text) cell.textContent = text;
-        cell.style.backgroundColor = css(shade(value, limit, of, true));
+        cell.style.backgroundColor = covered ? "" : css(shade(value, limit, of, true));
         const why = value === 0 ? reason(at) : "";
         cell.dataset.zero = HATCHES[why] ?? "";
         cell.title = why ? `0: ${REASONS[why]}` : "";

@@ -1,6 +1,6 @@
 /** The microscope: everything about the chosen cell. */
 
-import { PARTS, REASONS, SWAPPED, stories, whyZero } from "./explain.js";
+import { cancels, PARTS, REASONS, SWAPPED, stories, whyZero } from "./explain.js";
 import { formula } from "./formulas.js";
 import { make } from "./maps.js";
 import { INPUT } from "./network.js";
@@ -39,10 +39,15 @@ export function microscope(app, cell) {
     return panel;
   }
   const value = network.shown(tensor, of)[at];
-  panel.append(make("p", { className: `number of-${of}` }, plain(value, 7)));
-  panel.append(make("p", { className: "meaning" }, meaning(network, cell, value)));
+  const number = make("p", { className: `number of-${of}` });
+  panel.append(number);
   const terms = network.terms(tensor, of, at);
+  panel.append(
+    make("p", { className: "meaning" }, meaning(network, cell, terms.length && cancels(value, terms) ? 0 : value)),
+  );
   const why = of === "gradient" ? whyZero(network, tensor, at, terms) : "";
+  number.textContent = why ? "0" : plain(value, 7);
+  if (why && value !== 0) number.append(make("small", { className: "quiet" }, ` rounding leaves ${plain(value, 2)}`));
   if (why)
     panel.append(make("p", { className: "why", "data-zero": why }, make("strong", {}, `0: ${why}. `), REASONS[why]));
   const told = stories(network, tensor, of);
@@ -113,23 +118,19 @@ export function termTable(app, terms, total, caption = "") {
   const few = terms.length <= 4;
   const live = terms.filter(({ product }) => few || product !== 0);
   const idle = terms.filter(({ product }) => !few && product === 0);
+  const { single, whole } = byPart(live);
   const ordered =
-    live.length > SHOWN_TERMS ? [...live].sort((a, b) => Math.abs(b.product) - Math.abs(a.product)) : live;
+    single.length > SHOWN_TERMS ? [...single].sort((a, b) => Math.abs(b.product) - Math.abs(a.product)) : single;
   const shown = ordered.slice(0, SHOWN_TERMS);
   const others = ordered.slice(SHOWN_TERMS);
-  const rest = others.reduce((sum, { product }) => sum + product, 0);
-  const parts = [...shown.map(({ product }) => product), ...(others.length ? [rest] : [])];
+  const rest = productsOf(others);
+  const parts = [...shown.map(({ product }) => product), ...whole.map(productsOf), ...(others.length ? [rest] : [])];
   const decimals = decimalsThatAdd(parts, total);
   const table = make("table", { className: "terms" });
   if (caption) table.append(make("caption", {}, caption));
   const body = make("tbody");
-  let part = /** @type {string | undefined} */ (undefined);
-  for (const term of shown) {
-    if (term.part !== part && term.part)
-      body.append(make("tr", { className: "part" }, make("th", { colSpan: 2, scope: "colgroup" }, PARTS[term.part])));
-    part = term.part;
-    body.append(termRow(app, term, decimals));
-  }
+  for (const term of shown) body.append(termRow(app, term, decimals));
+  for (const some of whole) body.append(partRow(app, some, decimals));
   if (others.length) {
     body.append(
       make(
@@ -158,8 +159,42 @@ export function termTable(app, terms, total, caption = "") {
   return wrap;
 }
 
+/** @param {Term[]} terms */
+function productsOf(terms) {
+  return terms.reduce((sum, { product }) => sum + product, 0);
+}
+
+/** Terms to write one by one, and parts of the sum with so many that they are written as one. @param {Term[]} terms */
+function byPart(terms) {
+  /** @type {Map<string | undefined, Term[]>} */
+  const parts = new Map();
+  for (const term of terms) {
+    const some = parts.get(term.part);
+    if (some) some.push(term);
+    else parts.set(term.part, [term]);
+  }
+  const whole = [...parts].filter(([part, some]) => part !== undefined && some.length > 2).map(([, some]) => some);
+  return { single: terms.filter((term) => !whole.some(([first]) => first.part === term.part)), whole };
+}
+
+/** A part of the sum as one row. @param {App} app @param {Term[]} terms @param {number} decimals */
+function partRow(app, terms, decimals) {
+  const text = `${PARTS[String(terms[0].part)]}, ${counted(terms.length, "term")}`;
+  const row = make(
+    "tr",
+    {},
+    make("td", {}, text),
+    make("td", { className: "product" }, signed(productsOf(terms), decimals)),
+  );
+  app.lights(
+    row,
+    terms.flatMap(({ factors }) => factors),
+  );
+  return row;
+}
+
 /** @param {App} app @param {Term} term @param {number} decimals */
-function termRow(app, { coefficient, factors, product, rule }, decimals) {
+function termRow(app, { coefficient, factors, product, rule, part }, decimals) {
   const made = make("td");
   if (rule) {
     made.append(`${rule}(`);
@@ -170,6 +205,7 @@ function termRow(app, { coefficient, factors, product, rule }, decimals) {
       made.append(make("span", { className: "coefficient" }, plain(coefficient, 4)), factors.length ? " · " : "");
     factors.forEach((factor, k) => made.append(k ? " · " : "", app.factor(factor)));
   }
+  if (part && part !== "bias") made.append(make("span", { className: "by" }, ` ${PARTS[part]}`));
   const row = make("tr", {}, made, make("td", { className: "product" }, signed(product, decimals)));
   app.lights(row, factors);
   return row;
@@ -238,6 +274,7 @@ function bothWays(app, terms, total, reader) {
   );
   const body = make("tbody");
   let running = 0;
+  table.append(headings("stamp of", "place in it", "adds", "so far"));
   for (const {
     terms: [term],
     gradient,
@@ -248,7 +285,8 @@ function bothWays(app, terms, total, reader) {
     const row = make(
       "tr",
       {},
-      make("td", {}, "stamp of ", app.factor(gradient), ` covers this cell with its place ${i},${j}`),
+      make("td", {}, app.factor(gradient)),
+      make("td", {}, `${i}, ${j}`),
       make("td", { className: "product" }, signed(term.product, decimals)),
       make("td", { className: "product quiet" }, signed(running, decimals)),
     );
@@ -256,7 +294,7 @@ function bothWays(app, terms, total, reader) {
     body.append(row);
   }
   if (!live.length)
-    body.append(make("tr", {}, make("td", { colSpan: 3 }, "No output with a gradient covers this cell.")));
+    body.append(make("tr", {}, make("td", { colSpan: 4 }, "No output with a gradient covers this cell.")));
   table.append(body);
   if (live.length <= SHOWN_TERMS && live.length) {
     table.append(
@@ -266,8 +304,7 @@ function bothWays(app, terms, total, reader) {
         make(
           "tr",
           {},
-          make("th", { scope: "row" }, "what lies here at the end"),
-          make("td"),
+          make("th", { scope: "row", colSpan: 3 }, "what lies here at the end"),
           make("td", { className: "product" }, signed(total, decimals)),
         ),
       ),
@@ -282,6 +319,14 @@ function bothWays(app, terms, total, reader) {
     ),
   );
   return wrap;
+}
+
+/** @param {...string} texts The last two are above numbers. */
+function headings(...texts) {
+  const cells = texts.map((text, k) =>
+    make("th", { scope: "col", className: k < texts.length - 2 ? "quiet" : "product quiet" }, text),
+  );
+  return make("thead", {}, make("tr", {}, ...cells));
 }
 
 /** The surroundings of a cell in a map that is too large for numbers. @param {App} app @param {Cell} cell */
@@ -477,9 +522,7 @@ function updateStory(app, { tensor, at }) {
     ),
   );
   parts.push(table);
-  const constants = Object.entries(spec.fields).filter(
-    ([key]) => key !== "learning_rate" && spec.fields[key] !== false,
-  );
+  const constants = Object.entries(spec.fields).filter(([key, value]) => key !== "learning_rate" && value);
   parts.push(
     make(
       "p",

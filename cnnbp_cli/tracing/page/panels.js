@@ -2,6 +2,7 @@
 
 import { SWAPPED } from "./explain.js";
 import { POINTS } from "./lessons.js";
+import { SVG } from "./column.js";
 import { make } from "./maps.js";
 import { agree, nameOf, termTable } from "./microscope.js";
 import { commit, MISTAKES, trainWith } from "./mistakes.js";
@@ -459,7 +460,6 @@ function checkable(network, damages) {
 
 /** Two curves of the loss. @param {{right: number[], wrong: number[]}} losses @param {number} rate */
 function curves({ right, wrong }, rate) {
-  const SVG = "http://www.w3.org/2000/svg";
   const [width, height] = [380, 120];
   const finite = [...right, ...wrong].filter(Number.isFinite);
   const top = Math.max(...finite);
@@ -491,6 +491,7 @@ function curves({ right, wrong }, rate) {
     svg.append(line);
   }
   const last = right.length - 1;
+  const same = Math.abs(right[last] - wrong[last]) <= 1e-9 * Math.abs(right[last]);
   figure.append(
     svg,
     make(
@@ -500,6 +501,7 @@ function curves({ right, wrong }, rate) {
       make("span", { className: "key-right" }, `right: ${bare(right[0], 3)} → ${bare(right[last], 3)}`),
       "; ",
       make("span", { className: "key-wrong" }, `with the mistake: → ${bare(wrong[last], 3)}`),
+      same ? ". The two are one: no parameter follows the gradients that are wrong." : ".",
     ),
   );
   return figure;
