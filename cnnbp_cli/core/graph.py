@@ -78,7 +78,7 @@ class Graph:
     NodeShapeError
         When a layer cannot take the shape of its input.
     ValueError
-        When names repeat, an input is unknown, or nodes feed each other in a circle.
+        When names repeat, an input is unknown, or nodes feed each other in a cycle.
     """
 
     def __init__(self, input_shape: Shape, nodes: Sequence[Node]) -> None:
@@ -269,4 +269,4 @@ def _in_order(nodes: Sequence[Node]) -> tuple[Node, ...]:
     try:
         return tuple(by_name[name] for name in sorter.static_order())
     except CycleError as error:
-        raise ValueError("layers feed each other in a circle: " + " → ".join(error.args[1])) from error
+        raise ValueError("layers feed each other in a cycle: " + " → ".join(error.args[1])) from error

@@ -18,7 +18,7 @@ from cnnbp_cli.core.types import Array, Params, Shape
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ParameterSlice:
     """Where one parameter tensor lies in the vector."""
 
     node: str
@@ -37,18 +37,18 @@ class Layout:
 
     Attributes
     ----------
-    entries : tuple of Entry
+    entries : tuple of ParameterSlice
         In layer order.
     size : int
         The number of trainable values.
     """
 
     def __init__(self, graph: Graph) -> None:
-        entries: list[Entry] = []
+        entries: list[ParameterSlice] = []
         start = 0
         for node, shapes in graph.trainable.items():
             for key, shape in shapes.items():
-                entries.append(Entry(node, key, shape, start, start + prod(shape)))
+                entries.append(ParameterSlice(node, key, shape, start, start + prod(shape)))
                 start = entries[-1].stop
         self.entries = tuple(entries)
         self.size = start

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cnnbp_cli.core.optim import Transform, chain, clip_by_global_norm
-from cnnbp_cli.core.parameters import Entry
+from cnnbp_cli.core.parameters import ParameterSlice
 from cnnbp_cli.core.schedules import Progress
 from cnnbp_cli.core.types import Array
 from cnnbp_cli.model import Model
@@ -41,7 +41,7 @@ class Update:
     state: Mapping[str, Array] = field(default_factory=dict[str, Array])
     step: int = 0
 
-    def element(self, name: str, entry: Entry, index: tuple[int, ...]) -> float:
+    def element(self, name: str, entry: ParameterSlice, index: tuple[int, ...]) -> float:
         """Return a parameter's element of a state vector."""
         vector = self.state.get(name)
         if vector is None:

@@ -200,9 +200,9 @@ def test_a_node_that_nothing_reads_has_zero_gradients():
     [
         (
             [("a", Identity(), "c"), ("b", Identity(), "a"), ("c", Identity(), "b")],
-            "layers feed each other in a circle: ",
+            "layers feed each other in a cycle: ",
         ),
-        ([("a", Identity(), "a")], "layers feed each other in a circle: a → a"),
+        ([("a", Identity(), "a")], "layers feed each other in a cycle: a → a"),
         ([("a", Identity(), "b")], "layer a reads 'b', which does not exist"),
         (
             [("a", Identity(), "input"), ("a", Identity(), "input")],
@@ -210,15 +210,15 @@ def test_a_node_that_nothing_reads_has_zero_gradients():
         ),
         ([("input", Identity(), "input")], "every layer needs a name of its own, other than 'input'"),
     ],
-    ids=["circle", "itself", "unknown", "twice", "input"],
+    ids=["cycle", "itself", "unknown", "twice", "input"],
 )
 def test_graphs_that_are_none_are_refused(nodes, message):
     with pytest.raises(ValueError) as error:  # noqa: PT011, the whole message is compared below
         graph(*nodes)
-    if message.endswith(": "):  # the circle may be told from any of its nodes
-        text, _, circle = str(error.value).partition(": ")
+    if message.endswith(": "):  # the cycle may be told from any of its nodes
+        text, _, cycle = str(error.value).partition(": ")
         assert text + ": " == message
-        assert circle in ("a → b → c → a", "b → c → a → b", "c → a → b → c")
+        assert cycle in ("a → b → c → a", "b → c → a → b", "c → a → b → c")
     else:
         assert str(error.value) == message
 

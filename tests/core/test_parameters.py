@@ -6,7 +6,7 @@ import numpy as np
 
 from cnnbp_cli.core.graph import Graph, Node
 from cnnbp_cli.core.layers import BatchNorm, Conv2d, Dense, Flatten, Relu
-from cnnbp_cli.core.parameters import Entry, Layout
+from cnnbp_cli.core.parameters import Layout, ParameterSlice
 from cnnbp_cli.core.types import Context, Workspace
 
 LAYERS = {
@@ -42,7 +42,7 @@ def test_entries_lie_one_after_the_other_in_layer_order():
         ("dense.bias", (2,), 77, 79),
     ]
     assert LAYOUT.size == 79
-    assert LAYOUT.entries[0] == Entry("conv", "weight", (3, 1, 2, 2), 0, 12)
+    assert LAYOUT.entries[0] == ParameterSlice("conv", "weight", (3, 1, 2, 2), 0, 12)
 
 
 def test_views_share_the_vectors_memory():

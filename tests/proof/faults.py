@@ -228,7 +228,7 @@ POOLING = [
 NORMALISATION = [
     *of(
         NORM,
-        "standardise_backward",
+        "standardize_backward",
         ("- mean(dxhat) ", "", "mean term missing"),
         (" - s.xhat * mean(dxhat * s.xhat)", "", "variance term missing"),
         ("s.r * (dxhat", "s.r * s.r * (dxhat", "r twice"),
@@ -236,7 +236,7 @@ NORMALISATION = [
     ),
     *of(
         NORM,
-        "standardise",
+        "standardize",
         (
             "mean(centered * centered)",
             "1.001 * mean(centered * centered)",

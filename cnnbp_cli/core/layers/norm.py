@@ -28,21 +28,21 @@ from cnnbp_cli.core.types import Array, Context, Layer, Params, Shape, ShapeErro
 Mean = Callable[[Array], Array]
 
 
-class Standardised(NamedTuple):
+class Standardized(NamedTuple):
     xhat: Array
     r: Array  # 1 / standard deviation
 
 
-def standardise(x: Array, mean: Mean, epsilon: float) -> Standardised:
+def standardize(x: Array, mean: Mean, epsilon: float) -> Standardized:
     """Return x with mean zero and variance one; `mean` keeps its axes, and may be complex (no modulus)."""
     centered = x - mean(x)
     variance = mean(centered * centered)
     r = 1 / np.sqrt(variance + epsilon)
     centered *= r
-    return Standardised(centered, r)
+    return Standardized(centered, r)
 
 
-def standardise_backward(dxhat: Array, s: Standardised, mean: Mean) -> Array:
+def standardize_backward(dxhat: Array, s: Standardized, mean: Mean) -> Array:
     """Return dx from the gradient to x̂: the mean and the variance depend on x, too."""
     return s.r * (dxhat - mean(dxhat) - s.xhat * mean(dxhat * s.xhat))
 
@@ -341,7 +341,7 @@ def _dots(a: Array, b: Array) -> Array:
 
 @register
 @dataclass(frozen=True, slots=True)
-class LayerNorm(Layer[Standardised]):
+class LayerNorm(Layer[Standardized]):
     """Normalize each sample over all its values. Parameters are `weight` and `bias` of the sample's shape.
 
     References
@@ -365,13 +365,13 @@ class LayerNorm(Layer[Standardised]):
     def init_params(self, rng: np.random.Generator, in_shape: Shape) -> Params:
         return unit_affine(self.param_shapes(in_shape))
 
-    def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Standardised]:
-        s = standardise(x, self._mean(x), self.epsilon)
+    def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Standardized]:
+        s = standardize(x, self._mean(x), self.epsilon)
         return affine(params, s.xhat, (-1,)), s
 
-    def backward(self, params: Params, residuals: Standardised, dy: Array, ctx: Context) -> tuple[Array, Params]:
+    def backward(self, params: Params, residuals: Standardized, dy: Array, ctx: Context) -> tuple[Array, Params]:
         dxhat, grads = affine_backward(params, residuals.xhat, dy, (-1,))
-        return standardise_backward(dxhat, residuals, self._mean(dy)), grads
+        return standardize_backward(dxhat, residuals, self._mean(dy)), grads
 
     def y_terms(self, at: LayerPass, index: Index) -> Terms:
         return self._cell(at, index).y_terms(at)
@@ -400,7 +400,7 @@ class LayerNorm(Layer[Standardised]):
 
 @register
 @dataclass(frozen=True, slots=True)
-class GroupNorm(Layer[Standardised]):
+class GroupNorm(Layer[Standardized]):
     """Normalize each sample over groups of channels. Parameters are `weight` and `bias` (c,).
 
     References
@@ -431,13 +431,13 @@ class GroupNorm(Layer[Standardised]):
     def init_params(self, rng: np.random.Generator, in_shape: Shape) -> Params:
         return unit_affine(self.param_shapes(in_shape))
 
-    def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Standardised]:
-        s = standardise(x.reshape(self._grouped(x)), self._mean, self.epsilon)
+    def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Standardized]:
+        s = standardize(x.reshape(self._grouped(x)), self._mean, self.epsilon)
         return affine(params, s.xhat.reshape(x.shape), tuple(range(1, x.ndim))), s
 
-    def backward(self, params: Params, residuals: Standardised, dy: Array, ctx: Context) -> tuple[Array, Params]:
+    def backward(self, params: Params, residuals: Standardized, dy: Array, ctx: Context) -> tuple[Array, Params]:
         dxhat, grads = affine_backward(params, residuals.xhat.reshape(dy.shape), dy, tuple(range(1, dy.ndim)))
-        dx = standardise_backward(dxhat.reshape(self._grouped(dy)), residuals, self._mean)
+        dx = standardize_backward(dxhat.reshape(self._grouped(dy)), residuals, self._mean)
         return dx.reshape(dy.shape), grads
 
     def y_terms(self, at: LayerPass, index: Index) -> Terms:
