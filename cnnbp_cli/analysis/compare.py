@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, isfinite, isnan, log10
 from pathlib import Path
@@ -10,9 +10,9 @@ from statistics import median
 from typing import Any
 
 from cnnbp_cli.analysis.history import History, read_history
+from cnnbp_cli.config.differences import Difference, differences
 from cnnbp_cli.config.load import load_config
-from cnnbp_cli.config.write import to_dict
-from cnnbp_cli.train.events import RUN_FIGURES
+from cnnbp_cli.train.events import RUN_FIGURES, ConfigChanged, to_dict
 from cnnbp_cli.train.run_directory import RunDirectory
 from cnnbp_cli.train.statistics import DEFINITIONS
 
@@ -20,22 +20,6 @@ FLOW = f"median over the watched steps that all runs reached of the {DEFINITIONS
 """What `LayerFlow` compares."""
 
 SAME = 0.005  # powers of ten, about 1%: what rounding may make of the same training
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """A key of the config that is not the same in all runs.
-
-    Attributes
-    ----------
-    key : str
-        As after `--set`, such as ``model.layers.conv1.filters``.
-    values : list
-        One for each run; None where the run has no such key, or null.
-    """
-
-    key: str
-    values: list[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +35,10 @@ class ComparedRun:
         By the names in `RUN_FIGURES`: the last epoch's, and the test's.
     seconds : float
         Spent in steps.
+    diverged : bool
+        See `RunFinished`.
+    changes : list of ConfigChanged
+        Where it went on with another config, so that the config tells only a part of it.
     """
 
     run: str
@@ -59,6 +47,8 @@ class ComparedRun:
     epochs: int
     figures: dict[str, float | None]
     seconds: float
+    diverged: bool
+    changes: list[ConfigChanged]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +105,11 @@ class Comparison:
             "runs": [
                 {"run": outcome.run, "finished": outcome.finished, "steps": outcome.steps, "epochs": outcome.epochs}
                 | outcome.figures
-                | {"seconds": outcome.seconds}
+                | {
+                    "seconds": outcome.seconds,
+                    "diverged": outcome.diverged,
+                    "changes": [*map(to_dict, outcome.changes)],
+                }
                 for outcome in self.outcomes
             ],
             "differences": [{"key": difference.key, "values": difference.values} for difference in self.differences],
@@ -144,39 +138,13 @@ def compare(runs: Sequence[Path]) -> Comparison:
         When one of them cannot be read.
     """
     histories = [read_history(run) for run in runs]
-    configs = [dict(flat(to_dict(load_config(RunDirectory(run).config)))) for run in runs]
+    configs = [load_config(RunDirectory(run).config) for run in runs]
     return Comparison(
         [_outcome(history) for history in histories],
-        _differences(configs),
+        differences(configs),
         _flows(histories),
         [{step.step: step.loss for step in history.steps} for history in histories],
     )
-
-
-def flat(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
-    """Yield a config's values by dotted keys, layers by their names."""
-    if isinstance(value, Mapping):
-        for key, part in value.items():
-            yield from flat(part, (*path, key))
-    elif isinstance(value, list) and value and all(isinstance(part, Mapping) and "name" in part for part in value):
-        for part in value:
-            yield from flat({key: inner for key, inner in part.items() if key != "name"}, (*path, part["name"]))
-    else:
-        yield ".".join(path), value
-
-
-def _differences(configs: Sequence[Mapping[str, Any]]) -> list[Difference]:
-    every = {key for config in configs for key in config}
-    # A bare word stands for its type.
-    configs = [{f"{k}.type" if f"{k}.type" in every else k: v for k, v in config.items()} for config in configs]
-    keys = list(dict.fromkeys(key for config in configs for key in config))
-    sections = list(dict.fromkeys(key.rpartition(".")[0] for key in keys))
-    keys.sort(key=lambda key: sections.index(key.rpartition(".")[0]))
-    return [
-        Difference(key, [config.get(key) for config in configs])
-        for key in keys
-        if any(config.get(key) != configs[0].get(key) for config in configs)
-    ]
 
 
 def _outcome(history: History) -> ComparedRun:
@@ -189,6 +157,8 @@ def _outcome(history: History) -> ComparedRun:
         last.epoch if last else 0,
         figures,
         sum(step.seconds for step in history.steps),
+        history.finished is not None and history.finished.diverged,
+        history.changes,
     )
 
 

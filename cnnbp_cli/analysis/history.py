@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cnnbp_cli.train.event_log import run_events
-from cnnbp_cli.train.events import EpochDone, LayersWatched, RunFinished, StepDone
+from cnnbp_cli.train.events import ConfigChanged, EpochDone, LayersWatched, RunFinished, StepDone
 from cnnbp_cli.train.run_directory import RunDirectory, RunError
 
 
@@ -22,6 +22,8 @@ class History:
     watched : list of LayersWatched
     finished : RunFinished or None
         None when the run was stopped, or still goes on.
+    changes : list of ConfigChanged
+        Where the run went on under conditions that its steps before were not made under.
     """
 
     run: Path
@@ -29,6 +31,7 @@ class History:
     epochs: list[EpochDone]
     watched: list[LayersWatched]
     finished: RunFinished | None
+    changes: list[ConfigChanged] = field(default_factory=list[ConfigChanged])
 
 
 def read_history(run: Path) -> History:
@@ -40,7 +43,7 @@ def read_history(run: Path) -> History:
         When there is no such run, it made no step, or its events are damaged.
     """
     history = History(run, [], [], [], None)
-    finished = None
+    finished: RunFinished | None = None
     for number, event in enumerate(run_events(run), 1):
         if isinstance(event, StepDone):
             before = history.steps[-1].step if history.steps else 0
@@ -53,8 +56,10 @@ def read_history(run: Path) -> History:
             history.epochs.append(event)
         elif isinstance(event, LayersWatched):
             history.watched.append(event)
+        elif isinstance(event, ConfigChanged) and not event.safe:
+            history.changes.append(event)
         elif isinstance(event, RunFinished):
             finished = event
     if not history.steps:
         raise RunError(f"{run}: has made no step yet")
-    return History(run, history.steps, history.epochs, history.watched, finished)
+    return replace(history, finished=finished)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from cnnbp_cli.cli import complete
 from cnnbp_cli.cli.options import (
-    ConfigFile,
     CustomLayers,
     Format,
     OutputFormat,
@@ -24,14 +24,21 @@ def add_to(app: typer.Typer) -> None:
         epilog=examples(
             "cnnbp train lenet5.yaml --epochs 2",
             "cnnbp train lenet5.yaml --set train.batch_size=32 --out runs/small",
-            "cnnbp train lenet5.yaml --out runs/small --resume",
+            "cnnbp train runs/small --resume --epochs 20",
             "cnnbp train lenet5.yaml --weights pretrained.safetensors",
         )
     )(train)
 
 
 def train(
-    config: ConfigFile,
+    config: Annotated[
+        str,
+        typer.Argument(
+            metavar="CONFIG|RUN",
+            autocompletion=complete.sources,
+            help="A YAML config, or - for standard input; with --resume, also a run directory.",
+        ),
+    ],
     overrides: Overrides = None,
     override_files: OverrideFiles = None,
     epochs: Annotated[int | None, typer.Option(min=1, metavar="N", help="Number of epochs.")] = None,
@@ -42,7 +49,15 @@ def train(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The run directory; by default the next free runs/NAME-K.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Resume the run in --out if it exists.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Resume the run RUN, or the run in --out if it exists.")
+    ] = False,
+    allow_changes: Annotated[
+        bool,
+        typer.Option(
+            "--allow-changes", help="Resume with other settings or data than the run so far, and record the change."
+        ),
+    ] = False,
     grad_norms: Annotated[
         bool, typer.Option("--grad-norms", help="Show every layer's gradient norm at each recorded step.")
     ] = False,
@@ -61,8 +76,12 @@ def train(
     format: OutputFormat = Format.TABLE,
 ) -> None:
     """Train a network, save it as a run, and test it."""
+    if Path(config).is_dir():
+        config, out = _run(Path(config), out, resume=resume)
     if resume and out is None:
-        raise typer.BadParameter("names no run: add --out DIR", param_hint="--resume")
+        raise typer.BadParameter("names no run: give RUN instead of CONFIG, or add --out DIR", param_hint="--resume")
+    if allow_changes and not resume:
+        raise typer.BadParameter("goes with --resume", param_hint="--allow-changes")
     from contextlib import closing
 
     from cnnbp_cli.build import build
@@ -84,9 +103,11 @@ def train(
     model, data = build(loaded), load_data(loaded)
     for remark in data.remarks:
         note(remark)
-    if weights is not None:
-        use_weights(model, weights)
     run = out or RunDirectory.next_under(Path("runs"), loaded.name)
+    if weights is not None:
+        if resume and RunDirectory(run).checkpoints():
+            raise typer.BadParameter(f"has no effect: {run} has weights of its own already", param_hint="--weights")
+        use_weights(model, weights)
     last: Event | None = None
     with Interrupts() as stop, rendering(format.value, quiet=quiet, norms=grad_norms) as render:
         events = fit(
@@ -94,6 +115,7 @@ def train(
             data,
             run=run,
             resume=resume,
+            allow_changes=allow_changes,
             watch_every=watch_every if watch_every is not None else 1 if grad_norms else WATCH_EVERY,
             stop=stop,
         )
@@ -102,3 +124,14 @@ def train(
                 render(last)
     if isinstance(last, NonFinite | Interrupted):
         raise typer.Exit(VERDICT if isinstance(last, NonFinite) else INTERRUPTED)
+
+
+def _run(run: Path, out: Path | None, *, resume: bool) -> tuple[str, Path]:
+    """Return the config of a run that was given instead of one, and where it goes on."""
+    if not resume:
+        raise typer.BadParameter(f"{run} is a folder: add --resume to resume the run in it", param_hint="CONFIG|RUN")
+    if out is not None and out.resolve() != run.resolve():
+        raise typer.BadParameter(f"names another folder than {run}, which is the one resumed", param_hint="--out")
+    if not (run / "config.yaml").exists():
+        raise typer.BadParameter(f"{run} holds no run to resume", param_hint="CONFIG|RUN")
+    return str(run / "config.yaml"), run

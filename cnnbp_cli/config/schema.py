@@ -276,6 +276,8 @@ class TrainConfig:
     """Number of worker processes, or auto."""
     checkpoint_every: int | None = None
     """Number of steps between checkpoints within an epoch; each epoch ends with one in any case."""
+    checkpoint_minutes: float | None = 10.0
+    """Minutes without a checkpoint after which one is saved within an epoch, too."""
     keep_checkpoints: int = 3
     """Number of latest checkpoints to keep, besides the best."""
 
@@ -283,7 +285,7 @@ class TrainConfig:
         require(
             within(self, 0, 1, "label_smoothing", open_high=True),
             at_least(self, 1, "epochs", "max_steps", "batch_size", "workers", "checkpoint_every", "keep_checkpoints"),
-            within(self, 0, float("inf"), "clip_norm", open_low=True),
+            within(self, 0, float("inf"), "clip_norm", "checkpoint_minutes", open_low=True),
             self._too_many_workers(),
         )
 

@@ -2,16 +2,38 @@
 
 The rate for the 0-based step `t` is PyTorch's after `t` calls of `scheduler.step()` for the schedules
 that change with every step, and after as many calls as there are finished epochs for the others.
+A schedule's `depends_on_total` says whether its rates follow from the length of the whole run.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal, NamedTuple
 
 from cnnbp_cli.core.types import at_least, require, show, within
+
+
+class Plateau(NamedTuple):
+    """What `ReduceOnPlateau` knows of the finished epochs.
+
+    Attributes
+    ----------
+    best : float
+        The best monitored value.
+    bad_epochs : int
+        Epochs in a row that were no better, since the last reduction.
+    reductions : int
+        How often the rate was reduced.
+    """
+
+    best: float = math.inf
+    bad_epochs: int = 0
+    reductions: int = 0
+
+
+AT_START = Plateau()
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +48,15 @@ class Progress:
         Updates in an epoch and in the whole run.
     epoch : int
         Finished epochs: 0 during the first.
-    history : sequence of float
-        The monitored value of each finished epoch, where the schedule monitors one.
+    plateau : Plateau
+        What the schedule made of the monitored values of the finished epochs, where it monitors one.
     """
 
     step: int
     steps_per_epoch: int
     total_steps: int
     epoch: int
-    history: Sequence[float] = ()
+    plateau: Plateau = AT_START
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +64,7 @@ class Constant:
     """The optimizer's learning rate, throughout."""
 
     type: Literal["constant"] = "constant"
+    depends_on_total: ClassVar[bool] = False
 
     def learning_rate(self, base: float, at: Progress) -> float:
         """Return `base`."""
@@ -57,6 +80,7 @@ class StepDecay:
     gamma: float = 0.1
     """The factor, for example `0.5`."""
     type: Literal["step"] = "step"
+    depends_on_total: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         require(at_least(self, 1, "step_size"), within(self, 0, math.inf, "gamma", open_low=True))
@@ -75,6 +99,7 @@ class MultiStep:
     gamma: float = 0.1
     """The factor, for example `0.5`."""
     type: Literal["multi_step"] = "multi_step"
+    depends_on_total: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         require(_check_milestones(self.milestones), within(self, 0, math.inf, "gamma", open_low=True))
@@ -96,6 +121,7 @@ class Exponential:
     gamma: float
     """The factor of each epoch, for example `0.95`."""
     type: Literal["exponential"] = "exponential"
+    depends_on_total: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         require(within(self, 0, math.inf, "gamma", open_low=True))
@@ -118,6 +144,7 @@ class Cosine:
     minimum: float = 0.0
     """The lowest rate."""
     type: Literal["cosine"] = "cosine"
+    depends_on_total: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require(at_least(self, 0, "minimum"))
@@ -154,6 +181,7 @@ class OneCycle:
     final_divisor: float = 1e4
     """The first rate divided by this is the last."""
     type: Literal["one_cycle"] = "one_cycle"
+    depends_on_total: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require(
@@ -190,6 +218,7 @@ class ReduceOnPlateau:
     monitor: Literal["validation_loss", "train_loss"] = "validation_loss"
     """The value that should fall."""
     type: Literal["reduce_on_plateau"] = "reduce_on_plateau"
+    depends_on_total: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         require(
@@ -198,16 +227,23 @@ class ReduceOnPlateau:
         )
 
     def learning_rate(self, base: float, at: Progress) -> float:
-        """Return the rate after replaying the history from its beginning."""
-        rate, best, bad_epochs = base, math.inf, 0
-        for value in at.history:
-            if value < best * (1 - self.threshold):
-                best, bad_epochs = value, 0
-            else:
-                bad_epochs += 1
-            if bad_epochs > self.patience:
-                rate, bad_epochs = self._reduce(rate), 0
+        """Return the rate after as many reductions as there were."""
+        rate = base
+        for _ in range(at.plateau.reductions):
+            reduced = self._reduce(rate)
+            if reduced == rate:
+                break
+            rate = reduced
         return rate
+
+    def after_epoch(self, plateau: Plateau, value: float) -> Plateau:
+        """Return what is known after one more epoch with this monitored value."""
+        best, bad_epochs, reductions = plateau
+        if value < best * (1 - self.threshold):
+            return Plateau(value, 0, reductions)
+        if bad_epochs < self.patience:
+            return Plateau(best, bad_epochs + 1, reductions)
+        return Plateau(best, 0, reductions + 1)
 
     def _reduce(self, rate: float) -> float:
         reduced = max(rate * self.factor, self.minimum)
@@ -237,6 +273,10 @@ class LinearWarmup:
     then: AfterWarmup | None = None
     """The schedule after the warm-up; by default the rate stays."""
     type: Literal["linear_warmup"] = "linear_warmup"
+
+    @property
+    def depends_on_total(self) -> bool:
+        return self.then is not None and self.then.depends_on_total
 
     def __post_init__(self) -> None:
         require(at_least(self, 1, "steps"), within(self, 0, 1, "start_factor", open_low=True))

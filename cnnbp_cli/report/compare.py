@@ -79,11 +79,16 @@ def _outcomes(comparison: Comparison, names: list[str]) -> None:
     rows: list[list[Cell]] = []
     for k, (name, outcome) in enumerate(zip(names, comparison.outcomes, strict=True)):
         cells: list[Cell] = [(name, STYLES[k % len(STYLES)])]
-        cells += [outcome.run if outcome.finished else f"{outcome.run} (not finished)", count(outcome.steps)]
+        marks = {"not finished": not outcome.finished, "diverged": outcome.diverged, "changed": bool(outcome.changes)}
+        marked = ", ".join(word for word, applies in marks.items() if applies)
+        cells += [f"{outcome.run} ({marked})" if marked else outcome.run, count(outcome.steps)]
         cells += [(percent if key.endswith("accuracy") else figure)(outcome.figures[key]) for key in RUN_FIGURES]
         rows.append([*cells, duration(outcome.seconds)])
-    told = [k for k in range(len(columns)) if any(row[k] != "-" for row in rows)]
-    show([columns[k] for k in told], [[row[k] for k in told] for row in rows])
+    shown = [k for k in range(len(columns)) if any(row[k] != "-" for row in rows)]
+    show([columns[k] for k in shown], [[row[k] for k in shown] for row in rows])
+    for outcome in comparison.outcomes:
+        for change in outcome.changes:
+            line(f"{outcome.run}: {change}")
 
 
 def _flows(comparison: Comparison, names: list[str]) -> None:

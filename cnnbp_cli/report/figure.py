@@ -62,12 +62,16 @@ def save_figure(history: History, path: Path) -> None:
         warnings.simplefilter("ignore", UserWarning)  # a layer's name may need a font that is not there
         figure = Figure(figsize=(10, sum(heights) + 0.8), dpi=120, layout="constrained")
         FigureCanvasAgg(figure)
-        figure.suptitle(str(history.run), parse_math=False)
+        title = [str(history.run), *map(str, history.changes)]
+        figure.suptitle("\n".join(title), parse_math=False)
         axes: dict[str, Axes] = figure.subplot_mosaic(mosaic, height_ratios=heights)
         _curves(axes["loss"], history, "loss")
         if classifies:
             _curves(axes["accuracy"], history, "accuracy")
         _rate(axes["rate"], history)
+        for change in history.changes:
+            for name in {*top, "rate"}:
+                axes[name].axvline(change.step, color="black", linestyle="--", linewidth=0.8)
         if rows:
             _heat_map(axes["gradients"], rows, [watched.step for watched in history.watched])
         kind = path.suffix.lower().removeprefix(".")

@@ -26,6 +26,8 @@ VALIDATION = ("o", "yellow")
 def render(history: History) -> None:
     """Write the curves and the heat map of a run."""
     width = min(console().width, WIDEST)
+    for change in history.changes:
+        line(f"note: {change}")
     for title, series, height in panels(history):
         line(title, "bold")
         draw(chart(series, width, height))

@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING
 
 from cnnbp_cli.report.terminal import console, note
 from cnnbp_cli.report.text import count, duration, figure, percent
-from cnnbp_cli.train.events import EpochDone, Event, Interrupted, NonFinite, RunStarted, StepDone, StoppedEarly
+from cnnbp_cli.train.events import (
+    ConfigChanged,
+    EpochDone,
+    Event,
+    Interrupted,
+    NonFinite,
+    RunFinished,
+    RunStarted,
+    StepDone,
+    StoppedEarly,
+)
+from cnnbp_cli.train.resume import SAFE
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -23,10 +34,11 @@ LINE_EVERY = 10.0  # seconds between two lines of a log within an epoch
 
 
 class Silence:
-    """The progress of `--quiet`: nothing but why a run ended before its end."""
+    """The progress of `--quiet`: nothing but what a run's figures do not say, such as why it ended early."""
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, NonFinite | Interrupted) and (text := message(event)):
+        ends = isinstance(event, NonFinite | Interrupted | RunFinished)
+        if (ends or (isinstance(event, ConfigChanged) and not event.safe)) and (text := message(event)):
             note(text)
 
     @contextmanager
@@ -190,6 +202,15 @@ def message(event: Event) -> str | None:
         return (
             f"stopped after epoch {event.epoch}: {event.monitor} has not improved on {figure(event.best)} "
             f"for {count(event.patience, 'epoch')}"
+        )
+    if isinstance(event, ConfigChanged):
+        only_length = not event.safe and all(change.key in SAFE for change in event.changes)
+        rates = "; the schedule follows the length of the run, so from now on its rates are others"
+        return f"note: {event}{rates if only_length else ''}"
+    if isinstance(event, RunFinished) and event.diverged:
+        return (
+            f"warning: the training diverged: its loss is {figure(event.train_loss)}, worse than at the start\n"
+            f"`cnnbp diagnose {event.run or 'CONFIG'}` looks for the cause."
         )
     if isinstance(event, Interrupted):
         kept = f"; go on from {event.checkpoint} with --resume" if event.checkpoint else ""

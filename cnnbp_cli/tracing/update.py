@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from cnnbp_cli.core.parameters import ParameterSlice
 from cnnbp_cli.core.schedules import Progress
 from cnnbp_cli.core.types import Array
 from cnnbp_cli.model import Model
+from cnnbp_cli.train.state import RunState
 
 if TYPE_CHECKING:
     from cnnbp_cli.train.checkpoint import Checkpoint
@@ -64,13 +64,10 @@ def next_update(model: Model, checkpoint: Checkpoint | None = None, samples: int
     transform = train.optimizer.transform()
     if train.clip_norm is not None:
         transform = chain(clip_by_global_norm(train.clip_norm), transform)
-    progress = checkpoint.progress if checkpoint else {}
-    step, epochs = int(progress.get("step", 0)), progress.get("history", [])
-    per_epoch = math.ceil(samples / train.batch_size) if samples else max(1, step // max(1, len(epochs)))
+    state = RunState.from_dict(checkpoint.progress if checkpoint else {}, train.main_schedule[1])
+    per_epoch = train.steps_per_epoch(samples) if samples else max(1, state.step // max(1, state.epochs))
     total = min(per_epoch * train.epochs, train.max_steps or per_epoch * train.epochs)
-    monitor = getattr(getattr(train.schedule, "then", train.schedule), "monitor", None)
-    history = [figures[monitor] or 0.0 for figures in epochs] if monitor else []
-    at = Progress(step, per_epoch, total, len(epochs), history)
+    at = Progress(state.step, per_epoch, total, state.epochs, state.plateau)
     rate = train.schedule.learning_rate(train.optimizer.learning_rate, at)
-    number = step + 1 if checkpoint and checkpoint.optimizer else 1
-    return Update(transform, number, rate, checkpoint.optimizer if checkpoint else {}, step)
+    number = state.step + 1 if checkpoint and checkpoint.optimizer else 1
+    return Update(transform, number, rate, checkpoint.optimizer if checkpoint else {}, state.step)

@@ -44,7 +44,7 @@ class Checkpoint:
     config : str
         The complete config as YAML.
     progress : dict
-        Where in the run it was taken; see `train.loop`.
+        Where in the run it was taken; see `RunState`. Of the best parameters only ``step`` and ``epochs``.
     normalization : dict
         How raw images become inputs.
     parameters : dict of str to Array
@@ -53,6 +53,8 @@ class Checkpoint:
         The optimizer's state vectors.
     best : dict of str to Array
         The best parameters until then, where a figure says which they are.
+    data : dict of str to str
+        What the data are, as `fingerprint` has it; empty in checkpoints of version 0.1.
     """
 
     config: str
@@ -61,10 +63,13 @@ class Checkpoint:
     parameters: dict[str, Array]
     optimizer: dict[str, Array] = field(default_factory=dict[str, Array])
     best: dict[str, Array] = field(default_factory=dict[str, Array])
+    data: dict[str, str] = field(default_factory=dict[str, str])
 
     def of_best(self) -> Checkpoint:
         """Return the best parameters as a checkpoint to predict with."""
-        return replace(self, progress={"step": self.progress["best_step"]}, parameters=self.best, optimizer={}, best={})
+        epochs = self.progress["epochs"] - self.progress["epochs_since_best"]
+        progress = {"step": self.progress["best_step"], "epochs": epochs}
+        return replace(self, progress=progress, parameters=self.best, optimizer={}, best={})
 
     def save(self, path: Path) -> None:
         """Write the checkpoint to `path`; what was there is replaced at once, or not at all.
@@ -80,6 +85,7 @@ class Checkpoint:
             "config": self.config,
             "progress": self.progress,
             "normalization": self.normalization,
+            "data": self.data,
         }
         arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
         try:
@@ -125,8 +131,10 @@ class Checkpoint:
             for name, value in arrays.items():
                 group, _, rest = name.partition("/")
                 groups[group][rest] = value
-            checkpoint = cls(header["config"], header["progress"], header["normalization"], **groups)
-            if [type(getattr(checkpoint, f.name)) for f in fields(cls)] != [str, *[dict] * 5]:
+            checkpoint = cls(
+                header["config"], header["progress"], header["normalization"], **groups, data=header.get("data", {})
+            )
+            if [type(getattr(checkpoint, f.name)) for f in fields(cls)] != [str, *[dict] * 6]:
                 raise TypeError
         except (KeyError, TypeError, ValueError, RecursionError):
             raise CheckpointError(f"{path}: is not a checkpoint of cnnbp") from None

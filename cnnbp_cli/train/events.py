@@ -6,9 +6,10 @@ class's `event` name in front.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, ClassVar, get_args
 
 from cnnbp_cli.train.statistics import LayerStatistics
@@ -46,6 +47,50 @@ class RunStarted:
     parameters: int
     workers: int
     run: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A setting that a run was resumed with, where it had another before.
+
+    Attributes
+    ----------
+    key : str
+        Of the config, as after `--set`; or which data.
+    old, new
+        As YAML has them.
+    """
+
+    key: str
+    old: Any
+    new: Any
+
+    def __str__(self) -> str:
+        old, new = (value if isinstance(value, str) else json.dumps(value) for value in (self.old, self.new))
+        return f"{self.key}: {old} → {new}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigChanged:
+    """A run goes on with other settings than those that its steps so far were made with.
+
+    Attributes
+    ----------
+    step : int
+        The last one under the old settings.
+    changes : list of Change
+    safe : bool
+        Whether the run is still what one with the new settings from the start would be: a longer one, for example.
+        Otherwise the config tells only how it went on.
+    """
+
+    event: ClassVar[str] = "config_changed"
+    step: int
+    changes: list[Change]
+    safe: bool
+
+    def __str__(self) -> str:
+        return f"the config changed after step {self.step}: {', '.join(map(str, self.changes))}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +233,10 @@ class RunFinished:
         Wall time from the first step to the end of the test.
     run : str or None
         The run directory.
+    diverged : bool
+        Whether the mean training loss of the last epoch is more than `DIVERGED` times both the loss of the first batch
+        and the loss of outputs that are all 0: the network is worse than at the start, and than one that learned
+        nothing.
     """
 
     event: ClassVar[str] = "finished"
@@ -201,7 +250,11 @@ class RunFinished:
     test_accuracy: float | None
     seconds: float
     run: str | None
+    diverged: bool = False
 
+
+DIVERGED = 2.0
+"""How many times the loss of a network that learned nothing makes a run diverged."""
 
 EPOCH_FIGURES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
 """The figures of an epoch that tell how good it was."""
@@ -211,6 +264,7 @@ RUN_FIGURES = (*EPOCH_FIGURES, "test_loss", "test_accuracy")
 
 Event = (
     RunStarted
+    | ConfigChanged
     | StepDone
     | LayersWatched
     | EpochDone
@@ -230,6 +284,8 @@ def to_dict(event: Event) -> dict[str, Any]:
 def _jsonable(value: Any) -> Any:
     if isinstance(value, LayerStatistics):
         value = value.to_dict()
+    if isinstance(value, list):
+        return [asdict(part) for part in value]
     if isinstance(value, dict):
         return {key: _jsonable(part) for key, part in value.items()}  # pyright: ignore[reportUnknownVariableType]
     return None if isinstance(value, float) and not math.isfinite(value) else value
@@ -247,7 +303,8 @@ def from_dict(record: Mapping[str, Any]) -> Event:
     kind = kinds.get(str(record.get("event")))
     if kind is None:
         raise ValueError("unknown event")
-    return kind(**{f.name: _read(record.get(f.name), str(f.type)) for f in fields(kind)})
+    known = [f for f in fields(kind) if f.name in record or f.default is MISSING]  # others came with a later version
+    return kind(**{f.name: _read(record.get(f.name), str(f.type)) for f in known})
 
 
 def _read(value: Any, hint: str) -> Any:
@@ -256,6 +313,10 @@ def _read(value: Any, hint: str) -> Any:
         if not isinstance(value, dict):
             raise ValueError("expected layers")
         return {name: _layer(statistics) for name, statistics in value.items()}
+    if hint == "list[Change]":
+        if not isinstance(value, list) or not all(isinstance(part, dict) and set(part) == _CHANGE for part in value):
+            raise ValueError("expected changes")
+        return [Change(**part) for part in value]
     first, _, rest = hint.partition(" | ")
     if value is None and (rest or first == "float"):
         return None if rest else math.nan
@@ -265,6 +326,9 @@ def _read(value: Any, hint: str) -> Any:
     if type(value) is int and not 0 <= value < 1 << 53:  # what counts, and what a float can hold
         raise ValueError(f"expected {hint}")
     return value
+
+
+_CHANGE = {f.name for f in fields(Change)}
 
 
 def _layer(record: Any) -> LayerStatistics:

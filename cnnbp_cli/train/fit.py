@@ -19,6 +19,7 @@ from cnnbp_cli.config.schema import Config
 from cnnbp_cli.config.write import to_yaml
 from cnnbp_cli.core.backprop import Observer, ignore
 from cnnbp_cli.data.dataset import Dataset, check_labels
+from cnnbp_cli.data.fingerprint import fingerprint
 from cnnbp_cli.data.split import Split
 from cnnbp_cli.memory import require_batch
 from cnnbp_cli.model import Model
@@ -28,9 +29,11 @@ from cnnbp_cli.parallel.processes import SharedArray, StartMethod, available_cor
 from cnnbp_cli.parallel.solo import SoloWorker
 from cnnbp_cli.train.event_log import RunLog
 from cnnbp_cli.train.events import Event
+from cnnbp_cli.train.job import Job
+from cnnbp_cli.train.resume import find_changes
 from cnnbp_cli.train.run_directory import RunDirectory
 from cnnbp_cli.train.statistics import WATCH_EVERY
-from cnnbp_cli.train.trainer import Job, Trainer
+from cnnbp_cli.train.trainer import Trainer
 
 WORTHWHILE = 2_000_000
 """Multiply-accumulates per step and worker: about 0.1 ms of work."""
@@ -47,6 +50,7 @@ def fit(
     config: Config | None = None,
     run: Path | str | None = None,
     resume: bool = False,
+    allow_changes: bool = False,
     watch_every: int = WATCH_EVERY,
     stop: Callable[[], bool] | None = None,
     observer: Observer = ignore,
@@ -66,6 +70,8 @@ def fit(
         written.
     resume : bool
         Go on from the folder's last good checkpoint, if it has one.
+    allow_changes : bool
+        Resume also where the config or the data are not those of the run so far; this is recorded.
     watch_every : int
         After the first step, and after every one whose number is a multiple of this, an event tells what
         every layer did; 0 for none of them.
@@ -81,7 +87,7 @@ def fit(
     DataError
         When labels do not fit the model.
     RunError, CheckpointError
-        When the folder cannot be used.
+        When the folder cannot be used, or holds a run that was made with other settings.
     """
     if model.classifies:
         check_labels(data, model.classes)
@@ -90,14 +96,27 @@ def fit(
     require_batch(config, model.graph, batch, model.dtype.itemsize, "choose a smaller train.batch_size")
     model.normalization = data.normalization
     directory = None if run is None else RunDirectory(Path(run))
-    job = Job(model, data, config, directory, resume and directory is not None, watch_every)
+    job = Job(model, data, config, watch_every)
     try:
         with nullcontext() if directory is None else directory.reserved(resume=resume):
+            if directory is not None:
+                job = _in_directory(job, directory, resume=resume, allow_changes=allow_changes)
             yield from _on_workers(
                 job, planned_workers(model, len(data.train), config), stop or (lambda: False), observer
             )
     finally:
         model.move_to(np.empty_like(model.vector))  # out of memory that workers shared
+
+
+def _in_directory(job: Job, directory: RunDirectory, *, resume: bool, allow_changes: bool) -> Job:
+    """Return the job with its directory, and with the checkpoint that it begins from."""
+    found, data = directory.last_good() if resume else None, fingerprint(job.data)
+    changes = None
+    if found is not None:
+        path, checkpoint = found
+        samples = len(job.data.train)
+        changes = find_changes(path, checkpoint, job.config, data, samples, allow=allow_changes)
+    return replace(job, directory=directory, fingerprint=data, start=found, changes=changes)
 
 
 def planned_workers(model: Model, samples: int, config: Config | None = None) -> int:
@@ -140,7 +159,10 @@ def _logged(job: Job, trainer: Trainer) -> Iterator[Event]:
     if job.directory is None:
         yield from trainer.events()
         return
-    job.directory.begin(to_yaml(job.config), trainer.best_checkpoint())  # not before the trainer could resume
+    # Not before the trainer could resume.
+    job.directory.begin(to_yaml(job.config), trainer.best_checkpoint())
+    if job.changes and job.start:
+        job.directory.keep_config(job.start[1].config, trainer.state.step)
     with RunLog(job.directory, since=trainer.state.step) as log:
         for event in trainer.events():
             log.write(event)

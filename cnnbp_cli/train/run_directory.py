@@ -88,6 +88,22 @@ class RunDirectory:
         if best is not None:
             best.save(self.best)
 
+    def keep_config(self, config: str, step: int) -> None:
+        """Keep the config that the steps up to this one were made with, where the run goes on with another.
+
+        Raises
+        ------
+        RunError
+            When it cannot be written.
+        """
+        path = self.path / "config-history" / f"step-{step:08d}.yaml"
+        try:
+            path.parent.mkdir(exist_ok=True)
+            with replacing(path) as file:
+                file.write(config.encode())
+        except OSError as error:
+            raise self._unwritable(error) from None
+
     def _unwritable(self, error: OSError) -> RunError:
         return RunError(f"{self.path}: the run directory cannot be written: {error.strerror or error}")
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from math import isnan
+from math import inf, isnan
 from typing import Any
 
 from cnnbp_cli.config.schema import EarlyStopping
+from cnnbp_cli.core.schedules import AT_START, Plateau, ReduceOnPlateau, Schedule
 from cnnbp_cli.train.events import EPOCH_FIGURES
 
-_OLD_NAMES = {"right": "correct", "stale": "epochs_since_best"}
-"""What fields were called in checkpoints of version 0.1."""
+Figures = dict[str, float | None]
+"""The figures of an epoch, by the names in `EPOCH_FIGURES`."""
 
 
 @dataclass(slots=True)
 class RunState:
-    """Where a run stands.
+    """Where a run stands. Its size does not depend on how long the run is.
 
     Attributes
     ----------
@@ -24,8 +25,14 @@ class RunState:
         Updates made.
     loss_sum, loss_count, correct, seen, seconds : float
         Sums over the epoch that is under way.
-    history : list of dict
-        The figures of each finished epoch.
+    epochs : int
+        Epochs finished.
+    figures : dict of str to float or None
+        Those of the last finished epoch; empty before the first.
+    plateau : Plateau
+        What a `ReduceOnPlateau` schedule knows of the finished epochs.
+    first_loss : float or None
+        The loss of the first batch, before any update.
     best : float or None
         The best monitored figure so far, negated if more is better.
     best_step : int
@@ -42,7 +49,10 @@ class RunState:
     correct: float = 0.0
     seen: int = 0
     seconds: float = 0.0
-    history: list[dict[str, float | None]] = field(default_factory=list)
+    epochs: int = 0
+    figures: Figures = field(default_factory=dict[str, float | None])
+    plateau: Plateau = AT_START
+    first_loss: float | None = None
     best: float | None = None
     best_step: int = 0
     epochs_since_best: int = 0
@@ -50,35 +60,46 @@ class RunState:
 
     def __post_init__(self) -> None:
         """Raise `TypeError` unless all values are what they should be: they may come from a file."""
-        counts = (self.step, self.best_step, self.seen, self.epochs_since_best)
-        figures = [self.loss_sum, self.loss_count, self.correct, self.seconds, self.best or 0.0]
-        if not isinstance(self.history, list) or not all(isinstance(epoch, dict) for epoch in self.history):
-            raise TypeError("history is no list of figures")
-        for epoch in self.history:
-            if set(epoch) != set(EPOCH_FIGURES):
-                raise TypeError(f"an epoch has other figures than {', '.join(EPOCH_FIGURES)}")
-            figures += [value for value in epoch.values() if value is not None]
+        if not isinstance(self.figures, dict) or set(self.figures) not in (set(), set(EPOCH_FIGURES)):
+            raise TypeError(f"an epoch has other figures than {', '.join(EPOCH_FIGURES)}")
+        self.plateau = Plateau(*self.plateau)
+        counts = [self.step, self.best_step, self.seen, self.epochs, self.epochs_since_best, *self.plateau[1:]]
+        sums = (self.loss_sum, self.loss_count, self.correct, self.seconds)
+        known = (value for value in (self.best, self.first_loss, *self.figures.values()) if value is not None)
         if not all(type(count) is int and 0 <= count < 1 << 63 for count in counts) or type(self.stopped) is not bool:
             raise TypeError("a count is no number")
-        if not all((type(figure) in (int, float) and abs(figure) < 1e300) or figure != figure for figure in figures):
+        if not all(_is_figure(value) for value in (*sums, *known)):
+            raise TypeError("a figure is no number")
+        if self.plateau.best != inf and not _is_figure(self.plateau.best):
             raise TypeError("a figure is no number")
 
     @classmethod
-    def from_dict(cls, progress: Mapping[str, Any]) -> RunState:
-        """Return the state that a checkpoint holds.
+    def from_dict(cls, progress: Mapping[str, Any], schedule: Schedule) -> RunState:
+        """Return the state that a checkpoint holds, also one of version 0.1, which listed all epochs' figures.
 
         Raises
         ------
         TypeError
             When it is no such state.
         """
-        return cls(**{_OLD_NAMES.get(name, name): value for name, value in progress.items()})
+        values = {_OLD_NAMES.get(name, name): value for name, value in progress.items()}
+        history: list[Figures] = values.pop("history", [])
+        state = cls(**values)
+        if not isinstance(history, list):
+            raise TypeError("history is no list of figures")
+        for figures in history:
+            state.figures = figures
+            state.__post_init__()
+            state._take_in(figures, schedule)
+        return state
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
-    def add_step(self, *, loss_sum: float, loss_count: float, correct: float, samples: int, seconds: float) -> None:
+    def add_step(self, loss_sum: float, loss_count: float, correct: float, samples: int, seconds: float) -> None:
         """Take in a step that was made."""
+        if self.step == 0:
+            self.first_loss = loss_sum / loss_count
         self.step += 1
         self.loss_sum += loss_sum
         self.loss_count += loss_count
@@ -86,16 +107,22 @@ class RunState:
         self.seen += samples
         self.seconds += seconds
 
-    def end_epoch(self, figures: dict[str, float | None]) -> None:
+    def end_epoch(self, figures: Figures, schedule: Schedule) -> None:
         """Take in the figures of the epoch that is over, and begin the next."""
-        self.history.append(figures)
+        self._take_in(figures, schedule)
         self.loss_sum = self.loss_count = self.correct = self.seconds = 0.0
         self.seen = 0
+
+    def _take_in(self, figures: Figures, schedule: Schedule) -> None:
+        self.epochs += 1
+        self.figures = figures
+        if isinstance(schedule, ReduceOnPlateau):
+            self.plateau = schedule.after_epoch(self.plateau, figures[schedule.monitor] or 0.0)
 
     def judge_epoch(self, stopping: EarlyStopping | None) -> bool:
         """Return whether the last epoch is the best by the monitored figure, and decide about early stopping."""
         monitor = stopping.monitor if stopping else "validation_loss"
-        value = self.history[-1][monitor]
+        value = self.figures[monitor]
         if value is None:
             return False
         value, margin = negated(monitor, value), stopping.min_delta if stopping else 0.0
@@ -107,6 +134,14 @@ class RunState:
         return False
 
 
+_OLD_NAMES = {"right": "correct", "stale": "epochs_since_best"}
+"""What fields were called in checkpoints of version 0.1."""
+
+
 def negated(monitor: str, value: float) -> float:
     """Return a figure so that less is better, or the figure again from what this returned."""
     return -value if monitor.endswith("accuracy") else value
+
+
+def _is_figure(value: object) -> bool:
+    return type(value) in (int, float) and (abs(value) < 1e300 or value != value)  # type: ignore[arg-type]

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 
-from cnnbp_cli.config.schema import Config
-from cnnbp_cli.config.write import to_yaml
 from cnnbp_cli.core.backprop import Observer, ignore
-from cnnbp_cli.core.schedules import Progress, ReduceOnPlateau
+from cnnbp_cli.core.schedules import Progress
 from cnnbp_cli.core.types import Array
-from cnnbp_cli.data.batches import order
-from cnnbp_cli.data.dataset import Dataset
+from cnnbp_cli.data.batches import make_batch, order
 from cnnbp_cli.data.split import Split
-from cnnbp_cli.model import Model, quiet
+from cnnbp_cli.model import quiet
 from cnnbp_cli.parallel.local import Worker
 from cnnbp_cli.train.checkpoint import Checkpoint
 from cnnbp_cli.train.evaluate import Evaluation, evaluate
 from cnnbp_cli.train.events import (
+    DIVERGED,
     EPOCH_FIGURES,
-    CheckpointSaved,
+    ConfigChanged,
     EpochDone,
     Event,
     Interrupted,
@@ -34,35 +31,10 @@ from cnnbp_cli.train.events import (
     StepDone,
     StoppedEarly,
 )
-from cnnbp_cli.train.run_directory import RunDirectory, RunError
-from cnnbp_cli.train.state import RunState, negated
+from cnnbp_cli.train.job import Job
+from cnnbp_cli.train.saver import Saver
+from cnnbp_cli.train.state import negated
 from cnnbp_cli.train.step import NonFiniteError, StepResult, TrainingStep
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What all workers of a run are given.
-
-    Attributes
-    ----------
-    model : Model
-    data : Dataset
-    config : Config
-        How to train.
-    directory : RunDirectory or None
-        Where the first worker writes.
-    resume : bool
-        Begin from the directory's last good checkpoint.
-    watch_every : int
-        Steps from one event with the layers' statistics to the next; 0 for none.
-    """
-
-    model: Model
-    data: Dataset
-    config: Config
-    directory: RunDirectory | None
-    resume: bool
-    watch_every: int
 
 
 class Trainer:
@@ -83,20 +55,16 @@ class Trainer:
     """
 
     def __init__(self, job: Job, workers: Worker, stop: Callable[[], bool], observer: Observer = ignore) -> None:
-        self._model, self._data, self._directory = job.model, job.data, job.directory
-        self._workers, self._stop = workers, stop
-        self._config, self._train = job.config, job.config.train
+        self._job, self._workers, self._stop = job, workers, stop
+        self._model, self._data, self._config, self._train = job.model, job.data, job.config, job.config.train
         samples = len(job.data.train)
         self._steps_per_epoch, self._total_steps = (
             self._train.steps_per_epoch(samples),
             self._train.total_steps(samples),
         )
         self._step = TrainingStep(job.model, job.data, job.config, workers, job.watch_every, observer)
-        self.state = RunState()
-        self._last_checkpoint: Path | None = None
-        self._best_parameters: dict[str, Array] | None = None
-        if job.resume:
-            self._resume()
+        self._saver = Saver(job, workers, self._step)
+        self.state = self._saver.restore()
         workers.barrier()
 
     # ------------------------------------------------------------------ the loop
@@ -105,13 +73,17 @@ class Trainer:
         """Train to the end, from wherever the state stands."""
         started = perf_counter()
         yield self._started()
-        if self.state.step == 0:
-            yield from self._save()
+        if changes := self._job.changes:
+            yield ConfigChanged(step=self.state.step, changes=changes.changes, safe=changes.safe)
+        if self.state.step == 0 or changes:
+            yield from self._saver.save(self.state)
         while not self._is_over():
             for batch in self._rest_of_epoch():
-                if self._asked_to_stop():
-                    yield from self._save()
-                    yield Interrupted(step=self.state.step, checkpoint=_text(self._last_checkpoint))
+                stop, save = self._asked()
+                if stop or save:
+                    yield from self._saver.save(self.state)
+                if stop:
+                    yield Interrupted(step=self.state.step, checkpoint=_text(self._saver.last))
                     return
                 try:
                     result = self._step(batch, self.state.step, rate := self._learning_rate(self.state.step))
@@ -119,10 +91,10 @@ class Trainer:
                     yield self._non_finite(error)
                     return
                 yield from self._step_done(result, rate)
-                if self._checkpoint_is_due():
-                    yield from self._save()
+                if self._saver.is_due(self.state, self._total_steps, self._steps_per_epoch):
+                    yield from self._saver.save(self.state)
             yield self._end_epoch()
-            yield from self._save(best=self._judge_epoch())
+            yield from self._saver.save(self.state, best=self._judge_epoch())
             if self.state.stopped:
                 yield self._stopped_early()
         yield self._finish(started)
@@ -138,30 +110,28 @@ class Trainer:
         for batch in range(begin, end):
             yield visit[batch * size : (batch + 1) * size]
 
-    def _asked_to_stop(self) -> bool:
-        """Tell all workers whether the first one was asked to stop."""
-        asked = self._workers.rank == 0 and self._stop()
-        return bool(self._workers.all_reduce(np.array([asked], np.int64))[0])
+    def _asked(self) -> tuple[bool, bool]:
+        """Tell all workers whether the first one was asked to stop, and whether it is time for a checkpoint."""
+        asked = np.zeros(2, np.int64)
+        if self._workers.rank == 0:
+            asked[:] = self._stop(), self._saver.is_due_by_time()
+        stop, save = self._workers.all_reduce(asked).tolist()
+        return bool(stop), bool(save)
 
     def _learning_rate(self, step: int) -> float:
         """Return the rate of the update after so many."""
-        _, schedule = self._train.main_schedule
-        history: list[float] = []
-        if isinstance(schedule, ReduceOnPlateau):
-            history = [figures[schedule.monitor] or 0.0 for figures in self.state.history]
-        progress = Progress(step, self._steps_per_epoch, self._total_steps, step // self._steps_per_epoch, history)
+        epoch, plateau = step // self._steps_per_epoch, self.state.plateau
+        progress = Progress(step, self._steps_per_epoch, self._total_steps, epoch, plateau)
         return self._train.schedule.learning_rate(self._train.optimizer.learning_rate, progress)
-
-    def _checkpoint_is_due(self) -> bool:
-        """Tell whether to save after a step; the epoch's last one is followed by a checkpoint anyway."""
-        every, step = self._train.checkpoint_every, self.state.step
-        last = step % self._steps_per_epoch == 0 or step == self._total_steps
-        return every is not None and step % every == 0 and not last
 
     @property
     def _epoch(self) -> int:
         """The epoch of the last step, counted from 1."""
         return (self.state.step - 1) // self._steps_per_epoch + 1
+
+    @property
+    def _run(self) -> str | None:
+        return _text(self._job.directory.path if self._job.directory else None)
 
     # ------------------------------------------------------------------ what happened
 
@@ -176,17 +146,11 @@ class Trainer:
             samples=len(self._data.train),
             parameters=self._model.layout.size,
             workers=self._workers.size,
-            run=_text(self._directory.path if self._directory else None),
+            run=self._run,
         )
 
     def _step_done(self, result: StepResult, rate: float) -> Iterator[StepDone | LayersWatched]:
-        self.state.add_step(
-            loss_sum=result.loss_sum,
-            loss_count=result.loss_count,
-            correct=result.correct,
-            samples=result.samples,
-            seconds=result.seconds,
-        )
+        self.state.add_step(result.loss_sum, result.loss_count, result.correct, result.samples, result.seconds)
         yield StepDone(
             step=self.state.step,
             epoch=self._epoch,
@@ -206,7 +170,7 @@ class Trainer:
             layer=error.culprit.layer,
             where=error.culprit.where,
             loss=error.loss,
-            checkpoint=_text(self._last_checkpoint),
+            checkpoint=_text(self._saver.last),
         )
 
     @quiet
@@ -224,14 +188,14 @@ class Trainer:
             seconds=state.seconds,
             images_per_second=state.seen / max(state.seconds, 1e-9),
         )
-        state.end_epoch({name: getattr(event, name) for name in EPOCH_FIGURES})
+        state.end_epoch({name: getattr(event, name) for name in EPOCH_FIGURES}, self._train.main_schedule[1])
         return event
 
     def _judge_epoch(self) -> bool:
         """Return whether the epoch that is over is the best so far, and keep its parameters if so."""
         improved = self.state.judge_epoch(self._train.early_stopping)
         if improved:
-            self._best_parameters = self._model.parameters()
+            self._saver.keep_best()
         return improved
 
     def _stopped_early(self) -> StoppedEarly:
@@ -248,75 +212,40 @@ class Trainer:
     @quiet
     def _finish(self, started: float) -> RunFinished:
         self._workers.barrier()  # the first one may still be saving the last parameters, which all of them share
-        if self._best_parameters is not None:
-            self._model.set_parameters(self._best_parameters)
+        diverged = self._diverged()
+        if self._saver.best_parameters is not None:
+            self._model.set_parameters(self._saver.best_parameters)
         test = self._evaluate(self._data.test)
-        last = self.state.history[-1] if self.state.history else {}
         return RunFinished(
             step=self.state.step,
-            epochs=len(self.state.history),
-            **{name: last.get(name) for name in EPOCH_FIGURES},
+            epochs=self.state.epochs,
+            **{name: self.state.figures.get(name) for name in EPOCH_FIGURES},
             test_loss=test.loss if test else None,
             test_accuracy=test.accuracy if test else None,
             seconds=perf_counter() - started,
-            run=_text(self._directory.path if self._directory else None),
+            run=self._run,
+            diverged=diverged,
         )
+
+    def _diverged(self) -> bool:
+        """Whether the last epoch was worse than the start, and than a network that learned nothing."""
+        last, first = self.state.figures.get("train_loss"), self.state.first_loss or 0.0
+        if last is None or last <= DIVERGED * first:
+            return False
+        batch = order(self._config.seed, 0, len(self._data.train))[: self._train.batch_size]
+        x, labels = make_batch(self._data.train, batch, self._data.normalization, self._model.dtype)
+        z = np.zeros((*self._model.output_shape, len(batch)), self._model.dtype)
+        loss = self._model.loss_function
+        return last > DIVERGED * float(loss.forward(z, self._model.targets_in(labels, x))[0]) / loss.count(z)
+
+    def best_checkpoint(self) -> Checkpoint | None:
+        """Return the best parameters so far, if a figure says which they are."""
+        return self._saver.best_checkpoint(self.state)
 
     def _evaluate(self, split: Split | None) -> Evaluation | None:
         if not split:
             return None
         return evaluate(self._model, split, self._data.normalization, workers=self._workers)
-
-    # ------------------------------------------------------------------ checkpoints
-
-    def _save(self, *, best: bool = False) -> Iterator[CheckpointSaved]:
-        if self._directory is None:
-            return
-        optimizer = {name: self._workers.gather(vector) for name, vector in self._step.updater.state_dict().items()}
-        if self._workers.rank > 0:
-            return
-        step, keep = self.state.step, self._train.keep_checkpoints
-        self._last_checkpoint = self._directory.save(self._checkpoint(optimizer), step, best=best, keep=keep)
-        yield CheckpointSaved(step=step, path=str(self._last_checkpoint), best=best)
-
-    def _checkpoint(self, optimizer: dict[str, Array]) -> Checkpoint:
-        return Checkpoint(
-            config=to_yaml(self._config),
-            progress=self.state.to_dict(),
-            normalization=self._data.normalization.to_dict(),
-            parameters=self._model.parameters(),
-            optimizer=optimizer,
-            best=self._best_parameters or {},
-        )
-
-    def best_checkpoint(self) -> Checkpoint | None:
-        """Return the best parameters so far, if a figure says which they are."""
-        return self._checkpoint({}).of_best() if self._best_parameters is not None else None
-
-    def _resume(self) -> None:
-        """Take up the run directory's last good checkpoint; start afresh where there is none.
-
-        Raises
-        ------
-        RunError
-            When the checkpoint belongs to another network or another optimizer.
-        """
-        assert self._directory is not None
-        found = self._directory.last_good()
-        if found is None:
-            return
-        path, checkpoint = found
-        try:
-            self._model.set_parameters(checkpoint.parameters, complete=True)
-            share = self._step.share
-            self._step.updater.load_state_dict({name: whole[share] for name, whole in checkpoint.optimizer.items()})
-            self.state = RunState.from_dict(checkpoint.progress)
-            self._best_parameters = checkpoint.best or None
-        except (IndexError, TypeError, ValueError) as error:
-            raise RunError(
-                f"{path}: does not fit the config ({error}); resume with the config it was made by"
-            ) from None
-        self._last_checkpoint = path
 
 
 def _text(path: Path | None) -> str | None:

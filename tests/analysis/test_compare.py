@@ -8,8 +8,9 @@ from statistics import median
 
 import pytest
 
-from cnnbp_cli.analysis.compare import FLOW, Comparison, LayerFlow, compare, flat
+from cnnbp_cli.analysis.compare import FLOW, Comparison, LayerFlow, compare
 from cnnbp_cli.build import build
+from cnnbp_cli.config.differences import flat
 from cnnbp_cli.config.errors import ConfigError
 from cnnbp_cli.config.load import parse_config
 from cnnbp_cli.loading import load_data

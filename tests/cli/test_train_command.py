@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import pytest
 from cli.bars import BARS, Command
+
+from cnnbp_cli.config.load import load_config
 
 HEADER = """\
           train     train  validation  validation  learning
@@ -123,10 +126,63 @@ def test_resume_starts_a_run_and_goes_on_with_it(cnnbp: Command) -> None:
     assert [line.split()[0] for line in done.lines[3:4]] == ["2"]
 
 
+def test_a_run_alone_is_resumed_with_its_own_config(cnnbp: Command) -> None:
+    cnnbp("train", "bars.yaml", "--out", "mine", "--set", "seed=4", "--set", "train.optimizer.learning_rate=0.02")
+    Path("bars.yaml").unlink()
+    for first, second in (("mine", "--resume"), ("--resume", "mine")):
+        done = cnnbp("train", first, second, "--epochs", "3", "--format", "json")
+        assert done.code == 0
+        records = [json.loads(line) for line in done.lines]
+        assert records[-1]["step"] == 3 * records[0]["steps_per_epoch"]
+        assert all(record["learning_rate"] == 0.02 for record in records if record["event"] == "step")
+    assert load_config("mine/config.yaml").seed == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["mine"], "mine is a folder: add --resume to resume the run in it"),
+        (["mine", "--resume", "--out", "other"], "names another folder than mine, which is the one resumed"),
+        (["empty", "--resume"], "empty holds no run to resume"),
+        (["bars.yaml", "--allow-changes"], "goes with --resume"),
+        (["mine", "--resume", "--weights", "w.npz"], "has no effect: mine has weights of its own already"),
+    ],
+)
+def test_a_run_in_the_place_of_a_config(cnnbp: Command, arguments: list[str], message: str) -> None:
+    cnnbp("train", "bars.yaml", "--out", "mine", "--quiet")
+    Path("empty").mkdir()
+    done = cnnbp("train", *arguments)
+    assert done.code == 2
+    assert message in " ".join(done.stderr.replace("│", " ").split())
+
+
+def test_other_settings_are_refused_unless_they_are_allowed(cnnbp: Command) -> None:
+    cnnbp("train", "bars.yaml", "--out", "mine", "--quiet")
+    other = ("train", "bars.yaml", "--out", "mine", "--resume", "--set", "train.batch_size=16", "--epochs", "3")
+    done = cnnbp(*other)
+    assert (done.code, done.stdout) == (2, "")
+    old = load_config("mine/config.yaml").train.batch_size
+    assert done.stderr.splitlines()[:2] == [
+        "error: mine: the run so far was made with other settings:",
+        f"  train.batch_size: {old} → 16",
+    ]
+    done = cnnbp(*other, "--allow-changes", "--quiet")
+    assert done.code == 0
+    assert re.fullmatch(
+        rf"note: the config changed after step \d+: train.epochs: 2 → 3, train.batch_size: {old} → 16\n", done.stderr
+    )
+    shown = " ".join(cnnbp("compare", "mine", "mine").stdout.split())
+    assert "mine (changed)" in shown
+    assert "mine: the config changed after step " in shown
+    assert f"train.batch_size: {old} → 16" in cnnbp("plot", "mine").stdout
+    diagnosed = cnnbp("diagnose", "mine")
+    assert f"train.batch_size: {old} → 16" in " ".join((diagnosed.stdout + diagnosed.stderr).split())
+
+
 def test_resume_needs_a_folder(cnnbp: Command) -> None:
     done = cnnbp("train", "bars.yaml", "--resume")
     assert done.code == 2
-    assert "Invalid value for --resume: names no run: add --out DIR" in done.stderr
+    assert "Invalid value for --resume: names no run: give RUN instead of CONFIG, or add --out" in done.stderr
 
 
 @pytest.mark.parametrize("option", [["--epochs", "0"], ["--max-steps", "0"], ["--workers", "0"]])

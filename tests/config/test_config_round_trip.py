@@ -190,6 +190,7 @@ def test_as_written(good):
         "  early_stopping: null\n"
         "  workers: auto\n"
         "  checkpoint_every: null\n"
+        "  checkpoint_minutes: 10.0\n"
         "  keep_checkpoints: 3\n"
     )
 
@@ -263,7 +264,7 @@ HINTS = sorted(
         hint
         for registry in (LAYERS, INITIALIZERS, OPTIMIZERS, SCHEDULES)
         for cls in (*registry.values(), TrainConfig, Synthetic, EarlyStopping)
-        for name, hint in hints_of(cls).items()
+        for hint in hints_of(cls).values()
         if get_origin(hint) is not ClassVar and not any(is_dataclass(option) for option in members(hint))
     },
     key=str,

@@ -19,7 +19,7 @@ from parallel.processes import distance, start
 from cnnbp_cli.config.custom_layers import load_layers
 from cnnbp_cli.config.write import to_yaml
 from cnnbp_cli.core.layers import LAYERS
-from cnnbp_cli.train import trainer
+from cnnbp_cli.train import saver
 from cnnbp_cli.train.checkpoint import Checkpoint
 from cnnbp_cli.train.events import (
     CheckpointSaved,
@@ -350,7 +350,7 @@ def test_the_last_checkpoint_has_the_last_parameters_not_the_best(setup, tmp_pat
         time.sleep(0.2)
         return to_yaml(config)
 
-    monkeypatch.setattr(trainer, "to_yaml", slowly)
+    monkeypatch.setattr(saver, "to_yaml", slowly)
     for _ in fit(*setup("train.epochs=8", "train.optimizer.learning_rate=10.0"), run=tmp_path / "run"):
         pass
     checkpoint = Checkpoint.read(RunDirectory(tmp_path / "run").checkpoints()[0])

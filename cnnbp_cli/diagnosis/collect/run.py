@@ -19,7 +19,7 @@ from cnnbp_cli.loading import load_checkpoint, load_data
 from cnnbp_cli.model import Model
 from cnnbp_cli.train.checkpoint import CheckpointError
 from cnnbp_cli.train.event_log import run_events
-from cnnbp_cli.train.events import EpochDone, LayersWatched, NonFinite, RunFinished, StepDone
+from cnnbp_cli.train.events import ConfigChanged, EpochDone, LayersWatched, NonFinite, RunFinished, StepDone
 from cnnbp_cli.train.run_directory import RunDirectory, RunError
 
 
@@ -52,6 +52,7 @@ def evidence_of_run(run: Path) -> tuple[Evidence, Dataset | None, tuple[str, ...
     trained = None if bad or data is None else _trained(RunDirectory(run), model, notes)
     planned = planned_steps(model, data) if data else 0
     finished = any(isinstance(event, RunFinished) for event in events)
+    notes += [str(event) for event in events if isinstance(event, ConfigChanged) and not event.safe]
     if len(steps) < FEW_STEPS and bad is None:
         notes.append(f"the run has made {len(steps)} steps: too few to tell where the loss goes")
     elif not finished and bad is None:
