@@ -7,7 +7,7 @@ them with what they are about and translates a term when somebody looks at it, s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import fsum, isfinite, nan
 
@@ -109,9 +109,12 @@ class Explanation:
     cell: Cell
     of: str
     value: float
-    told: tuple[Told, ...]
-    epsilon: float
+    told: tuple[Told, ...] = field(repr=False)
+    epsilon: float = field(repr=False)
     detached: bool = False
+
+    def __iter__(self) -> Iterator[Summand]:
+        return iter(self.terms)
 
     @cached_property
     def terms(self) -> tuple[Summand, ...]:

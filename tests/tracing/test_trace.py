@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
+import types
 from dataclasses import dataclass
 from math import fsum
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -238,6 +242,26 @@ def test_a_layer_without_terms_is_told_as_far_as_its_numbers_go(monkeypatch):
     assert document["terms"] == []
     assert document["others"] == {"count": 0, "sum": document["value"]}
     assert document["value"] == trace.value("conv2d_1[0,1,1]") / 2
+
+
+def test_the_terms_of_the_guide_are_those_of_its_layer(monkeypatch):
+    guide = Path("docs/custom-layer.md").read_text(encoding="utf-8")
+    layer, terms = re.findall(r"```py(?:thon)?\n(.*?)```", guide, re.DOTALL)
+    names = "from cnnbp_cli.core.terms import OUTPUT, Index, LayerPass, Ref, Term, Terms\n"
+    module = types.ModuleType("scale")
+    monkeypatch.setitem(sys.modules, "scale", module)
+    monkeypatch.setitem(LAYERS, "scale", Halved)  # so that it is taken back
+    del LAYERS["scale"]
+    source = (
+        layer.replace("import cnnbp_cli as cnnbp\n", "import cnnbp_cli as cnnbp\n" + names).rstrip() + "\n\n" + terms
+    )
+    exec(compile(source, "scale.py", "exec"), vars(module))
+    model = network({**CONV, "name": "conv"}, {"type": "scale", "start": 2.0}, *TAIL)
+    trace = cnnbp.trace(model, images(model, 2), [0, 1], shown=1)
+    for cell, of in [("scale_1[1,2,2]", "value"), ("conv[1,2,2]", "gradient"), ("scale_1.gain[1]", "gradient")]:
+        found = trace.terms(cell, of)
+        assert found.stated
+        assert fsum(term.product for term in found) == pytest.approx(found.value, rel=1e-12)
 
 
 def test_float32_and_images_as_targets():
