@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import textwrap
 import types
 from dataclasses import dataclass
 from math import fsum
@@ -252,9 +253,8 @@ def test_the_terms_of_the_guide_are_those_of_its_layer(monkeypatch):
     monkeypatch.setitem(sys.modules, "scale", module)
     monkeypatch.setitem(LAYERS, "scale", Halved)  # so that it is taken back
     del LAYERS["scale"]
-    source = (
-        layer.replace("import cnnbp_cli as cnnbp\n", "import cnnbp_cli as cnnbp\n" + names).rstrip() + "\n\n" + terms
-    )
+    imported = layer.replace("import cnnbp_cli as cnnbp\n", "import cnnbp_cli as cnnbp\n" + names).rstrip()
+    source = imported + "\n\n" + textwrap.indent(terms, "    ")
     exec(compile(source, "scale.py", "exec"), vars(module))
     model = network({**CONV, "name": "conv"}, {"type": "scale", "start": 2.0}, *TAIL)
     trace = cnnbp.trace(model, images(model, 2), [0, 1], shown=1)
