@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -103,6 +103,28 @@ def locked(path: Path) -> Iterator[None]:
         if sys.platform != "win32":  # which removes no file that is open
             path.unlink(missing_ok=True)
         os.close(file)
+
+
+@contextmanager
+def reserved(folder: Path, what: str, error_class: type[UserError]) -> Iterator[None]:
+    """Make a folder, and keep it from other processes for the length of a block.
+
+    Raises
+    ------
+    error_class
+        When it is in use, or when it, which holds `what`, cannot be written.
+    """
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(folder / ".lock"))
+        except InUseError as error:
+            raise error_class(
+                f"{folder}: is in use by process {error}; wait for its end, or choose another with --out"
+            ) from None
+        except OSError as error:
+            raise error_class(f"{folder}: {what} cannot be written: {error.strerror or error}") from None
+        yield
 
 
 def _take(path: Path) -> int:

@@ -327,7 +327,7 @@ class Model:
         """Return the mean loss, its gradient to the input (c, h, w, n), and those by node and key."""
         found = backpropagate(self.graph, self.loss_function, self.params, x, target, ctx)
         assert found.dx is not None
-        return float(found.loss_sum) / found.count, found.dx, found.grads
+        return float(found.loss_sum) / found.loss_count, found.dx, found.grads
 
 
 def target_of(config: Config, output: Shape) -> Literal["label", "image"]:

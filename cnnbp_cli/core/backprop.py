@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from cnnbp_cli.core.graph import Graph, Tape
 from cnnbp_cli.core.types import Array, Context, Loss, Params
@@ -39,8 +38,7 @@ def ignore(part: Part, layer: str, *arrays: Array) -> None:
     """Observe nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pass:
+class Pass(NamedTuple):
     """What one forward and backward pass gives.
 
     Attributes
@@ -49,19 +47,19 @@ class Pass:
         The network's output, before the head.
     loss_sum : Array
         The loss summed over the samples of the batch, a single number.
-    count : float
+    loss_count : float
         What it was divided by before it was differentiated.
     tape : Tape
         The residuals of the forward pass.
     dx : Array or None
-        The gradient of ``loss_sum / count`` to the image (c, h, w, n); None unless the context wants it.
+        The gradient of ``loss_sum / loss_count`` to the image (c, h, w, n); None unless the context wants it.
     grads : dict of str to Params
         Its gradients to the trainable parameters, by node.
     """
 
     z: Array
     loss_sum: Array
-    count: float
+    loss_count: float
     tape: Tape
     dx: Array | None
     grads: dict[str, Params]

@@ -123,7 +123,7 @@ class ReferencePass:
         self.output_gradients: dict[str, Array] = {}
         x = self.values[INPUT]
         found = backpropagate(self.graph, self.loss, self.params, x, self.target, self.ctx, observe=self._keep)
-        self.tape, self.count = found.tape, found.count
+        self.tape, self.count = found.tape, found.loss_count
         self.loss_value = float(found.loss_sum) / self.count
         assert found.dx is not None
         grads = {f"{node}.{key}": g for node, own in found.grads.items() for key, g in own.items()}

@@ -24,6 +24,7 @@ from cnnbp_cli.config.load import parse_config
 from cnnbp_cli.config.write import to_yaml
 from cnnbp_cli.data.dataset import Dataset
 from cnnbp_cli.errors import UserError
+from cnnbp_cli.files import reserved
 from cnnbp_cli.parallel.processes import (
     POLL_SECONDS,
     Child,
@@ -35,7 +36,7 @@ from cnnbp_cli.parallel.processes import (
 )
 from cnnbp_cli.sweep.folder import SweepFolder
 from cnnbp_cli.sweep.outcome import Outcome, ranked, read_outcome
-from cnnbp_cli.sweep.plan import Plan, load_data
+from cnnbp_cli.sweep.plan import Plan, SweepError, load_data
 from cnnbp_cli.sweep.points import Values
 from cnnbp_cli.train.events import EpochDone, Event, RunStarted, StepDone
 from cnnbp_cli.train.fit import fit
@@ -146,17 +147,21 @@ def sweep(
     Raises
     ------
     SweepError
-        When the folder cannot be used.
+        When the folder cannot be used, or another process sweeps in it.
     """
-    runs = SweepFolder(folder, plan, resume=resume)
-    runs.write()
+    with reserved(folder, "the sweep", SweepError):
+        runs = SweepFolder(folder, plan, resume=resume)
+        runs.write()
+        yield from _sweep(plan, runs, _Team(stop or (lambda: False), layers), jobs, suggest)
+
+
+def _sweep(plan: Plan, runs: SweepFolder, team: _Team, jobs: int, suggest: Suggest | None) -> Iterator[SweepEvent]:
     outcomes: dict[int, Outcome] = {}
     for number, values in enumerate(runs.values):
         outcome = read_outcome(runs.run(number), plan.space.named(values))
         if outcome.status != "interrupted":
             outcomes[number] = outcome
-    team = _Team(stop or (lambda: False), layers)
-    yield SweepStarted(folder, plan.count, len(outcomes), jobs, plan.by)
+    yield SweepStarted(runs.path, plan.count, len(outcomes), jobs, plan.by)
     waiting = [number for number in range(plan.count) if number not in outcomes]
     try:
         while waiting or team.running:
@@ -192,7 +197,7 @@ def sweep(
     for number in waiting:  # those that an earlier attempt began
         if number < len(runs.values) and runs.run(number).exists():
             outcomes[number] = read_outcome(runs.run(number), plan.space.named(runs.values[number]))
-    yield SweepFinished(folder, plan.by, ranked([*outcomes.values()], plan.by), plan.count)
+    yield SweepFinished(runs.path, plan.by, ranked([*outcomes.values()], plan.by), plan.count)
 
 
 @dataclass(frozen=True, slots=True)

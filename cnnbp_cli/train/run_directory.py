@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from cnnbp_cli.errors import UserError
-from cnnbp_cli.files import InUseError, locked, remove_leftovers, replacing, sync
+from cnnbp_cli.files import remove_leftovers, replacing, reserved, sync
 from cnnbp_cli.train.checkpoint import Checkpoint, CheckpointError
 
 
@@ -52,14 +52,9 @@ class RunDirectory:
             When it cannot be written, when another process trains in it, or when it holds a run already and nobody
             means to resume it.
         """
-        with ExitStack() as stack:
+        with reserved(self.path, "the run directory", RunError):
             try:
-                self.best.parent.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(locked(self.path / ".lock"))
-            except InUseError as error:
-                raise RunError(
-                    f"{self.path}: is in use by process {error}; wait for its end, or choose another with --out"
-                ) from None
+                self.best.parent.mkdir(exist_ok=True)
             except OSError as error:
                 raise self._unwritable(error) from None
             if self.config.exists() and not resume:

@@ -7,9 +7,10 @@ decisions. Each updates its share of the parameters, which all of them read.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
 
@@ -41,8 +42,7 @@ class NonFiniteError(Exception):
         self.culprit, self.loss = culprit, loss
 
 
-@dataclass(frozen=True, slots=True)
-class StepResult:
+class StepResult(NamedTuple):
     """What all workers together did in a step.
 
     Attributes

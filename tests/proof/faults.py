@@ -510,7 +510,7 @@ TRAINING = [
     *of(
         MODEL,
         "Model.backpropagate",
-        ("float(found.loss_sum) / found.count", "float(found.loss_sum)", "sum of the losses instead of the mean"),
+        ("float(found.loss_sum) / found.loss_count", "float(found.loss_sum)", "sum of the losses instead of the mean"),
     ),
     *of(
         MODEL,
