@@ -66,7 +66,7 @@ class Numbers:
                 (self._values if part == "forward" else self._flows)[layer] = arrays[0]
 
         found = backpropagate(graph, loss, model.params, x, target, ctx, observe=observe)
-        self.loss = float(found.loss_sum) / found.count
+        self.loss = float(found.loss_sum) / found.loss_count
         self._residuals, self._grads = found.tape.residuals, found.grads
         self.at_loss = LossPass(found.z, loss.predict(found.z), loss.expected(found.z, target), loss.count(found.z))
         self._nodes = {node.name: node for node in graph.nodes}
