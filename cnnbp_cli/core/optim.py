@@ -55,7 +55,7 @@ Rule = Callable[[Array, Array, Mapping[str, Array], Step], tuple[Array, dict[str
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Combination:
     """What becomes of one element's gradient, as a sum: `formula`, its terms, and the numbers in the formula.
 
     Attributes
@@ -68,20 +68,20 @@ class Told:
     coefficients: Mapping[str, float] = field(default_factory=lambda: {"gradient": 1.0})
     numbers: Mapping[str, float] = field(default_factory=dict[str, float])
 
-    def times(self, factor: float, formula: str, **numbers: float) -> Told:
+    def times(self, factor: float, formula: str, **numbers: float) -> Combination:
         """Return it multiplied; `formula` has a place for the one so far, ``η · {}``."""
         scaled = {name: factor * coefficient for name, coefficient in self.coefficients.items()}
-        return Told(formula.replace("{}", self.formula), scaled, {**self.numbers, **numbers})
+        return Combination(formula.replace("{}", self.formula), scaled, {**self.numbers, **numbers})
 
-    def plus(self, coefficient: float, name: str, formula: str) -> Told:
+    def plus(self, coefficient: float, name: str, formula: str) -> Combination:
         """Return it with one more multiple of a number."""
         own = self.coefficients.get(name, 0.0)
         more = {**self.coefficients, name: own + coefficient}
-        return Told(formula.replace("{}", self.formula), more, self.numbers)
+        return Combination(formula.replace("{}", self.formula), more, self.numbers)
 
 
-Tell = Callable[[Told, Mapping[str, Array], Step], Told]
-"""What a rule does to `Told`, given the state after it, of one element, and the step."""
+Tell = Callable[[Combination, Mapping[str, Array], Step], Combination]
+"""What a rule makes of a `Combination`, given the state after it, of one element, and the step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +132,10 @@ def chain(*transforms: Transform) -> Transform:
             new_state.update(changed)
         return grad, new_state
 
-    def tell(told: Told, after: Mapping[str, Array], step: Step) -> Told:
+    def tell(so_far: Combination, after: Mapping[str, Array], step: Step) -> Combination:
         for transform in transforms:
-            told = transform.tell(told, after, step)
-        return told
+            so_far = transform.tell(so_far, after, step)
+        return so_far
 
     return Transform(rule, tell, slots)
 
@@ -152,12 +152,12 @@ def update_terms(transform: Transform, parameter: Ref, numbers: Mapping[str, flo
     """
     one = {name: np.array([number]) for name, number in numbers.items()}
     decrease, after = transform(one["gradient"], one["value"], one, step)
-    told = transform.tell(Told(), after, step)
+    so_far = transform.tell(Combination(), after, step)
     return Terms(
-        f"{{change}} = −{told.formula}",
-        tuple(Term(-c, (parameter._replace(of=name),)) for name, c in told.coefficients.items()),
-        tuple(parameter._replace(of=name) for name in transform.slots if name not in told.coefficients),
-        {**numbers, **told.numbers, "change": -decrease.item()},
+        f"{{change}} = −{so_far.formula}",
+        tuple(Term(-c, (parameter._replace(of=name),)) for name, c in so_far.coefficients.items()),
+        tuple(parameter._replace(of=name) for name in transform.slots if name not in so_far.coefficients),
+        {**numbers, **so_far.numbers, "change": -decrease.item()},
     )
 
 
@@ -176,9 +176,9 @@ def clip_by_global_norm(max_norm: float) -> Transform:
         coefficient = min(1.0, max_norm / (step.grad_norm + 1e-6))
         return coefficient * grad, {}
 
-    def tell(told: Told, after: Mapping[str, Array], step: Step) -> Told:
+    def tell(so_far: Combination, after: Mapping[str, Array], step: Step) -> Combination:
         coefficient = min(1.0, max_norm / (step.grad_norm + 1e-6))
-        return told.times(coefficient, "{clip} · {}", clip=coefficient) if coefficient < 1 else told
+        return so_far.times(coefficient, "{clip} · {}", clip=coefficient) if coefficient < 1 else so_far
 
     return Transform(rule, tell)
 
@@ -199,8 +199,8 @@ def add_weight_decay(rate: float) -> Transform:
         decayed += grad
         return decayed, {}
 
-    def tell(told: Told, after: Mapping[str, Array], step: Step) -> Told:
-        return told.plus(rate, "value", f"({{}} + {rate:g} · {{value}})")
+    def tell(so_far: Combination, after: Mapping[str, Array], step: Step) -> Combination:
+        return so_far.plus(rate, "value", f"({{}} + {rate:g} · {{value}})")
 
     return Transform(rule, tell)
 
@@ -221,10 +221,10 @@ def momentum(decay: float, *, nesterov: bool = False) -> Transform:
         buffer += grad
         return grad + decay * buffer if nesterov else buffer, {"momentum": buffer}
 
-    def tell(told: Told, after: Mapping[str, Array], step: Step) -> Told:
+    def tell(so_far: Combination, after: Mapping[str, Array], step: Step) -> Combination:
         if not nesterov:
-            return told.plus(decay, "momentum", f"({decay:g} · {{momentum}} + {{}})")
-        ahead = told.times(1 + decay, f"{1 + decay:g} · {{}}")
+            return so_far.plus(decay, "momentum", f"({decay:g} · {{momentum}} + {{}})")
+        ahead = so_far.times(1 + decay, f"{1 + decay:g} · {{}}")
         return ahead.plus(decay * decay, "momentum", f"({decay:g}² · {{momentum}} + {{}})")
 
     return Transform(rule, tell, {"momentum": 0.0})
@@ -252,9 +252,9 @@ def scale_by_adam(betas: tuple[float, float] = (0.9, 0.999), epsilon: float = 1e
         root += bias1 * epsilon
         return mean / root, {"mean": mean, "square": square}
 
-    def tell(told: Told, after: Mapping[str, Array], step: Step) -> Told:
+    def tell(so_far: Combination, after: Mapping[str, Array], step: Step) -> Combination:
         bias1, bias2 = 1 - beta1**step.number, 1 - beta2**step.number
-        mean = told.times(1 - beta1, f"{1 - beta1:g} · {{}}").plus(beta1, "mean", f"({beta1:g} · {{mean}} + {{}})")
+        mean = so_far.times(1 - beta1, f"{1 - beta1:g} · {{}}").plus(beta1, "mean", f"({beta1:g} · {{mean}} + {{}})")
         root = bias1 * (math.sqrt(after["square"].item() / bias2) + epsilon)
         return mean.times(1 / root, "{} / {root}", root=root)
 
@@ -283,10 +283,10 @@ def scale_by_rms(alpha: float = 0.99, epsilon: float = 1e-8, *, centered: bool =
         variance = np.maximum(square - mean * mean, 0)
         return grad / (np.sqrt(variance) + epsilon), {"square": square, "mean": mean}
 
-    def tell(told: Told, after: Mapping[str, Array], step: Step) -> Told:
+    def tell(so_far: Combination, after: Mapping[str, Array], step: Step) -> Combination:
         variance = after["square"].item() - (after["mean"].item() ** 2 if centered else 0)
         root = math.sqrt(max(variance, 0)) + epsilon
-        return told.times(1 / root, "{} / {root}", root=root)
+        return so_far.times(1 / root, "{} / {root}", root=root)
 
     return Transform(rule, tell, {"square": 0.0, "mean": 0.0} if centered else {"square": 0.0})
 
@@ -310,9 +310,9 @@ def scale_by_adagrad(initial_accumulator: float = 0.0, epsilon: float = 1e-10) -
         total = state["sum"] + grad * grad
         return grad / (np.sqrt(total) + epsilon), {"sum": total}
 
-    def tell(told: Told, after: Mapping[str, Array], step: Step) -> Told:
+    def tell(so_far: Combination, after: Mapping[str, Array], step: Step) -> Combination:
         root = math.sqrt(after["sum"].item()) + epsilon
-        return told.times(1 / root, "{} / {root}", root=root)
+        return so_far.times(1 / root, "{} / {root}", root=root)
 
     return Transform(rule, tell, {"sum": initial_accumulator})
 
@@ -323,9 +323,9 @@ def scale_by_learning_rate(decay: float = 0.0) -> Transform:
     def rule(grad: Array, param: Array, state: Mapping[str, Array], step: Step) -> tuple[Array, dict[str, Array]]:
         return step.learning_rate / (1 + (step.number - 1) * decay) * grad, {}
 
-    def tell(told: Told, after: Mapping[str, Array], step: Step) -> Told:
+    def tell(so_far: Combination, after: Mapping[str, Array], step: Step) -> Combination:
         rate = step.learning_rate / (1 + (step.number - 1) * decay)
-        return told.times(rate, "{rate} · {}", rate=rate)
+        return so_far.times(rate, "{rate} · {}", rate=rate)
 
     return Transform(rule, tell)
 

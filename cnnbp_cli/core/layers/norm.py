@@ -11,7 +11,7 @@ are taken a few at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
@@ -19,9 +19,10 @@ from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 
+from cnnbp_cli.core.layers.norm_terms import NormalizedCell, affine_terms
 from cnnbp_cli.core.layers.registry import register
 from cnnbp_cli.core.rows import broadcast_to_row, by_row, row_slices, sum_rows
-from cnnbp_cli.core.terms import OUTPUT, Index, LayerPass, Ref, Term, Terms
+from cnnbp_cli.core.terms import Index, LayerPass, Ref, Terms
 from cnnbp_cli.core.traits import OnnxOperator
 from cnnbp_cli.core.types import Array, Context, Layer, Params, Shape, ShapeError, at_least, require, within
 
@@ -70,95 +71,6 @@ def unit_affine(shapes: dict[str, Shape]) -> Params:
 def onnx_affine(learned: bool, shape: Shape) -> tuple[str | Array, str | Array]:
     """Return the weight and bias of an ONNX operator, or what stands for them in a layer that has none."""
     return ("weight", "bias") if learned else (np.ones(shape), np.zeros(shape))
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One value that a layer normalizes, among those with which it shares its mean and its variance.
-
-    Attributes
-    ----------
-    index : Index
-        Of the cell, in x and in y.
-    axes : tuple of range
-        The cells under the mean are the product of these, this one among them; empty where statistics are constants.
-    mean, r : float
-    parameter : callable
-        The index of a cell's weight and bias.
-    """
-
-    index: Index
-    axes: tuple[range, ...]
-    mean: float
-    r: float
-    parameter: Callable[[Index], Index]
-
-    def together(self) -> list[Index]:
-        """Return all cells under the mean."""
-        return list(product(*self.axes)) if self.axes else []
-
-    def xhat(self, at: LayerPass, index: Index | None = None) -> float:
-        return (float(at.x[self.index if index is None else index]) - self.mean) * self.r
-
-    def weight(self, at: LayerPass, index: Index) -> tuple[Ref, ...]:
-        """Return what multiplies x̂: a cell of the weight, or nothing."""
-        return (Ref("weight", self.parameter(index)),) if "weight" in at.params else ()
-
-    def y_terms(self, at: LayerPass, statistics: tuple[Ref, ...] = ()) -> Terms:
-        """Explain y = weight · (x - mean) · r + bias; `statistics` are the mean and the variance, where they are kept.
-
-        The mean and r are numbers here: that they change with x, too, is told by dx.
-        """
-        weight, x = self.weight(at, self.index), Ref(0, self.index)
-        mean = Term(-self.r * (1 if statistics else self.mean), (*weight, *statistics[:1]))
-        bias = Ref("bias", self.parameter(self.index))
-        others = tuple(Ref(0, index) for index in self.together() if index != self.index)
-        numbers = {"x": at[x], "mean": self.mean, "r": self.r, "y": at[Ref(OUTPUT, self.index)]}
-        numbers |= {"weight": at[weight[0]], "bias": at[bias]} if weight else {}
-        return Terms(
-            "{y} = {weight} · ({x} − {mean}) · {r} + {bias}" if weight else "{y} = ({x} − {mean}) · {r}",
-            (Term(self.r, (*weight, x)), mean, *((Term(1, (bias,)),) if weight else ())),
-            (*others, *statistics[1:]),
-            numbers,
-        )
-
-    def dx_terms(self, at: LayerPass) -> Terms:
-        """Explain dx = r · (dx̂ - mean(dx̂) - x̂ · mean(dx̂ · x̂)): its own dy, then every dy under the mean twice."""
-        together = self.together()
-        dys = {index: Ref(OUTPUT, index, "gradient") for index in together or [self.index]}
-        weights = {index: self.weight(at, index) for index in dys}
-        if not together:
-            numbers = {"dy": at[dys[self.index]], "r": self.r}
-            numbers |= {"weight": at[weights[self.index][0]]} if weights[self.index] else {}
-            formula = "dx = {dy} · {weight} · {r}" if weights[self.index] else "dx = {dy} · {r}"
-            return Terms(formula, (Term(self.r, (*weights[self.index], dys[self.index])),), (), numbers)
-        m, own = len(together), self.xhat(at)
-        xhats = {index: self.xhat(at, index) for index in together}
-        dxhats = {index: at[dys[index]] * (at[weights[index][0]] if weights[index] else 1) for index in together}
-        sources = {index: (*weights[index], dys[index]) for index in together}
-        through_mean = (Term(-self.r / m, sources[index]) for index in together)
-        through_variance = (Term(-self.r * own * xhats[index] / m, sources[index]) for index in together)
-        return Terms(
-            "dx = {r} · ({dx̂} − {mean dx̂} − {x̂} · {mean dx̂·x̂}), where dx̂ = weight · dy",
-            (Term(self.r, sources[self.index]), *through_mean, *through_variance),
-            tuple(Ref(0, index) for index in together),
-            {
-                "r": self.r,
-                "x̂": own,
-                "dx̂": dxhats[self.index],
-                "mean dx̂": sum(dxhats.values()) / m,
-                "mean dx̂·x̂": sum(dxhats[index] * xhats[index] for index in together) / m,
-            },
-        )
-
-
-def affine_terms(at: LayerPass, key: str, cells: Iterable[Cell]) -> Terms:
-    """Explain the gradient to a weight, Σ dy · x̂, or to a bias, Σ dy, over the cells that it acts on."""
-    if key == "bias":
-        return Terms("dbias = Σ dy", tuple(Term(1, (Ref(OUTPUT, cell.index, "gradient"),)) for cell in cells))
-    cells = list(cells)
-    terms = (Term(cell.xhat(at), (Ref(OUTPUT, cell.index, "gradient"),)) for cell in cells)
-    return Terms("dweight = Σ dy · x̂, where x̂ = (x − mean) · r", tuple(terms), tuple(Ref(0, c.index) for c in cells))
 
 
 class BatchNormResiduals(NamedTuple):
@@ -288,11 +200,11 @@ class BatchNorm(Layer[BatchNormResiduals]):
         one = self._cell(at, (*index, *places[0]))
         return affine_terms(at, key, (replace(one, index=(*index, *place)) for place in places))
 
-    def _cell(self, at: LayerPass, index: Index) -> Cell:
+    def _cell(self, at: LayerPass, index: Index) -> NormalizedCell:
         c = index[0]
         axes = (range(c, c + 1), *map(range, at.x.shape[1:])) if at.residuals.values else ()
         mean, r = float(at.residuals.mean[c, 0]), float(at.residuals.r[c, 0])
-        return Cell(index, axes, mean, r, lambda cell: cell[:1])
+        return NormalizedCell(index, axes, mean, r, lambda cell: cell[:1])
 
     @staticmethod
     def _statistics(rows: Array, ctx: Context) -> tuple[Array, Array, int]:
@@ -382,11 +294,11 @@ class LayerNorm(Layer[Standardized]):
     def grad_terms(self, at: LayerPass, key: str, index: Index) -> Terms:
         return affine_terms(at, key, (self._cell(at, (*index, n)) for n in at.images))
 
-    def _cell(self, at: LayerPass, index: Index) -> Cell:
+    def _cell(self, at: LayerPass, index: Index) -> NormalizedCell:
         n = index[-1]
         axes = (*map(range, at.x.shape[:-1]), range(n, n + 1))
         mean, r = float(at.x[..., n].mean()), float(at.residuals.r[..., n].item())
-        return Cell(index, axes, mean, r, lambda cell: cell[:-1])
+        return NormalizedCell(index, axes, mean, r, lambda cell: cell[:-1])
 
     @staticmethod
     def _mean(x: Array) -> Mean:
@@ -447,20 +359,20 @@ class GroupNorm(Layer[Standardized]):
         return self._cell(at, index).dx_terms(at)
 
     def grad_terms(self, at: LayerPass, key: str, index: Index) -> Terms:
-        cells: list[Cell] = []
+        cells: list[NormalizedCell] = []
         for n in at.images:
             one = self._cell(at, (*index, *[0] * (at.x.ndim - 2), n))
             places = product(*map(range, at.x.shape[1:-1]))
             cells += (replace(one, index=(*index, *place, n)) for place in places)
         return affine_terms(at, key, cells)
 
-    def _cell(self, at: LayerPass, index: Index) -> Cell:
+    def _cell(self, at: LayerPass, index: Index) -> NormalizedCell:
         size, n = len(at.x) // self.groups, index[-1]
         group = index[0] // size
         first = group * size
         axes = (range(first, first + size), *map(range, at.x.shape[1:-1]), range(n, n + 1))
         mean, r = float(at.x[first : first + size, ..., n].mean()), float(at.residuals.r[group, 0, n])
-        return Cell(index, axes, mean, r, lambda cell: cell[:1])
+        return NormalizedCell(index, axes, mean, r, lambda cell: cell[:1])
 
     def _grouped(self, x: Array) -> Shape:
         return (self.groups, prod(x.shape[:-1]) // self.groups, x.shape[-1])  # (g, c/g·h·w, n)
