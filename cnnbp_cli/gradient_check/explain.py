@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -22,6 +22,7 @@ from cnnbp_cli.core.graph import INPUT, Node
 from cnnbp_cli.core.rng import generator
 from cnnbp_cli.core.types import Array
 from cnnbp_cli.gradient_check.complex_step import DIFFERENCE_TOLERANCE, NOISE, UNDERFLOW
+from cnnbp_cli.gradient_check.course_mistakes import LayerPass, Mistake, mistakes_in_dx, mistakes_in_parameter
 from cnnbp_cli.gradient_check.fault_patterns import KnownFactor, Mismatch, describe
 from cnnbp_cli.gradient_check.layer_derivative import STEP, Change, is_shipped
 from cnnbp_cli.gradient_check.reference_pass import Index, ReferencePass, along, bisect, joint_direction, unit
@@ -71,6 +72,8 @@ class _LocalGradient:
         The gradient at the output.
     change : callable
         Maps a direction in it to the derivative of the output.
+    mistakes : callable
+        Yields what well-known mistakes would return in the place of `analytic`.
     """
 
     about: str
@@ -82,6 +85,7 @@ class _LocalGradient:
     axes: tuple[str, ...]
     numbers: Sequence[KnownFactor]
     is_parameter: bool
+    mistakes: Callable[[], Iterable[Mistake]] = tuple
 
 
 class _Explainer:
@@ -153,6 +157,7 @@ class _Explainer:
             axes=_parameter_axes(own[key].shape, layer, reference.values[node.name]),
             numbers=self._numbers(node),
             is_parameter=True,
+            mistakes=lambda: mistakes_in_parameter(self._layer_pass(node), key),
         )
 
     def _after(self, name: str) -> Iterator[_LocalGradient]:
@@ -187,6 +192,18 @@ class _Explainer:
             axes=_image_axes(xs[k]),
             numbers=self._numbers(node),
             is_parameter=False,
+            mistakes=(lambda: mistakes_in_dx(self._layer_pass(node))) if len(xs) == 1 else tuple,
+        )
+
+    def _layer_pass(self, node: Node) -> LayerPass:
+        reference = self._reference
+        params, name = reference.params.get(node.name, {}), node.name
+        return LayerPass(
+            x=reference.values[node.inputs[0]],
+            y=reference.values[name],
+            dy=reference.output_gradients[name],
+            params=params,
+            forward=lambda x: reference.compute(node, params, [x])[0],
         )
 
     def _of_loss(self) -> _LocalGradient:
@@ -312,6 +329,7 @@ class _Explainer:
             values=gradient.start if gradient.is_parameter else None,
             parts={name: np.array(rows) for name, rows in parts.items() if rows},
             has_ties=has_ties,
+            mistakes=gradient.mistakes,
             agrees_outside=agrees_outside,
         )
 

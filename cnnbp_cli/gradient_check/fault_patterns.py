@@ -6,18 +6,20 @@ were compared. The first that explains every one of them is reported.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
 
 from cnnbp_cli.core.types import Array
+from cnnbp_cli.gradient_check.course_mistakes import Mistake
 
 SIGNIFICANT = 100.0  # times the tolerance: elements that a hypothesis can be tested on
 FEW = 3  # elements below which any number is a factor of all of them
 LONGEST = 512  # entries of an axis that are tried in each other's place
 SHOWN = 3
+MATCHES = 1e-6  # relative to the largest element: the gradient is that of a mistake
 TINY = np.finfo(np.float64).tiny
 
 
@@ -50,6 +52,8 @@ class Mismatch:
         The terms whose sum the numeric gradient is, such as one for each image of the batch.
     has_ties : bool
         Whether some elements lie on kinks, where several numbers are right.
+    mistakes : callable
+        Yields gradients that well-known mistakes would give, with what they are.
     agrees_outside : callable
         Tells whether the gradient is right but for the elements of a mask.
     """
@@ -63,6 +67,7 @@ class Mismatch:
     values: Array | None
     parts: Mapping[str, Array]
     has_ties: bool
+    mistakes: Callable[[], Iterable[Mistake]]
     agrees_outside: Callable[[Array], bool]
 
     @property
@@ -108,6 +113,7 @@ def describe(mismatch: Mismatch) -> str:
         constant,
         moved,
         permuted,
+        course_mistake,
         somewhere,
         constants,
         factors,
@@ -308,6 +314,15 @@ def permuted(e: Mismatch) -> str | None:
         pairs = [f"{k} is at {m}" for k, m in enumerate(places) if k != m and known[k]]
         more = ", …" if len(pairs) > SHOWN else ""
         return f"{name}s are in the wrong order: {', '.join(pairs[:SHOWN])}{more}"
+    return None
+
+
+def course_mistake(e: Mismatch) -> str | None:
+    """What a well-known mistake gives, number for number."""
+    for text, wrong in e.mistakes():
+        largest = np.abs(wrong).max(initial=0)
+        if largest and wrong.shape == e.analytic.shape and np.abs(wrong - e.analytic).max() <= MATCHES * largest:
+            return text
     return None
 
 
