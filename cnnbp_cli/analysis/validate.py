@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cnnbp_cli.analysis.summary import summary
 from cnnbp_cli.build import build_graph, require_target
 from cnnbp_cli.config.errors import ConfigError
 from cnnbp_cli.config.load import Override, load_config
+from cnnbp_cli.core.parameters import Layout
 from cnnbp_cli.data.dataset import DataError, check_labels
 from cnnbp_cli.loading import load_data
 from cnnbp_cli.model import class_count, classifies
@@ -79,9 +79,8 @@ def validate_config(config: str, overrides: Sequence[Override] = (), *, with_dat
     remarks: tuple[str, ...] = ()
     try:
         loaded = load_config(config, overrides)
-        found = summary(loaded)
+        graph = build_graph(loaded)
         if with_data:
-            graph = build_graph(loaded)
             require_target(loaded, graph)
             data = load_data(loaded)
             output = graph.shapes[graph.output]
@@ -90,4 +89,4 @@ def validate_config(config: str, overrides: Sequence[Override] = (), *, with_dat
             remarks = data.remarks
     except (ConfigError, DataError) as error:
         return Verdict(config, None, None, error)
-    return Verdict(config, len(found.layers), found.trainable_parameters, None, remarks)
+    return Verdict(config, len(graph.nodes), Layout(graph).size, None, remarks)

@@ -66,7 +66,12 @@ def write_new(path: Path, text: str) -> None:
     """
     try:
         with path.open("x", encoding="utf-8") as file:
-            file.write(text)
+            try:
+                file.write(text)
+                file.flush()
+            except BaseException:  # a full disk, or Ctrl-C
+                path.unlink(missing_ok=True)
+                raise
     except FileExistsError:
         raise TemplateError(f"{path}: exists already; name another file") from None
     except OSError as error:

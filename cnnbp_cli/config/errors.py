@@ -176,6 +176,34 @@ def dotted(path: KeyPath) -> str:
     return text.removeprefix(".")
 
 
+SYNONYMS = {
+    **dict.fromkeys(("lr", "eta", "rate"), "learning_rate"),
+    **dict.fromkeys(("max_lr", "lr_max"), "max_learning_rate"),
+    **dict.fromkeys(("wd", "l2", "decay"), "weight_decay"),
+    **dict.fromkeys(("bs", "batch"), "batch_size"),
+    **dict.fromkeys(("out_channels", "channels", "out_planes"), "filters"),
+    **dict.fromkeys(("out_features", "neurons", "size"), "units"),
+    **dict.fromkeys(("kernel", "ksize", "filter_size"), "kernel_size"),
+    **dict.fromkeys(("pool", "window"), "pool_size"),
+    **dict.fromkeys(("linear", "fc", "fully_connected"), "dense"),
+    **dict.fromkeys(("bn", "batchnorm", "batchnorm2d", "batch_normalization"), "batch_norm"),
+    **dict.fromkeys(("swish",), "silu"),
+    **dict.fromkeys(("eps",), "epsilon"),
+    **dict.fromkeys(("beta", "beta1", "beta_1"), "betas"),
+    **dict.fromkeys(("p", "prob", "probability"), "rate"),
+    **dict.fromkeys(("negative_slope",), "slope"),
+    **dict.fromkeys(("num_groups",), "groups"),
+    **dict.fromkeys(("steps", "iterations", "max_iter"), "max_steps"),
+    **dict.fromkeys(("input_shape", "input_size"), "input"),
+    **dict.fromkeys(("xavier", "xavier_normal", "glorot"), "glorot_normal"),
+    **dict.fromkeys(("kaiming", "kaiming_normal", "he"), "he_normal"),
+    **dict.fromkeys(("crossentropy", "nll", "categorical_crossentropy"), "cross_entropy"),
+    **dict.fromkeys(("bce", "binary_crossentropy"), "binary_cross_entropy"),
+    **dict.fromkeys(("l2_loss", "mean_squared_error"), "mse"),
+}
+"""What other frameworks, and people in a hurry, call the words of this format."""
+
+
 def closest(word: str, options: Sequence[str]) -> str | None:
     """Return the option that was probably meant, if one is close."""
     from difflib import get_close_matches  # only a config with faults needs it
@@ -183,6 +211,8 @@ def closest(word: str, options: Sequence[str]) -> str | None:
     if len(word) > LONGEST_WORD or len(options) > MOST_WORDS:
         return None
 
+    if (meant := SYNONYMS.get(word.lower())) in options:
+        return meant
     close = get_close_matches(word, options, n=1) or get_close_matches(word.lower(), options, n=1)
     return close[0] if close else None
 

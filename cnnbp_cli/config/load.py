@@ -285,7 +285,7 @@ class _Reader:
             self._about(path, f"expected a path, got {show(node)}", node)
             return FAILED
         folder = node.span.source.folder if node.span else Path()
-        return _absolute(folder / node.value)
+        return _absolute(folder / os.path.expanduser(node.value))
 
     def _layers(self, node: YamlNode, path: KeyPath) -> Any:
         if not isinstance(node, YamlList) or not node.items:

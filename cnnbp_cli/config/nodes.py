@@ -9,6 +9,7 @@ integers that are not decimal.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
@@ -88,6 +89,12 @@ _HANDLE = re.compile("^%TAG", re.MULTILINE)
 _CONTROL = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
+_FALSE = "[\u00a0\u2000-\u200b\u202f\u205f\u3000\ufeff]"  # no-break space and its kin
+_FALSE_SEPARATOR = re.compile(rf"(?:^[ \t]*|[:,-])({_FALSE})")
+_FALSE_SPACE = re.compile(rf"((?<![^:,-]){_FALSE}|{_FALSE}$)")
+_ESCAPE_PROBLEM = re.compile("escape character|hexa?decimal")
+
+
 def resolve(text: str) -> Plain:
     """Return the value of a plain (unquoted) scalar."""
     if text in _WORDS:
@@ -141,10 +148,28 @@ class _Composer:
             column = len(self._lines[line].rstrip())
         if self._lines[line][column : column + 1] == "\t":
             self._stop("a tab cannot indent, use spaces", Span(self._source, line, column, column + 1))
+        for near in range(line, max(line - 3, -1), -1):  # the parser notices later what was not indented
+            if match := _FALSE_SEPARATOR.search(self._lines[near]):
+                self._stop_at_false_space(match[1], near, match.start(1))
+        if error.context == "while parsing a quoted scalar" and _ESCAPE_PROBLEM.search(str(error.problem)):
+            message = "in double quotes a backslash begins an escape; use single quotes, or / in paths"
+            self._stop(message, Span(self._source, line, column, column + 1))
         began = f" {error.context}" if error.context else ""
         if error.context_mark and error.context_mark.line != line:
             began += f" that began on line {error.context_mark.line + 1}"
         self._stop(f"not YAML: {error.problem}{began}", Span(self._source, line, column, column + 1))
+
+    def _stop_at_false_space(self, character: str, line: int, column: int) -> NoReturn:
+        name = unicodedata.name(character, "this").lower()
+        message = f"a {name} (U+{ord(character):04X}) is no space in YAML; use the space bar"
+        self._stop(message, Span(self._source, line, column, column + 1))
+
+    def _check_spaces(self, event: Any) -> None:
+        """Complain about what looks like a space in a plain scalar, at a place where a space would matter."""
+        if not event.value.isascii() and not event.style and (match := _FALSE_SPACE.search(event.value)):
+            line, column = self._at(event.start_mark)
+            place = self._lines[line].find(match[1], column) if line < len(self._lines) else -1
+            self._stop_at_false_space(match[1], line, max(place, column))
 
     def document(self) -> YamlNode:
         """Return the root of the only document there may be."""
@@ -191,12 +216,14 @@ class _Composer:
                 self._merge(entries, merged.node)
             return YamlMapping(entries, self._span(event, inner))
         span = self._span(event, event)
+        self._check_spaces(event)
         return YamlScalar(event.value if event.style else resolve(event.value), span)  # type: ignore[attr-defined]
 
     def _entry(self, entries: dict[str, YamlEntry], event: yaml.Event, depth: int) -> None:
         span = self._span(event, event)
         if not isinstance(event, yaml.ScalarEvent):
             self._stop("expected a word as the key", span)
+        self._check_spaces(event)
         node = self._node(next(self._events), depth)
         if event.tag or event.anchor:
             self._complain("expected a word as the key, without tag or anchor", span)

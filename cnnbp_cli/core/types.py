@@ -75,7 +75,8 @@ def within(
             if high == float("inf"):
                 yield name, f"expected a number above {low:g}, got {show(value)}"
             else:
-                yield name, f"expected a number {left} {low:g} {right} {high:g}, got {show(value)}"
+                percent = f", did you mean {value / 100:g}?" if (low, high) == (0, 1) and 10 <= value <= 100 else ""
+                yield name, f"expected a number {left} {low:g} {right} {high:g}, got {show(value)}{percent}"
 
 
 def show(value: object) -> str:

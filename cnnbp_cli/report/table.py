@@ -105,6 +105,9 @@ class Table:
             self._line([parts[line] if line < len(parts) else ("", "") for parts in lines])
 
     def _line(self, cells: Sequence[tuple[str, str]]) -> None:
+        if self._out.color_system is None:  # rich takes its time, and a long network has many rows
+            self._write(cells)
+            return
         line = Text()
         for place, (k, (words, style)) in enumerate(zip(self._shown, cells, strict=True)):
             column = self._columns[k]
@@ -116,6 +119,13 @@ class Table:
                 line.append(space).append(words, style)
         line.rstrip()
         self._print(line)
+
+    def _write(self, cells: Sequence[tuple[str, str]]) -> None:
+        texts: list[str] = []
+        for k, (words, _) in zip(self._shown, cells, strict=True):
+            space = " " * (self._columns[k].width - cell_len(words))
+            texts.append(words + space if self._columns[k].text else space + words)
+        self._out.file.write(plain((" " * GAP).join(texts).rstrip(), sys.stdout) + "\n")
 
     def _print(self, line: Text) -> None:
         line.plain = plain(line.plain, sys.stdout)

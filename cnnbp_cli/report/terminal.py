@@ -60,6 +60,8 @@ def plain(text: str, stream: TextIO) -> str:
 
     Names of files may hold what a terminal obeys; such characters are written as escapes.
     """
+    if len(text) <= LONGEST and text.isprintable():
+        return text if is_unicode(stream) else text.translate(ASCII)
     lines = (line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…" for line in text.split("\n"))
     text = "\n".join("".join(c if c.isprintable() or c == "\xa0" else ascii(c)[1:-1] for c in line) for line in lines)
     return text if is_unicode(stream) else text.translate(ASCII)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -171,3 +173,22 @@ def test_messages_end(cnnbp: Command) -> None:
         done = cnnbp(*arguments)
         assert done.code == 2
         assert max(map(len, done.stderr.splitlines())) <= 2000
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits to the size of files")
+def test_init_on_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
+    def full() -> None:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+    done = subprocess.run(
+        [sys.executable, "-m", "cnnbp_cli", "init", "toy", "my.yaml"],
+        cwd=tmp_path,
+        preexec_fn=full,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: my.yaml: cannot be written: File too large\n"
+    assert not list(tmp_path.iterdir())

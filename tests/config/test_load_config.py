@@ -1,5 +1,6 @@
 """What a config means when it is right: defaults, names, paths, YAML's finer points."""
 
+import os
 import pickle
 import sys
 from dataclasses import dataclass
@@ -372,3 +373,9 @@ def test_other_hints_are_told_without_the_validators_own_words():
     found: list[str] = []
     check(Annotated[int, AfterValidator(even)], YamlScalar(3), lambda node, message, at: found.append(message))
     assert found == ["expected an even number, got 3"]
+
+
+def test_a_tilde_is_the_home_folder(good, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    data = parse_config(good, ["data={source: csv, path: ~/a.csv, test_path: ./~/b.csv}"]).data
+    assert (data.path, data.test_path) == (Path(os.path.realpath(tmp_path / "a.csv")), Path.cwd() / "~" / "b.csv")

@@ -83,6 +83,12 @@ def test_a_config_may_be_all_overrides(good):
             "              ^^^^^^^^^",
         ),
         (
+            "train.optimizer.lr=0.1",
+            "--set train.optimizer.lr=0.1:17: unknown key 'lr' of adam, did you mean 'learning_rate'?\n"
+            "  --set train.optimizer.lr=0.1\n"
+            "                        ^^",
+        ),
+        (
             "model.layers.conv1.filters=six",
             "--set model.layers.conv1.filters=six:28: filters: expected an integer, got 'six'\n"
             "  --set model.layers.conv1.filters=six\n"
