@@ -180,7 +180,7 @@ class Explained:
         """Explain the gradient to the parameter `key` at `index`."""
         return unstated(type(self), "backward")
 
-    def winners(self, residuals: Any) -> NDArray[Any] | None:
+    def winning_pixels(self, residuals: Any) -> NDArray[Any] | None:
         """Return (row, column) of the pixel that won each maximum, (c, oh, ow, 2, n) or (c, 2, n); else None."""
         return None
 

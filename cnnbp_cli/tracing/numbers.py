@@ -164,7 +164,7 @@ class Numbers:
     def decisions(self, node: str) -> tuple[Array | None, Array | None]:
         """Return the winners (…, 2) of a layer's maxima and its gates, of the image on show; None where it has none."""
         layer, residuals = self._nodes[node].layer, self._residuals[node]
-        winners, gates = layer.winners(residuals), layer.branches(residuals)
+        winners, gates = layer.winning_pixels(residuals), layer.branches(residuals)
         return (
             None if winners is None else winners[..., self.shown],
             gates[..., self.shown] if gates is not None and gates.dtype == bool else None,

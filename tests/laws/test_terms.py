@@ -168,7 +168,8 @@ def test_convolution_tells_dx_two_ways():
     terms = numbers.layer.dx_terms(at, 0, (0, 1, 1, 0))
     assert terms.formula == "dx[0, 1, 1] = Σ weight[f, 0, i, j] · dy[f, 1−i, 1−j]"
     assert terms.retold == (
-        "each dy[f, p, q] stamps dy[f, p, q] · weight[f, 0] on the input; 4 of the stamps cover dx[0, 1, 1], and add up"
+        "each dy[f, p, q] stamps dy[f, p, q] · weight[f, 0] on the input; "
+        "dx[0, 1, 1] is the sum of what 4 of the stamps leave there"
     )
     flipped = [
         (Ref("weight", (0, 0, i, j)), Ref(OUTPUT, (0, 1 - i, 1 - j, 0), "gradient")) for i in (0, 1) for j in (0, 1)

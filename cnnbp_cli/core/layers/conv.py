@@ -171,12 +171,13 @@ class Conv2d(Layer[ConvResiduals]):
             for f in filters
             for i, j, p, q in stamps
         )
+        dx = f"dx[{channel}, {r}, {s}]"
         return Terms(
-            f"dx[{channel}, {r}, {s}] = Σ weight[f, {c}, i, j] · dy[f, {windows.window(0, r)}, {windows.window(1, s)}]",
+            f"{dx} = Σ weight[f, {c}, i, j] · dy[f, {windows.window(0, r)}, {windows.window(1, s)}]",
             products,
             reason=None if products else "not read",
             retold=f"each dy[f, p, q] stamps dy[f, p, q] · weight[f, {c}] on the input; "
-            f"{len(products)} of the stamps cover dx[{channel}, {r}, {s}], and add up",
+            f"{dx} is the sum of what {len(products)} of the stamps leave there",
         )
 
     def grad_terms(self, at: LayerPass, key: str, index: Index) -> Terms:

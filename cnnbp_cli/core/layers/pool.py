@@ -145,7 +145,7 @@ class MaxPool2d(Layer[MaxPoolResiduals]):
             winners[taps[k] == y] = k
         return winners
 
-    def winners(self, residuals: MaxPoolResiduals) -> Array:
+    def winning_pixels(self, residuals: MaxPoolResiduals) -> Array:
         windows, taps = residuals.windows, self.branches(residuals)
         places: list[Array] = []
         for axis, tap in enumerate((taps // windows.kernel[1], taps % windows.kernel[1])):
@@ -372,7 +372,7 @@ class GlobalMaxPool2d(Layer[GlobalMaxResiduals]):
     def branches(self, residuals: GlobalMaxResiduals) -> Array:
         return residuals.winners
 
-    def winners(self, residuals: GlobalMaxResiduals) -> Array:
+    def winning_pixels(self, residuals: GlobalMaxResiduals) -> Array:
         return np.concatenate(np.divmod(residuals.winners, residuals.in_shape[2]), axis=1)
 
     def onnx(self, in_shape: Shape) -> list[OnnxOperator]:
