@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,9 @@ from cnnbp_cli.tracing.trace import Trace, trace
 from cnnbp_cli.tracing.update import Update, next_update
 from cnnbp_cli.train.checkpoint import Checkpoint, CheckpointError
 from cnnbp_cli.train.run_directory import RunDirectory
+
+PRACTICE_IMAGES, PRACTICE_PIXELS = 40, 40_000
+"""Most training images that go into a page, and most of their pixels."""
 
 
 class TraceError(UserError):
@@ -86,12 +90,22 @@ def trace_of(path: str, request: Request, overrides: Sequence[Override] = (), we
 def checkpoints_of(path: str) -> Iterator[tuple[str, dict[str, Array]]]:
     """Yield the label and the parameters of every readable checkpoint of a run, from the first step to the last."""
     if Path(path).is_dir():
-        for file in RunDirectory(Path(path)).checkpoints():
+        for file in reversed(RunDirectory(Path(path)).checkpoints()):
             try:
                 checkpoint = Checkpoint.read(file)
             except CheckpointError:
                 continue  # damaged: the others are worth seeing all the same
             yield f"step {checkpoint.progress.get('step', 0)}", checkpoint.parameters
+
+
+def practice_images(model: Model) -> tuple[Array, Array | None] | None:
+    """Return some training images and their labels, for the page to train on; None where the data is gone."""
+    try:
+        split, _ = split_for(model, "train")
+    except UserError:
+        return None
+    count = max(1, min(PRACTICE_IMAGES, PRACTICE_PIXELS // math.prod(model.config.model.input)))
+    return split.images[:count], None if model.target == "image" else split.labels[:count]
 
 
 def _from_data(model: Model, request: Request) -> tuple[Array, Array | None]:
@@ -152,7 +166,8 @@ def write_page(found: Trace, file: Path, path: str, *, light: bool = False) -> N
     TraceError
         When the file cannot be written.
     """
-    text = found.to_html(origin=Path(path).name, checkpoints=checkpoints_of(path), light=light)
+    origin, batch = Path(path).name, practice_images(found.model)
+    text = found.to_html(origin=origin, checkpoints=checkpoints_of(path), batch=batch, light=light)
     try:
         replace_file(file, text.encode())
     except OSError as error:

@@ -90,13 +90,18 @@ export class App {
    * @param {(network: Network) => import("./lessons.js").Place | null} [find] where to look first
    */
   open(miniature, find) {
+    this.turnOver(miniature);
+    const place = find?.(this.network);
+    this.tab = "cell";
+    this.choose(place ? this.largest(place) : this.cell);
+  }
+
+  /** Put the user's own network or one in miniature on the page. @param {string | null} miniature */
+  turnOver(miniature) {
     const payload = miniature ? this.payload.miniatures?.[miniature] : this.payload;
     if (!payload) return;
     this.miniature = miniature;
     this.present(new Network(payload));
-    const place = find?.(this.network);
-    this.tab = "cell";
-    this.choose(place ? this.largest(place) : this.cell);
   }
 
   /** The run's checkpoints, each with a network of its own. */
@@ -169,7 +174,8 @@ export class App {
     if (this.tab === "lesson" || (this.tab === "quiz" && !silent)) this.tab = "cell";
     const found = this.steps.findIndex(({ tensor, of }) => tensor === cell.tensor && of === cell.of);
     if (found >= 0) this.step = found;
-    if (!silent) history.replaceState(null, "", `#${this.address(cell)}`);
+    const addressed = location.protocol !== "about:"; // as it is in a notebook's frame
+    if (!silent && addressed) history.replaceState(null, "", `#${this.address(cell)}`);
     this.show();
   }
 
@@ -196,7 +202,7 @@ export class App {
     const match = /^#(?:([a-z-]+)\/)?([^/]+):(value|gradient|update)$/.exec(hash);
     if (match) {
       const miniature = match[1] ?? null;
-      if (miniature !== this.miniature) this.open(miniature);
+      if (miniature !== this.miniature) this.turnOver(miniature);
       try {
         const text = decodeURIComponent(match[2]);
         const of = /** @type {Of} */ (match[3]);
@@ -220,15 +226,18 @@ export class App {
     const question = this.tab === "quiz" && this.quiz?.answered === null ? this.quiz.question : undefined;
     this.column.cover(question ? `${question.hidden.tensor} ${question.hidden.of}` : "");
     const note = this.note ? [make("p", { className: "note" }, this.note)] : [];
-    const focused = this.panel.contains(document.activeElement) ? document.activeElement?.textContent : null;
+    const focused = this.panel.contains(document.activeElement) ? document.activeElement : null;
     this.panel.replaceChildren(this.tabs(), ...note, ...this.content());
-    if (focused) {
-      const buttons = [...this.panel.querySelectorAll("button, a")];
-      const again = buttons.find((button) => button.textContent === focused && !button.hasAttribute("disabled"));
-      const next = again ?? this.panel.querySelector(".quiz > button, .quiz input");
-      if (next instanceof HTMLElement) next.focus({ preventScroll: true });
-    }
+    if (focused) this.focusAgain(focused);
     this.drawState();
+  }
+
+  /** Give the focus to what stands where the focused element stood. @param {Element} gone */
+  focusAgain(gone) {
+    const all = [...this.panel.querySelectorAll("button, a, input")].filter((one) => !one.hasAttribute("disabled"));
+    const same = all.find((one) => one.id === gone.id && one.textContent === gone.textContent);
+    const next = same ?? this.panel.querySelector(".quiz > button, .quiz .options :not([disabled])");
+    if (next instanceof HTMLElement) next.focus({ preventScroll: true });
   }
 
   content() {
@@ -512,13 +521,6 @@ export class App {
       const at = view ? view.cellAt(event) : -1;
       if (view && at >= 0) this.choose({ tensor: view.tensor, of: view.of, at });
     });
-    area.addEventListener("focusin", (event) => {
-      const view = this.column.viewOf(event.target);
-      if (!view || !(event.target instanceof HTMLTableCellElement)) return;
-      const at = Number(event.target.dataset.at);
-      if (this.cell.tensor !== view.tensor || this.cell.of !== view.of || this.cell.at !== at)
-        this.choose({ tensor: view.tensor, of: view.of, at });
-    });
     let sheet = document.createElement("div");
     window.addEventListener("beforeprint", () => document.body.append((sheet = worksheet(this.network, 1))));
     window.addEventListener("afterprint", () => sheet.remove());
@@ -542,22 +544,28 @@ export class App {
   key(event) {
     if (event.altKey || event.ctrlKey || event.metaKey) return;
     const target = /** @type {HTMLElement} */ (event.target);
+    if (event.key === "Escape" && this.panel.contains(target)) {
+      const views = this.column.views.get(`${this.cell.tensor} ${this.cell.of}`) ?? [];
+      views.find(({ tile }) => tile.cells.includes(this.cell.at))?.focus(this.cell.at);
+      return;
+    }
     if (/^(INPUT|SELECT|TEXTAREA)$/.test(target.tagName)) return;
     const view = this.column.viewOf(target);
+    if (view && event.key === "Enter") {
+      if (target.dataset.at) this.choose({ tensor: view.tensor, of: view.of, at: Number(target.dataset.at) });
+      const first = this.panel.querySelector("#edit, .microscope a");
+      if (first instanceof HTMLElement) first.focus();
+      event.preventDefault();
+      return;
+    }
     const arrow = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: 0, ArrowDown: 0 }[event.key];
     if (view && arrow !== undefined) {
       const { cells, columns } = view.tile;
-      const now = Math.max(
-        0,
-        cells.indexOf(this.cell.tensor === view.tensor && this.cell.of === view.of ? this.cell.at : cells[0]),
-      );
-      const by = arrow || (event.key === "ArrowUp" ? -columns : columns);
-      const next = now + by;
-      if (
-        next >= 0 &&
-        next < cells.length &&
-        (Math.abs(by) > 1 || columns === 1 || Math.floor(next / columns) === Math.floor(now / columns))
-      ) {
+      const chosen = this.cell.tensor === view.tensor && this.cell.of === view.of ? this.cell.at : cells[0];
+      const now = Math.max(0, cells.indexOf(Number(target.dataset.at ?? chosen)));
+      const next = now + (arrow || (event.key === "ArrowUp" ? -columns : columns));
+      const sameRow = Math.floor(next / columns) === Math.floor(now / columns);
+      if (next >= 0 && next < cells.length && (sameRow || !arrow)) {
         view.focus(cells[next]);
         this.choose({ tensor: view.tensor, of: view.of, at: cells[next] });
       }

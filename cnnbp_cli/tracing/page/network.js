@@ -469,7 +469,7 @@ export class Network {
   }
 
   /**
-   * The largest deviation of the page's numbers from Python's, relative to the largest value, or the largest gradient,
+   * The largest deviation of the page's numbers from Python's finite ones, relative to the largest value, or the largest gradient,
    * of the whole network: single tensors may be what rounding leaves of larger numbers that cancel.
    */
   deviation() {
@@ -493,7 +493,7 @@ export class Network {
       const mine = this.numbersOf(tensor, of, pass);
       theirs[k].forEach((value, l) => {
         result.cells++;
-        if (Object.is(mine[l], value) || mine[l] === value) return;
+        if (mine[l] === value || !Number.isFinite(value)) return;
         const absolute = Math.abs(mine[l] - value);
         const off = absolute / (scale[of] || 1);
         if (!(off <= result.largest)) Object.assign(result, { largest: off, absolute, tensor });
