@@ -553,7 +553,7 @@ export class App {
     const view = this.column.viewOf(target);
     if (view && event.key === "Enter") {
       if (target.dataset.at) this.choose({ tensor: view.tensor, of: view.of, at: Number(target.dataset.at) });
-      const first = this.panel.querySelector("#edit, .microscope a");
+      const first = this.panel.querySelector("#edit") ?? this.panel.querySelector(".microscope a");
       if (first instanceof HTMLElement) first.focus();
       event.preventDefault();
       return;
