@@ -15,6 +15,9 @@ from cnnbp_cli.config.errors import suggestion
 from cnnbp_cli.core.types import Shape
 from cnnbp_cli.errors import UserError
 
+LONGEST = 80
+"""Characters of a name that a message repeats."""
+
 AXES = {1: ("k",), 2: ("k", "m"), 3: ("c", "h", "w"), 4: ("f", "c", "i", "j")}
 """Letters for the indices of a tensor with so many axes, for messages."""
 
@@ -48,14 +51,15 @@ def parse_cell(text: str, shapes: Mapping[str, Shape]) -> Cell:
         When there is no such tensor, or the index is not one of its cells.
     """
     text = text.strip()
+    quoted = repr(text if len(text) <= LONGEST else text[: LONGEST - 1] + "…")
     if text in shapes:  # also a layer whose own name ends with a bracket
         if shapes[text]:
-            raise CellError(f"{text!r}: names a whole tensor; its cells are {described(text, shapes[text])}")
+            raise CellError(f"{quoted}: names a whole tensor; its cells are {described(text, shapes[text])}")
         return Cell(text)
     match = re.fullmatch(r"(.+)\[([^\[\]]*)\]", text, re.DOTALL)
     tensor = match[1].rstrip() if match else text
     if tensor not in shapes:
-        raise CellError(f"{text!r}: there is no {tensor!r}{suggestion(tensor, list(shapes))}")
+        raise CellError(f"{quoted}: there is no {tensor[:LONGEST]!r}{suggestion(tensor, list(shapes))}")
     shape, index = shapes[tensor], match[2] if match else ""
     parts = [part.strip() for part in index.split(",")]
     good = len(parts) == len(shape) and all(re.fullmatch(r"[0-9]{1,9}", part) for part in parts)
@@ -63,7 +67,7 @@ def parse_cell(text: str, shapes: Mapping[str, Shape]) -> Cell:
         cells = (
             f"those of {tensor} are {described(tensor, shape)}" if shape else f"it is just {tensor}, without an index"
         )
-        raise CellError(f"{text!r}: is no cell; {cells}")
+        raise CellError(f"{quoted}: is no cell; {cells}")
     return Cell(tensor, tuple(map(int, parts)))
 
 

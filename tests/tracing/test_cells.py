@@ -56,3 +56,9 @@ def test_what_is_no_cell_is_told_with_what_there_is(text, message):
     with pytest.raises(CellError) as caught:
         parse_cell(text, SHAPES)
     assert str(caught.value) == message
+
+
+def test_a_message_does_not_repeat_what_is_endless():
+    with pytest.raises(CellError) as caught:
+        parse_cell("<script>" * 2000 + "[0]", SHAPES)
+    assert len(str(caught.value)) < 400
