@@ -6,13 +6,14 @@ that gives its output. Then the gradients that the usual mistakes would give are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from cnnbp_cli.core.terms import LayerPass
 from cnnbp_cli.core.types import Array
 
 Mistake = tuple[str, Array]
@@ -24,33 +25,16 @@ SAME = 1e-9  # relative to the largest value: the formula gives the output
 SLOPE_STEP = 1e-6
 
 
-@dataclass(frozen=True, slots=True)
-class LayerPass:
-    """One layer's passes, with real numbers: x (c, h, w, n) or (features, n), and y and dy of the output's shape.
-
-    Attributes
-    ----------
-    forward : callable
-        Returns the output for another input of the same shape.
-    """
-
-    x: Array
-    y: Array
-    dy: Array
-    params: Mapping[str, Array]
-    forward: Callable[[Array], Array]
-
-
-def mistakes_in_dx(at: LayerPass) -> Iterator[Mistake]:
-    """Yield wrong gradients to the input."""
+def mistakes_in_dx(at: LayerPass, forward: Callable[[Array], Array]) -> Iterator[Mistake]:
+    """Yield wrong gradients to the input; `forward` returns the output for another input."""
     if conv := Convolution.recognized(at):
         yield from conv.mistakes_in_dx()
     elif norm := Normalization.recognized(at):
         yield from norm.mistakes_in_dx()
     elif at.x.shape == at.y.shape:
         yield "dy is passed on unchanged: the layer's derivative is left out", at.dy
-        if _same(at.forward(at.x[::-1]), at.y[::-1]) and _same(at.forward(at.x[..., ::-1]), at.y[..., ::-1]):
-            yield from _activation(at)
+        if _same(forward(at.x[::-1]), at.y[::-1]) and _same(forward(at.x[..., ::-1]), at.y[..., ::-1]):
+            yield from _activation(at, forward)
     elif at.x.ndim == at.y.ndim == 4:
         yield from _pool(at)
 
@@ -226,19 +210,19 @@ class Normalization:
         yield "the division by the standard deviation is left out", g - mean - xhat * product_mean
 
 
-def _activation(at: LayerPass) -> Iterator[Mistake]:
+def _activation(at: LayerPass, forward: Callable[[Array], Array]) -> Iterator[Mistake]:
     """Yield mistakes in a layer that has one function for every element."""
     x, y, dy = at.x, at.y, at.dy
-    slope = _slope(at.forward, x)
+    slope = _slope(forward, x)
     yield "the derivative is not multiplied by dy", slope
     yield "dy passes where dy is above 0, not where the input is: a ReLU's gate is its input", dy * (dy > 0)
     yield "gradients below 0 are cut off: the gate belongs to the input, not to dy", slope * dy * (dy > 0)
-    at_output = _slope(at.forward, y)
+    at_output = _slope(forward, y)
     yield "the derivative is taken at the output: f'(f(x)) in the place of f'(x)", at_output * dy
     formulas: dict[str, Callable[[Array], Array]] = {"1 - y²": lambda v: 1 - v * v, "y (1 - y)": lambda v: v * (1 - v)}
     for name, formula in formulas.items():
         yield f"{name} holds for the output y, and is taken of the input", formula(x) * dy
-        yield f"{name} is taken of the output twice: of f(f(x))", formula(at.forward(y)) * dy
+        yield f"{name} is taken of the output twice: of f(f(x))", formula(forward(y)) * dy
     yield "dy times the output, not times the derivative", y * dy
     yield "dy times the input, not times the derivative", x * dy
     yield "dy of the skip connection is left out: add up both gradients", slope * dy - dy

@@ -20,9 +20,10 @@ import numpy as np
 
 from cnnbp_cli.core.graph import INPUT, Node
 from cnnbp_cli.core.rng import generator
+from cnnbp_cli.core.terms import LayerPass
 from cnnbp_cli.core.types import Array
 from cnnbp_cli.gradient_check.complex_step import DIFFERENCE_TOLERANCE, NOISE, UNDERFLOW
-from cnnbp_cli.gradient_check.course_mistakes import LayerPass, Mistake, mistakes_in_dx, mistakes_in_parameter
+from cnnbp_cli.gradient_check.course_mistakes import Mistake, mistakes_in_dx, mistakes_in_parameter
 from cnnbp_cli.gradient_check.fault_patterns import KnownFactor, Mismatch, describe
 from cnnbp_cli.gradient_check.layer_derivative import STEP, Change, is_shipped
 from cnnbp_cli.gradient_check.reference_pass import Index, ReferencePass, along, bisect, joint_direction, unit
@@ -182,6 +183,9 @@ class _Explainer:
         def change(direction: Array) -> Change:
             return reference.derivatives.along(node, [direction if i == k else None for i in range(len(xs))], {})
 
+        def forward(x: Array) -> Array:
+            return reference.compute(node, reference.params.get(node.name, {}), [x])[0]
+
         return _LocalGradient(
             about=f"dx of {node.name}{which}",
             place=_place(layer, "dx"),
@@ -192,18 +196,17 @@ class _Explainer:
             axes=_image_axes(xs[k]),
             numbers=self._numbers(node),
             is_parameter=False,
-            mistakes=(lambda: mistakes_in_dx(self._layer_pass(node))) if len(xs) == 1 else tuple,
+            mistakes=(lambda: mistakes_in_dx(self._layer_pass(node), forward)) if len(xs) == 1 else tuple,
         )
 
     def _layer_pass(self, node: Node) -> LayerPass:
-        reference = self._reference
-        params, name = reference.params.get(node.name, {}), node.name
+        reference, name = self._reference, node.name
         return LayerPass(
-            x=reference.values[node.inputs[0]],
+            params=reference.params.get(name, {}),
+            xs=[reference.values[before] for before in node.inputs],
             y=reference.values[name],
             dy=reference.output_gradients[name],
-            params=params,
-            forward=lambda x: reference.compute(node, params, [x])[0],
+            residuals=reference.tape.residuals[name],
         )
 
     def _of_loss(self) -> _LocalGradient:
