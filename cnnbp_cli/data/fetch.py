@@ -16,14 +16,16 @@ import hashlib
 import http.client
 import os
 import shutil
+import socket
+import threading
 import zipfile
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from time import monotonic
-from typing import IO, Any
+from typing import IO, Any, Self
 from urllib import error as url_error
 from urllib import request as url_request
 from urllib.parse import urlsplit
@@ -37,6 +39,8 @@ TIMEOUT = 30.0
 
 SLOWEST = 100
 """Bytes per second, over the same time, below which it is given up as well."""
+
+SLOW = f"the server sends less than {SLOWEST} bytes per second"
 
 ATTEMPTS = 5
 """Connections to one address, as long as each of them brings something."""
@@ -409,7 +413,7 @@ def _receive(
             if problem:
                 yield Retrying(problem)
             try:
-                yield from _transfer(url, name, part, largest, timeout)
+                was_late = yield from _transfer(url, name, part, largest, timeout)
             except _TransferError as error:
                 problem = f"{url}: {error}"
                 if part.seek(0, os.SEEK_END) <= before:
@@ -419,7 +423,7 @@ def _receive(
             try:
                 return verify()
             except DataError as error:
-                problem = f"{url}{str(error).removeprefix(part.name)}"
+                problem = f"{url}: {SLOW}" if was_late else f"{url}{str(error).removeprefix(part.name)}"
                 part.truncate(0)
                 if not before:  # else what was there may have been the beginning of something else
                     break
@@ -432,20 +436,90 @@ class _TransferError(Exception):
     """A connection that did not bring the whole file."""
 
 
-def _transfer(url: str, name: str, part: IO[bytes], largest: int, timeout: float) -> Iterator[Receiving]:
-    """Append to `part` what is missing of it, over one connection."""
+class _Watchdog:
+    """Shuts down the connections of a server that takes too long, whatever it sends meanwhile.
+
+    A socket's own timeout starts again with each byte, so that headers, chunk sizes or trailers that drip, or one
+    `100 Continue` after the other, would never end.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self._period = 1.25 * timeout  # the socket's own timeout, which tells silence from slowness, comes first
+        self._deadline, self._received = monotonic() + self._period, 0
+        self._done = threading.Event()
+        self._lock = threading.Lock()
+        self._twins: list[socket.socket] = []
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.has_expired = False
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._done.set()
+        self._thread.join()
+        for twin in self._twins:
+            twin.close()
+
+    def watch(self, connection: socket.socket) -> None:
+        """Keep an eye on a connection; its twin stays valid when TLS takes the socket over."""
+        with self._lock:
+            self._twins.append(connection.dup())
+            if self.has_expired:
+                self._shut_down()
+
+    def received(self, count: int) -> None:
+        """Count what has arrived of the content."""
+        self._received += count
+
+    def renew(self) -> None:
+        """Begin a new period."""
+        self._deadline, self._received = monotonic() + self._period, 0
+
+    def _run(self) -> None:
+        while not self._done.wait(max(0.0, self._deadline - monotonic())):
+            if monotonic() < self._deadline:
+                continue
+            if self._received < SLOWEST * self._period:
+                with self._lock:
+                    self.has_expired = True
+                    self._shut_down()
+                return
+            self.renew()
+
+    def _shut_down(self) -> None:
+        for twin in self._twins:
+            with suppress(OSError):  # it is closed already
+                twin.shutdown(socket.SHUT_RDWR)
+
+
+def _transfer(url: str, name: str, part: IO[bytes], largest: int, timeout: float) -> Generator[Receiving, None, bool]:
+    """Append to `part` what is missing of it, over one connection; return whether its end came too late to be seen."""
+    with _Watchdog(timeout) as watchdog:
+        yield from _append(url, name, part, largest, timeout, watchdog)
+    return watchdog.has_expired
+
+
+def _append(
+    url: str, name: str, part: IO[bytes], largest: int, timeout: float, watchdog: _Watchdog
+) -> Iterator[Receiving]:
     received = part.seek(0, os.SEEK_END)
     headers = {"User-Agent": "cnnbp"} | ({"Range": f"bytes={received}-"} if received else {})
+    late = f"the server has not answered after {timeout:g} s"
     try:
-        response = _opener().open(url_request.Request(url, headers=headers), timeout=timeout)
+        response = _opener(watchdog).open(url_request.Request(url, headers=headers), timeout=timeout)
     except url_error.HTTPError as error:
         error.close()
         if error.code == 416 and received:  # there is no more: all of it was here
             return
         raise _TransferError(f"the server answers {error.code} ({error.reason})") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise _TransferError(_reason(error, timeout)) from None
+        raise _TransferError(late if watchdog.has_expired else _reason(error, timeout)) from None
+    watchdog.renew()
     with closing(response):
+        if watchdog.has_expired:  # a header that was cut short passes for a whole one
+            raise _TransferError(late)
         if response.status != 206:
             received = 0
             part.truncate(0)
@@ -454,7 +528,6 @@ def _transfer(url: str, name: str, part: IO[bytes], largest: int, timeout: float
             raise _TransferError("the server resumed at the wrong byte")
         total = None if response.length is None else received + response.length
         yield Receiving(name, received, total)
-        checked, deadline = received, monotonic() + timeout
         while total is None or received < total:
             if max(received, total or 0) > largest:
                 part.truncate(0)
@@ -462,27 +535,49 @@ def _transfer(url: str, name: str, part: IO[bytes], largest: int, timeout: float
             try:
                 chunk = response.read1(READ_SIZE)
             except (OSError, http.client.HTTPException) as error:
-                raise _TransferError(_reason(error, timeout)) from None
+                raise _TransferError(SLOW if watchdog.has_expired else _reason(error, timeout)) from None
             if not chunk:
+                if watchdog.has_expired and not response.chunked:  # whose content may be complete
+                    raise _TransferError(SLOW)
                 break
+            watchdog.received(len(chunk))
             part.write(chunk)
             received += len(chunk)
             yield Receiving(name, received, total)
-            if monotonic() > deadline:
-                if received - checked < SLOWEST * timeout:
-                    raise _TransferError(f"the server sends less than {SLOWEST} bytes per second")
-                checked, deadline = received, monotonic() + timeout
     if total is not None and received < total:
         raise _TransferError(f"the connection ended after {received:,} of {total:,} bytes")
 
 
-def _opener() -> url_request.OpenerDirector:
+def _opener(watchdog: _Watchdog) -> url_request.OpenerDirector:
     """Return what opens http and https, also after redirects, and nothing else: no local files, no FTP."""
+
+    class Watched(url_request.AbstractHTTPHandler):
+        def do_open(self, http_class: Any, req: Any, **arguments: Any) -> Any:
+            def connection(*args: Any, **more: Any) -> Any:
+                made = http_class(*args, **more)
+                create = made._create_connection
+
+                def watched(*address: Any, **options: Any) -> socket.socket:
+                    connected: socket.socket = create(*address, **options)
+                    watchdog.watch(connected)
+                    return connected
+
+                made._create_connection = watched
+                return made
+
+            return super().do_open(connection, req, **arguments)
+
+    class WatchedHTTP(Watched, url_request.HTTPHandler):
+        pass
+
+    class WatchedHTTPS(Watched, url_request.HTTPSHandler):
+        pass
+
     opener = url_request.OpenerDirector()
     for handler in (
         url_request.ProxyHandler,
-        url_request.HTTPHandler,
-        url_request.HTTPSHandler,
+        WatchedHTTP,
+        WatchedHTTPS,
         url_request.HTTPDefaultErrorHandler,
         url_request.HTTPRedirectHandler,
         url_request.HTTPErrorProcessor,

@@ -11,6 +11,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -492,3 +493,99 @@ def test_the_digests_of_the_real_mnist(server, tmp_path):
     assert [event.verified for event in ready] == ["md5 of the content"] * 4
     with pytest.raises(DataError, match=f"expected {PUBLISHED_SETS['fashion-mnist'].files[0].content_md5}"):
         verify(tmp_path / IMAGES, PUBLISHED_SETS["fashion-mnist"].files[0])
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+DRIPS = {
+    "a status line": (b"HTTP/1.1 200 ", b"O"),
+    "a header": (OK + b"X-Header: ", b"x"),
+    "100 Continue": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "a redirect's header": (b"HTTP/1.1 302 Found\r\nLocation: /x", b"x"),
+    "a record of TLS": (b"\x16\x03\x03\x40\x00", b"\x02"),
+    "a chunk's size": (CHUNKED, b"0"),
+    "a chunk's extension": (CHUNKED + b"5;", b"x"),
+    "a chunk": (CHUNKED + b"fffff\r\n", b"x"),
+    "a body": (OK + b"Content-Length: 50000\r\n\r\n", b"x"),
+    "a body of unknown length": (OK + b"Connection: close\r\n\r\n", b"x"),
+}
+
+
+@contextmanager
+def dripping(start: bytes, drop: bytes) -> Iterator[str]:
+    """Serve `start` at once, and then `drop` after `drop` without end, to whoever connects."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    stop = threading.Event()
+
+    def serve(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            connection.recv(1)
+            connection.sendall(start)
+            while not stop.wait(0.05):
+                connection.sendall(drop)
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=listener.accept()[:1]).start()
+
+    thread = threading.Thread(target=accept)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        stop.set()
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()
+
+
+@pytest.mark.parametrize("what", DRIPS)
+def test_what_drips_is_given_up_in_time(what, server, tmp_path):
+    scheme = "https" if "TLS" in what else "http"
+    with dripping(*DRIPS[what]) as address:
+        started = time.perf_counter()
+        with pytest.raises(DataError) as caught:
+            list(fetch(source(f"{scheme}://{address}"), tmp_path, timeout=0.3))
+        seconds = time.perf_counter() - started
+    reasons = ["the server has not answered after 0.3 s"]
+    if "chunk" in what or "body" in what:
+        reasons = ["the server sends less than 100 bytes per second"]
+    elif "TLS" in what:  # which has a deadline of its own for the whole handshake
+        reasons.append("the server sent nothing for 0.3 s")
+    assert str(caught.value).partition("; ")[0] in [f"{scheme}://{address}/{IMAGES}: {reason}" for reason in reasons]
+    assert seconds < 0.3 * 1.25 * 2 * 5 + 2  # an answer and a body, five attempts
+
+
+def test_trailers_that_drip_do_not_matter(server, tmp_path):
+    def trouble(handler: Handler, name: str) -> bool:
+        if name == IMAGES:
+            content = PACKED[IMAGES]
+            handler.wfile.write(CHUNKED + b"%x\r\n%b\r\n0\r\nX-Trailer: " % (len(content), content))
+            with suppress(OSError):
+                while not server.stop.wait(0.05):
+                    handler.wfile.write(b"x")
+        return name == IMAGES
+
+    server.trouble = trouble
+    started = time.perf_counter()
+    list(fetch(source(server.url), tmp_path, timeout=0.5))
+    assert names(tmp_path) == sorted(NAMES)
+    assert time.perf_counter() - started < 5
+
+
+def test_a_slow_but_steady_server_is_not_given_up(server, tmp_path):
+    def trouble(handler: Handler, name: str) -> bool:
+        if name != NAMES[1]:
+            return False
+        content = PACKED[name]
+        handler.wfile.write(OK + b"Content-Length: %d\r\n\r\n" % len(content))
+        for start in range(0, len(content), 50):  # over more than one period
+            server.stop.wait(0.15)
+            handler.wfile.write(content[start : start + 50])
+        return True
+
+    server.trouble = trouble
+    events = list(fetch(source(server.url), tmp_path, timeout=0.5))
+    assert not any(isinstance(event, Retrying) for event in events)
+    assert names(tmp_path) == sorted(NAMES)
