@@ -132,4 +132,4 @@ def trace(
         return
     from cnnbp_cli.report.trace import render
 
-    render(found, format.value, layers=layer or (), cell=cell, of=of.value, top=shown, digits=digits)
+    render(found, format.value, layers=layer or (), cell=cell, of=of.value, top=shown, digits=digits, exact=exact)

@@ -103,10 +103,15 @@ class SoftmaxCrossEntropy(Loss[FusedResiduals]):
         shifted = at.z - at.z.max(0)
         log_p = shifted - np.log(np.exp(shifted).sum(0))  # also where p itself is too small for a float
         indices = list(np.ndindex(at.z.shape))
+        formula, numbers = "loss = −Σ y · log(p)" + " / n" * (at.count > 1), dict[str, float]()
+        if [at.target[index] for index in indices if at.target[index]] == [1]:  # a single label
+            formula += f" = −log({{p[{int(at.target.argmax())}]}})"
+            numbers[f"p[{int(at.target.argmax())}]"] = float(at.p.ravel()[at.target.argmax()])
         return Terms(
-            "loss = −Σ y · log(p)" + " / n" * (at.count > 1),
+            formula,
             tuple(Term(-float(log_p[index]) / at.count, (Ref(TARGET, index),)) for index in indices),
             tuple(Ref(OUTPUT, index) for index in indices),
+            numbers,
         )
 
 
@@ -154,11 +159,11 @@ class SigmoidBinaryCrossEntropy(Loss[FusedResiduals]):
             small = float(np.log1p(np.exp(-abs(z))))  # −log(p) is small where z > 0, −log(1 − p) where z < 0
             yes, no = max(-z, 0) + small, max(z, 0) + small
             terms.append(Term((y * yes + (1 - y) * no) / at.count))
-        return Terms(
-            "loss = −Σ (y · log(p) + (1 − y) · log(1 − p))" + " / n" * (at.count > 1),
-            tuple(terms),
-            tuple(Ref(tensor, index) for index in np.ndindex(at.z.shape) for tensor in (OUTPUT, TARGET)),
-        )
+        reads = tuple(Ref(tensor, index) for index in np.ndindex(at.z.shape) for tensor in (OUTPUT, TARGET))
+        if len(terms) == 1:
+            numbers = {"p": at[reads[0]], "y": at[reads[1]]}
+            return Terms("loss = −({y} · log({p}) + (1 − {y}) · log(1 − {p}))", tuple(terms), reads, numbers)
+        return Terms("loss = −Σ (y · log(p) + (1 − y) · log(1 − p))" + " / n" * (at.count > 1), tuple(terms), reads)
 
 
 class SquaredErrorResiduals(NamedTuple):

@@ -110,7 +110,7 @@ class Terms:
             text += literal
             if name is not None and name in self.numbers:
                 number = show(self.numbers[name] + 0.0)  # no −0
-                signed = number.startswith("-") and not text.endswith(("= ", "(")) and text
+                signed = number.startswith("-") and not text.endswith(("= ", "(", ", ", "where ")) and text
                 text += (f"({number})" if signed else number).replace("-", "−")
             else:
                 text += name or ""

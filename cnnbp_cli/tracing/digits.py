@@ -58,7 +58,7 @@ def addition(terms: Sequence[float], total: float, digits: int = SIGNIFICANT) ->
     exact = [Fraction(number) / Fraction(10) ** exponent for number in numbers]
     fewest = max(0, digits - 1 - magnitude + exponent)
     places_to_try = [*range(fewest, fewest + EXTRA)]
-    if exponent == 0 and (finite := _decimals(numbers)) is not None:
+    if exponent == 0 and (finite := decimals(numbers)) is not None:
         places_to_try = [finite, *places_to_try]  # whole, where that is short: 0.125, not 0.1250
     for places in places_to_try:
         units = [round(number * 10**places) for number in exact]
@@ -84,7 +84,7 @@ def _written(units: Sequence[int], places: int, exponent: int) -> Addition:
     return Addition(tuple(texts[:-1]), texts[-1], exponent)
 
 
-def _decimals(numbers: Sequence[float]) -> int | None:
+def decimals(numbers: Sequence[float]) -> int | None:
     """Return how many decimals it takes to write all numbers exactly; None where that is no use."""
     most = 0
     for number in numbers:

@@ -28,6 +28,9 @@ from cnnbp_cli.core.types import (
 )
 from cnnbp_cli.core.windows import Padding, Windows, check_padding
 
+LISTED = 9
+"""A window of so many pixels or fewer is told pixel by pixel."""
+
 
 def check_pool(layer: MaxPool2d | AvgPool2d) -> None:
     """Raise `FieldErrors` for sizes below one, and for padding so wide that a window could miss the image."""
@@ -157,10 +160,15 @@ class MaxPool2d(Layer[MaxPoolResiduals]):
         c, p, q, n = index
         pixels = [Ref(0, (c, r, s, n)) for _, _, r, s in at.residuals.windows.pixels_of(p, q)]
         winner = self._winner(pixels, at)
+        ties = sum(at[pixel] == at[winner] for pixel in pixels)
+        first = f", the first of {ties} that are equal" if ties > 1 else ""
+        named = {f"x[{listed(pixel.where)}]": at[pixel] for pixel in pixels}
+        window = ", ".join(f"{{{name}}}" for name in named) if len(pixels) <= LISTED else "its window"
         return Terms(
-            f"y[{listed(index)}] = max of its window = x[{listed(winner.where)}]",
+            f"y[{listed(index)}] = max({window}) = {{x[{listed(winner.where)}]}}{first}",
             (Term(1, (winner,)),),
             tuple(pixel for pixel in pixels if pixel != winner),
+            named,
         )
 
     def dx_terms(self, at: LayerPass, k: int, index: Index) -> Terms:
