@@ -16,6 +16,7 @@ ASCII = str.maketrans(
     {
         "×": "x",
         "→": "->",
+        "←": "<-",
         "…": "...",
         "─": "-",
         "·": "*",
@@ -26,6 +27,9 @@ ASCII = str.maketrans(
         "Σ": "sum",
         "√": "sqrt",
         "²": "^2",
+        "³": "^3",
+        "π": "pi",
+        "\N{COMBINING CIRCUMFLEX ACCENT}": "hat",
         "η": "rate",
         "\N{NO-BREAK SPACE}": " ",
     }

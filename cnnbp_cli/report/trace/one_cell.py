@@ -20,8 +20,8 @@ FEW_TERMS = 3
 """A rule with its numbers filled in says enough about so many."""
 
 
-def show_cell(trace: Trace, cell: Cell, of: str, top: int | None, numerals: Numerals, *, readers: bool = True) -> None:
-    """Write one cell; without `readers`, not where it goes."""
+def show_cell(trace: Trace, cell: Cell, of: str, top: int | None, numerals: Numerals, *, alone: bool = True) -> None:
+    """Write one cell; one that stands alone also says where it goes, and what to beware of."""
     found = trace.terms(cell, of)
     write(
         f"{named(cell, of)} = {numerals.more(1).short(found.value)}", f"bold {VALUES if of == 'value' else GRADIENTS}"
@@ -44,9 +44,9 @@ def show_cell(trace: Trace, cell: Cell, of: str, top: int | None, numerals: Nume
             _table(written)
         if found.retold and len(found.terms) > 1:
             write(f"The same sum, scattered: {right_side(found.retold)}.", "", 1)
-    if of == "gradient" and is_kernel(trace, cell.tensor):
+    if alone and of == "gradient" and is_kernel(trace, cell.tensor):
         write(SWAPPED, "dim", 1)
-    users = trace.used_by(cell, of) if readers else ()
+    users = trace.used_by(cell, of) if alone else ()
     if users:
         more = f" and {count(len(users) - FEW_READERS)} more" if len(users) > FEW_READERS else ""
         write(f"goes into {', '.join(named(user, of) for user in users[:FEW_READERS])}{more}")

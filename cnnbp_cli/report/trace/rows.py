@@ -16,7 +16,7 @@ from cnnbp_cli.report.terminal import console
 from cnnbp_cli.report.trace.lines import GRADIENTS, VALUES, write
 from cnnbp_cli.report.trace.numerals import Numerals
 from cnnbp_cli.report.trace.one_cell import show_cell
-from cnnbp_cli.report.trace.whole import largest
+from cnnbp_cli.report.trace.whole import SWAPPED, is_kernel, largest
 from cnnbp_cli.tracing.cells import Cell
 from cnnbp_cli.tracing.trace import Trace
 
@@ -57,12 +57,15 @@ def show_rows(trace: Trace, names: Sequence[str], top: int | None, numerals: Num
     write()
     write("Under the microscope, from the loss to the image: cells with the largest gradient", "bold")
     few = FEW_TERMS if top is None else min(top, FEW_TERMS)
-    for name in reversed(names):
-        for tensor in (name, f"{name}.weight") if "weight" in trace.parameters(name)[1] else (name,):
-            write()
-            show_cell(
-                trace, Cell(tensor, largest(trace.array(tensor, "gradient"))), "gradient", few, numerals, readers=False
-            )
+    tensors = [tensor for name in reversed(names) for tensor in (name, f"{name}.weight")]
+    tensors = [tensor for tensor in tensors if tensor in names or trace.is_learned(tensor)]
+    kernel = next((tensor for tensor in tensors if is_kernel(trace, tensor)), None)
+    for tensor in tensors:
+        write()
+        cell = Cell(tensor, largest(trace.array(tensor, "gradient")))
+        show_cell(trace, cell, "gradient", few, numerals, alone=False)
+        if tensor == kernel:
+            write(SWAPPED, "dim", 1)
 
 
 def _share_open(trace: Trace, name: str) -> str:
