@@ -18,10 +18,10 @@ from cnnbp_cli.tracing.cells import Cell, CellError
 
 if TYPE_CHECKING:
     from cnnbp_cli.tracing.explanation import Factor
-    from cnnbp_cli.tracing.trace import Trace
+    from cnnbp_cli.tracing.traced_pass import TracedPass
 
 
-def trace_document(trace: Trace, layers: Sequence[str] = ()) -> dict[str, Any]:
+def trace_document(trace: TracedPass, layers: Sequence[str] = ()) -> dict[str, Any]:
     """Return every number of the pass, of the image on show; `layers` limits the nodes.
 
     Raises
@@ -49,7 +49,7 @@ def trace_document(trace: Trace, layers: Sequence[str] = ()) -> dict[str, Any]:
     }
 
 
-def _node(trace: Trace, node: Node) -> dict[str, Any]:
+def _node(trace: TracedPass, node: Node) -> dict[str, Any]:
     found: dict[str, Any] = {"name": node.name, "type": node.layer.type, "inputs": list(node.inputs)}
     found |= _numbers(trace, node.name)
     values, gradients = trace.parameters(node.name)
@@ -69,7 +69,7 @@ def _node(trace: Trace, node: Node) -> dict[str, Any]:
     return found
 
 
-def _numbers(trace: Trace, name: str) -> dict[str, Any]:
+def _numbers(trace: TracedPass, name: str) -> dict[str, Any]:
     return {
         "shape": list(trace.shapes[name]),
         "output": plain(trace.array(name)),
@@ -77,7 +77,7 @@ def _numbers(trace: Trace, name: str) -> dict[str, Any]:
     }
 
 
-def cell_document(trace: Trace, cell: Cell, of: str = "gradient", top: int | None = 10) -> dict[str, Any]:
+def cell_document(trace: TracedPass, cell: Cell, of: str = "gradient", top: int | None = 10) -> dict[str, Any]:
     """Return one cell with its `top` largest terms, or with all of them; Σ product + others.sum = value.
 
     Beyond the contract's keys there are `filled`, `reason`, `retold` and `reads`, in each factor of a batch its
@@ -111,7 +111,7 @@ def cell_document(trace: Trace, cell: Cell, of: str = "gradient", top: int | Non
     }
 
 
-def _factor(trace: Trace, factor: Factor) -> dict[str, Any]:
+def _factor(trace: TracedPass, factor: Factor) -> dict[str, Any]:
     image = {"image": factor.image} if trace.images > 1 and factor.image is not None else {}
     index, value = list(factor.cell.index), plain(factor.value)
     return {"tensor": factor.cell.tensor, "of": factor.of, "index": index, "value": value, **image}

@@ -10,10 +10,10 @@ from cnnbp_cli.build import build
 from cnnbp_cli.config.load import config_from_dict
 from cnnbp_cli.core.types import Array
 from cnnbp_cli.tracing.numbers import Mode
-from cnnbp_cli.tracing.trace import Trace, trace
+from cnnbp_cli.tracing.traced_pass import TracedPass
 
 
-def miniatures() -> dict[str, Trace]:
+def miniatures() -> dict[str, TracedPass]:
     """Return each miniature's trace by its name."""
     return {
         "branches": _traced(
@@ -63,7 +63,7 @@ def miniatures() -> dict[str, Trace]:
 
 def _traced(
     layers: list[dict[str, Any]], numbers: dict[str, Any], images: Any, labels: list[int], mode: Mode = "evaluation"
-) -> Trace:
+) -> TracedPass:
     """Return the trace of a network with these parameters; those that are not named start as they do."""
     pixels: Array = np.array(images, np.float64)
     config = {
@@ -75,4 +75,4 @@ def _traced(
     }
     model = build(config_from_dict(config))
     model.set_parameters({name: np.array(value, np.float64) for name, value in numbers.items()})
-    return trace(model, pixels, np.array(labels), mode=mode)
+    return TracedPass.of(model, pixels, np.array(labels), mode=mode)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from cnnbp_cli.core.layers.dropout import Dropout
 from cnnbp_cli.core.types import Array
 from cnnbp_cli.model import Model
 from cnnbp_cli.tracing.miniatures import miniatures
-from cnnbp_cli.tracing.trace import Trace
+from cnnbp_cli.tracing.traced_pass import TracedPass
 
 FORMAT = "cnnbp-trace-page"
 VERSION = 1
@@ -30,9 +30,11 @@ LAYERS_OF_THE_FORMAT = "cnnbp_cli.core.layers"
 
 Packed = dict[str, Any]
 
+P = TypeVar("P", bound=TracedPass)
+
 
 def page_payload(
-    trace: Trace,
+    trace: TracedPass,
     *,
     origin: str = "",
     classes: Sequence[str] = (),
@@ -44,7 +46,7 @@ def page_payload(
 
     Parameters
     ----------
-    trace : Trace
+    trace : TracedPass
         A small network is traced again in float64, so that the page can be held to its last digits.
     origin : str
         The file that the model comes from.
@@ -73,7 +75,7 @@ def page_payload(
     }
 
 
-def pass_document(trace: Trace, *, light: bool = False) -> dict[str, Any]:
+def pass_document(trace: TracedPass, *, light: bool = False) -> dict[str, Any]:
     """Return a network with the numbers of one pass."""
     model = trace.model
     return {
@@ -121,7 +123,7 @@ def numbers_in(model: Model) -> int:
     return model.layout.size + sum(int(np.prod(shape)) for shape in model.graph.shapes.values())
 
 
-def in_double(trace: Trace) -> Trace:
+def in_double(trace: P) -> P:
     """Return the trace of the same numbers in float64."""
     model = trace.model
     if model.dtype == np.float64:
@@ -136,7 +138,7 @@ def in_double(trace: Trace) -> Trace:
     )
     target = trace.target.astype(np.float64) if trace.target.dtype.kind == "f" else trace.target
     x = trace.of_batch(INPUT).astype(np.float64)
-    return Trace(double, x, target, trace.mode, trace.shown, trace.source, trace.update)
+    return type(trace)(double, x, target, trace.mode, trace.shown, trace.source, trace.update)
 
 
 def wanted(target: Array, model: Model) -> dict[str, Any]:
@@ -146,7 +148,7 @@ def wanted(target: Array, model: Model) -> dict[str, Any]:
     return {"labels": None, "target": pack(by_image(target.astype(model.dtype)))}
 
 
-def node_document(trace: Trace, node: Node, *, light: bool) -> dict[str, Any]:
+def node_document(trace: TracedPass, node: Node, *, light: bool) -> dict[str, Any]:
     """Return a layer as the page reads it, with what flowed through it."""
     layer: Any = node.layer
     params, grads = trace.parameters(node.name)
@@ -181,7 +183,7 @@ def node_document(trace: Trace, node: Node, *, light: bool) -> dict[str, Any]:
     return document
 
 
-def optimizer_document(trace: Trace) -> dict[str, Any]:
+def optimizer_document(trace: TracedPass) -> dict[str, Any]:
     """Return the optimizer as it is at the next update; large state vectors are left out."""
     train, update, layout = trace.model.config.train, trace.update, trace.model.layout
     fields = asdict(train.optimizer)
