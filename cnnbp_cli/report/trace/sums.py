@@ -16,7 +16,7 @@ from cnnbp_cli.report.trace.lines import GLUE
 from cnnbp_cli.report.trace.numerals import MINUS, Numerals, minus, parenthesized
 from cnnbp_cli.tracing.cells import Cell
 from cnnbp_cli.tracing.digits import addition
-from cnnbp_cli.tracing.explanation import Explanation, Summand
+from cnnbp_cli.tracing.explanation import Explanation, Factor, Summand
 
 MORE_DIGITS = 3
 """Factors get so many more digits, at most, until their product is the one that is shown."""
@@ -103,7 +103,7 @@ def _multiply(factors: Sequence[str], product: str) -> bool:
 
 def worked(found: Explanation, numerals: Numerals, top: int) -> Iterator[tuple[int, str]]:
     """Yield how a cell comes about, as lines with their level: the rule, its numbers, their sum."""
-    yield 0, f"{named(found.cell, found.of)} = {rule(found)}"
+    yield 0, f"{name_of(found.cell, found.of)} = {rule(found)}"
     for told in found.told if len(found.told) > 1 else ():
         yield 1, f"through {told.via}: {right_side(told.terms.symbols())}"
     value = numerals.more(1).short(found.value)
@@ -128,12 +128,18 @@ def worked(found: Explanation, numerals: Numerals, top: int) -> Iterator[tuple[i
         yield 1, f"={GLUE}{step}"
     if written.zeros:
         yield 1, f"({count(written.zeros, 'more term')} {'is' if written.zeros == 1 else 'are'} 0)"
-    if found.retold:
-        yield 1, f"or scattered: {right_side(found.retold)}"
-        for term, factors, product in zip(written.terms, written.factors, written.products, strict=False):
-            source = [str(factor.cell) for factor in term.factors if factor.of == "gradient"]
-            if source:
-                yield 2, f"d{GLUE}{source[0]} leaves {product_of(factors[::-1])} ={GLUE}{product}"
+    yield from _scattered(found, written)
+
+
+def _scattered(found: Explanation, written: WrittenSum) -> Iterator[tuple[int, str]]:
+    """Yield the same terms told the other way, where a layer can tell it: what each stamp of the kernel leaves."""
+    for told in found.told:
+        mine = [k for k, term in enumerate(written.terms) if term.via == told.via and len(term.factors) > 1]
+        if told.terms.retold and len(mine) > 1:
+            yield 1, f"or scattered: {right_side(told.terms.retold)}"
+            for k in mine:
+                source = named(written.terms[k].factors[-1])
+                yield 2, f"{source} leaves {product_of(written.factors[k][::-1])} ={GLUE}{written.products[k]}"
 
 
 def rule(found: Explanation) -> str:
@@ -157,9 +163,15 @@ def right_side(formula: str) -> str:
     return re.sub(r", (?=[^\[\]]*\])", ",", formula.partition(" = ")[2] or formula)
 
 
-def named(cell: Cell, of: str) -> str:
+def name_of(cell: Cell, of: str) -> str:
     """Write a cell's name, and `d` before it for its gradient."""
     return {"value": f"{cell}", "gradient": f"d{GLUE}{cell}", "update": f"change of {cell}"}.get(of, f"{of} of {cell}")
+
+
+def named(factor: Factor, *, batch: bool = False) -> str:
+    """Write the name of a cell in a sum; in a `batch`, with its image."""
+    image = f" (image {factor.image})" if batch and factor.image is not None else ""
+    return name_of(factor.cell, factor.of) + image.replace(" ", GLUE)
 
 
 def product_of(factors: Sequence[str]) -> str:

@@ -63,7 +63,7 @@ def show_whole(trace: Trace, names: Sequence[str], numerals: Numerals) -> None:
 
 
 def _count_parameters(trace: Trace, names: Sequence[str]) -> None:
-    sizes = {name: [value.size for value in trace.parameters(name)[0].values()] for name in names}
+    sizes = {name: [gradient.size for gradient in trace.parameters(name)[1].values()] for name in names}
     sizes = {name: own for name, own in sizes.items() if own}
     if sizes:
         parts = " + ".join(f"{' + '.join(map(str, own))} ({name})" for name, own in sizes.items())
