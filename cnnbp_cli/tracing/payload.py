@@ -25,6 +25,9 @@ EXACT = 20_000
 GRADIENTS = 100_000
 """Parameter gradients of so many numbers or fewer go into the page; it computes the others itself."""
 
+CHECKPOINTS = 500_000
+"""Numbers of all checkpoints together that go into the page."""
+
 LAYERS_OF_THE_FORMAT = "cnnbp_cli.core.layers"
 """Where the layers come from that the page can compute; the user's own come from elsewhere."""
 
@@ -66,10 +69,7 @@ def page_payload(
         **pass_document(trace, light=light),
         "origin": origin,
         **({"classes": list(classes)} if classes else {}),
-        "checkpoints": [
-            {"label": label, "parameters": {name: pack(value) for name, value in parameters.items()}}
-            for label, parameters in checkpoints
-        ],
+        "checkpoints": checkpoint_documents(trace.model, checkpoints),
         "batch": None if batch is None else batch_document(trace.model, *batch),
         "miniatures": {name: pass_document(small) for name, small in miniatures().items()},
     }
@@ -200,6 +200,22 @@ def optimizer_document(trace: TracedPass) -> dict[str, Any]:
         if layout.size <= GRADIENTS
         else {},
     }
+
+
+def checkpoint_documents(model: Model, checkpoints: Iterable[tuple[str, Mapping[str, Array]]]) -> list[dict[str, Any]]:
+    """Return as many checkpoints as the page has room for, the first and the last of them, and the one on show."""
+    shown = model.parameters()
+    room = CHECKPOINTS // max(1, sum(value.size for value in shown.values()))
+    found = list(checkpoints) if room > 1 else []
+    if len(found) > room:
+        found = [found[round(k)] for k in np.linspace(0, len(found) - 1, room)]
+    same = [all(np.array_equal(own[name], value) for name, value in shown.items()) for _, own in found]
+    if found and not any(same):
+        found, same = [*found, ("best", shown)], [*same, True]
+    return [
+        {"label": label, "shown": on, "parameters": {name: pack(value) for name, value in own.items()}}
+        for (label, own), on in zip(found, same, strict=True)
+    ]
 
 
 def batch_document(model: Model, images: Array, labels: Array | None) -> dict[str, Any]:

@@ -88,9 +88,11 @@ def trace_of(path: str, request: Request, overrides: Sequence[Override] = (), we
 
 
 def checkpoints_of(path: str) -> Iterator[tuple[str, dict[str, Array]]]:
-    """Yield the label and the parameters of every readable checkpoint of a run, from the first step to the last."""
+    """Yield the label and the parameters of a run at its start and at every readable checkpoint."""
     if Path(path).is_dir():
-        for file in reversed(RunDirectory(Path(path)).checkpoints()):
+        run = RunDirectory(Path(path))
+        yield "step 0", load(str(run.config)).parameters()
+        for file in reversed(run.checkpoints()):
             try:
                 checkpoint = Checkpoint.read(file)
             except CheckpointError:

@@ -3,7 +3,7 @@
 import { cancels, whyZero } from "./explain.js";
 import { canvasMap, make, numberGrid } from "./maps.js";
 import { INPUT } from "./network.js";
-import { bare, percent } from "./numbers.js";
+import { bare, exponentFor, inPowers, percent } from "./numbers.js";
 import { limitOf } from "./palette.js";
 import { largest, range, sizeOf } from "./tensor.js";
 
@@ -170,7 +170,7 @@ export class Column {
       ),
     );
     const line = make("div", { className: "line" });
-    for (const tensor of ["prediction", "target", "loss"]) line.append(this.addBlock(tensor, "value"));
+    for (const tensor of this.network.beyond) line.append(this.addBlock(tensor, "value"));
     row.append(make("div", { className: "half value" }, line));
     row.append(
       make(
@@ -292,7 +292,8 @@ export class Column {
   /** @param {string} key */
   paintBlock(key) {
     const views = /** @type {View[]} */ (this.views.get(key));
-    const { tensor, of } = views[0];
+    const [first] = views;
+    const { tensor, of } = first;
     const right = this.cleaned(tensor, of);
     const numbers = (of === "gradient" && this.spoilt?.(tensor)) || right;
     const limit = limitOf(right);
@@ -303,7 +304,8 @@ export class Column {
     const caption = /** @type {HTMLElement} */ (this.blocks.get(key)?.querySelector("figcaption"));
     let ends = caption.querySelector(".range");
     if (!ends) caption.append((ends = make("span", { className: "range quiet" })));
-    ends.textContent = limit && !covered ? `±${bare(limit, 3)}` : "";
+    const written = first.element instanceof HTMLTableElement ? inPowers(exponentFor(largest(numbers))) : "";
+    ends.textContent = limit && !covered ? [written, `±${bare(limit, 3)}`].filter(Boolean).join(" ") : "";
   }
 
   /** The numbers of a tensor, with 0 where only rounding is left of terms that cancel. @param {string} tensor @param {Of} of */

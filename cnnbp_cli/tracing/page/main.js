@@ -9,7 +9,7 @@ import { worksheet } from "./worksheet.js";
 import { make } from "./maps.js";
 import { microscope, nameOf } from "./microscope.js";
 import { INPUT, Network } from "./network.js";
-import { bare, counted, plain } from "./numbers.js";
+import { bare, counted, percent, plain } from "./numbers.js";
 import { css, shade, theme } from "./palette.js";
 import { unflatten, unpack } from "./tensor.js";
 
@@ -38,7 +38,7 @@ export class App {
     this.rate = 0.1;
     /** Which network in miniature is on show, if any. @type {string | null} */
     this.miniature = null;
-    this.checkpoint = payload.checkpoints.length - 1;
+    this.checkpoint = payload.checkpoints.findIndex(({ shown }) => shown);
     this.note = "";
     this.hovered = "";
     /** @type {Tab} */
@@ -402,7 +402,12 @@ export class App {
       make(
         "span",
         { className: "quiet" },
-        [payload.origin, index === null ? split : `${split} image ${index}`, `${payload.mode} mode`]
+        [
+          payload.origin,
+          index === null ? split : `${split} image ${index}`,
+          payload.image.assumed ? "label as predicted" : "",
+          `${payload.mode} mode`,
+        ]
           .filter(Boolean)
           .join(" · "),
       ),
@@ -436,7 +441,8 @@ export class App {
       "One step",
     );
     step.addEventListener("click", () => this.takeStep());
-    if (this.network.blockedBy(INPUT)) step.disabled = true;
+    const blocked = this.network.blockedBy(INPUT);
+    if (blocked) Object.assign(step, { disabled: true, title: `${blocked.name} ${blocked.opaque}` });
     const reset = make("button", { type: "button" }, "Reset");
     reset.addEventListener("click", () => this.reset());
     const light = make("button", { type: "button", className: "plain", title: "light or dark" }, "◐");
@@ -473,8 +479,21 @@ export class App {
   drawState() {
     if (!this.state) return;
     const { judged } = this.network.pass;
-    this.state.textContent = `loss ${bare(judged.loss)}`;
+    this.state.textContent = [this.predicted(), `loss ${bare(judged.loss)}`].filter(Boolean).join(" · ");
     this.live.textContent = `${this.panel.querySelector(".cell-name")?.textContent ?? ""}, ${this.cell.of}: ${this.panel.querySelector(".number")?.textContent ?? ""}. ${this.panel.querySelector(".why")?.textContent ?? ""} ${this.note}`;
+  }
+
+  /** What the network predicts, where it classifies. */
+  predicted() {
+    const { labels, payload, sample, output } = this.network;
+    if (!labels || payload.classes.length < 2) return "";
+    const p = this.network.pass.judged.prediction.subarray(
+      sample * this.network.size(output),
+      (sample + 1) * this.network.size(output),
+    );
+    const best = p.length === 1 ? Number(p[0] > 0.5) : p.indexOf(Math.max(...p));
+    const share = p.length === 1 && !best ? 1 - p[0] : p[best];
+    return best < 0 ? "" : `predicts ${short(payload.classes[best])} (${percent(share)})`;
   }
 
   drawLegend() {
@@ -596,10 +615,9 @@ function stepsOf(network) {
   /** @type {Step[]} */
   const steps = [{ tensor: INPUT, of: "value", says: "forward: the image" }];
   for (const { name } of network.nodes) steps.push({ tensor: name, of: "value", says: `forward: ${name}` });
-  steps.push(
-    { tensor: "prediction", of: "value", says: "forward: the prediction" },
-    { tensor: "loss", of: "value", says: "forward: the loss" },
-  );
+  for (const tensor of network.beyond.filter((name) => name !== "target")) {
+    steps.push({ tensor, of: "value", says: `forward: the ${tensor}` });
+  }
   for (const { name, parameters } of [...network.nodes].reverse()) {
     steps.push({ tensor: name, of: "gradient", says: `backward: at the output of ${name}` });
     for (const key of Object.keys(parameters)) {

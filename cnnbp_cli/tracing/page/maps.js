@@ -1,7 +1,7 @@
 /** Tensors on the page: tables of numbers where these fit, canvases where they do not. */
 
 import { REASONS } from "./explain.js";
-import { decimalsFor, signed } from "./numbers.js";
+import { decimalsFor, exponentFor, inPowers, signed } from "./numbers.js";
 import { css, shade } from "./palette.js";
 import { cellText, largest, unflatten } from "./tensor.js";
 
@@ -97,10 +97,13 @@ export function numberGrid(tensor, of, shape, tile) {
     of,
     tile,
     paint({ numbers, limit, reason, wrong, covered }) {
-      const decimals = decimalsFor(largest(numbers));
+      const most = largest(numbers);
+      const exponent = exponentFor(most);
+      const unit = 10 ** exponent;
+      const decimals = decimalsFor(most / unit);
       for (const [at, cell] of found) {
         const value = covered ? NaN : numbers[at];
-        const text = covered ? "?" : signed(value, decimals);
+        const text = covered ? "?" : signed(value / unit, decimals);
         if (cell.textContent !== text) cell.textContent = text;
         cell.style.backgroundColor = covered ? "" : css(shade(value, limit, of, true));
         const why = value === 0 ? reason(at) : "";
@@ -111,7 +114,7 @@ export function numberGrid(tensor, of, shape, tile) {
         const name = cellText(tensor, unflatten(shape, at));
         cell.setAttribute(
           "aria-label",
-          `${name}, ${of}: ${text}${why ? `, ${why}` : ""}${wrong?.has(at) ? ", wrong" : ""}`,
+          `${name}, ${of}: ${text}${inPowers(exponent)}${why ? `, ${why}` : ""}${wrong?.has(at) ? ", wrong" : ""}`,
         );
       }
     },

@@ -4,7 +4,7 @@ import { cancels, PARTS, REASONS, SWAPPED, stories, whyZero } from "./explain.js
 import { formula } from "./formulas.js";
 import { make } from "./maps.js";
 import { INPUT } from "./network.js";
-import { bare, counted, decimalsThatAdd, plain, signed } from "./numbers.js";
+import { bare, counted, decimalsFor, exponentFor, inPowers, plain, signed, sumWriter } from "./numbers.js";
 import { freshState, update } from "./optimizers.js";
 import { cellText, unflatten, unpack } from "./tensor.js";
 
@@ -14,6 +14,7 @@ import { cellText, unflatten, unpack } from "./tensor.js";
  * @typedef {import("./terms.js").Term} Term
  * @typedef {import("./terms.js").Factor} Factor
  * @typedef {import("./main.js").App} App
+ * @typedef {(value: number) => string} Write
  */
 
 const SHOWN_TERMS = 16;
@@ -125,19 +126,19 @@ export function termTable(app, terms, total, caption = "") {
   const others = ordered.slice(SHOWN_TERMS);
   const rest = productsOf(others);
   const parts = [...shown.map(({ product }) => product), ...whole.map(productsOf), ...(others.length ? [rest] : [])];
-  const decimals = decimalsThatAdd(parts, total);
+  const { exponent, write } = sumWriter(parts, total);
   const table = make("table", { className: "terms" });
   if (caption) table.append(make("caption", {}, caption));
   const body = make("tbody");
-  for (const term of shown) body.append(termRow(app, term, decimals));
-  for (const some of whole) body.append(partRow(app, some, decimals));
+  for (const term of shown) body.append(termRow(app, term, write));
+  for (const some of whole) body.append(partRow(app, some, write));
   if (others.length) {
     body.append(
       make(
         "tr",
         { className: "others" },
         make("td", {}, `${counted(others.length, "other")}`),
-        make("td", { className: "product" }, signed(rest, decimals)),
+        make("td", { className: "product" }, write(rest)),
       ),
     );
   }
@@ -149,8 +150,8 @@ export function termTable(app, terms, total, caption = "") {
       make(
         "tr",
         {},
-        make("th", { scope: "row" }, "sum"),
-        make("td", { className: "product" }, signed(total, decimals)),
+        make("th", { scope: "row" }, ["sum", inPowers(exponent)].filter(Boolean).join(" ")),
+        make("td", { className: "product" }, write(total)),
       ),
     ),
   );
@@ -177,15 +178,10 @@ function byPart(terms) {
   return { single: terms.filter((term) => !whole.some(([first]) => first.part === term.part)), whole };
 }
 
-/** A part of the sum as one row. @param {App} app @param {Term[]} terms @param {number} decimals */
-function partRow(app, terms, decimals) {
+/** A part of the sum as one row. @param {App} app @param {Term[]} terms @param {Write} write */
+function partRow(app, terms, write) {
   const text = `${PARTS[String(terms[0].part)]}, ${counted(terms.length, "term")}`;
-  const row = make(
-    "tr",
-    {},
-    make("td", {}, text),
-    make("td", { className: "product" }, signed(productsOf(terms), decimals)),
-  );
+  const row = make("tr", {}, make("td", {}, text), make("td", { className: "product" }, write(productsOf(terms))));
   app.lights(
     row,
     terms.flatMap(({ factors }) => factors),
@@ -193,8 +189,8 @@ function partRow(app, terms, decimals) {
   return row;
 }
 
-/** @param {App} app @param {Term} term @param {number} decimals */
-function termRow(app, { coefficient, factors, product, rule, part }, decimals) {
+/** @param {App} app @param {Term} term @param {Write} write */
+function termRow(app, { coefficient, factors, product, rule, part }, write) {
   const made = make("td");
   if (rule) {
     made.append(`${rule}(`);
@@ -205,8 +201,8 @@ function termRow(app, { coefficient, factors, product, rule, part }, decimals) {
       made.append(make("span", { className: "coefficient" }, plain(coefficient, 4)), factors.length ? " · " : "");
     factors.forEach((factor, k) => made.append(k ? " · " : "", app.factor(factor)));
   }
-  if (part && part !== "bias") made.append(make("span", { className: "by" }, ` ${PARTS[part]}`));
-  const row = make("tr", {}, made, make("td", { className: "product" }, signed(product, decimals)));
+  if (part && part !== "bias") made.append(make("span", { className: "by part" }, PARTS[part]));
+  const row = make("tr", {}, made, make("td", { className: "product" }, write(product)));
   app.lights(row, factors);
   return row;
 }
@@ -264,7 +260,7 @@ function bothWays(app, terms, total, reader) {
     stamps.set(gradient.at, stamp);
   }
   const live = [...stamps.values()].filter(({ gradient }) => gradient.value !== 0);
-  const decimals = decimalsThatAdd(
+  const { exponent, write } = sumWriter(
     live.map(({ terms: [term] }) => term.product),
     total,
   );
@@ -287,8 +283,8 @@ function bothWays(app, terms, total, reader) {
       {},
       make("td", {}, app.factor(gradient)),
       make("td", {}, `${i}, ${j}`),
-      make("td", { className: "product" }, signed(term.product, decimals)),
-      make("td", { className: "product quiet" }, signed(running, decimals)),
+      make("td", { className: "product" }, write(term.product)),
+      make("td", { className: "product quiet" }, write(running)),
     );
     app.lights(row, term.factors);
     body.append(row);
@@ -304,8 +300,12 @@ function bothWays(app, terms, total, reader) {
         make(
           "tr",
           {},
-          make("th", { scope: "row", colSpan: 3 }, "what lies here at the end"),
-          make("td", { className: "product" }, signed(total, decimals)),
+          make(
+            "th",
+            { scope: "row", colSpan: 3 },
+            ["what lies here at the end", inPowers(exponent)].filter(Boolean).join(" "),
+          ),
+          make("td", { className: "product" }, write(total)),
         ),
       ),
     );
@@ -339,17 +339,21 @@ function lens(app, { tensor, of, at }) {
   const rows = around(row, shape[1]);
   const columns = around(column, shape[2]);
   const table = make("table", { className: `terms lens of-${of}` });
-  table.append(make("caption", {}, `Around it, in channel ${channel}`));
-  const decimals = decimalsThatAdd(
-    [],
-    Math.max(...rows.flatMap((r) => columns.map((c) => Math.abs(numbers[(channel * shape[1] + r) * shape[2] + c])))),
+  const most = Math.max(
+    ...rows.flatMap((r) => columns.map((c) => Math.abs(numbers[(channel * shape[1] + r) * shape[2] + c]))),
   );
+  const exponent = exponentFor(most);
+  table.append(make("caption", {}, `Around it, in channel ${channel} ${inPowers(exponent)}`));
   table.append(make("tr", {}, make("td"), ...columns.map((c) => make("th", { scope: "col" }, String(c)))));
   for (const r of rows) {
     const line = make("tr", {}, make("th", { scope: "row" }, String(r)));
     for (const c of columns) {
       const place = (channel * shape[1] + r) * shape[2] + c;
-      const td = make("td", { className: "product" }, signed(numbers[place], Math.min(decimals, 4)));
+      const td = make(
+        "td",
+        { className: "product" },
+        signed(numbers[place] / 10 ** exponent, Math.min(decimalsFor(most / 10 ** exponent), 4)),
+      );
       if (place === at) td.setAttribute("data-chosen", "");
       line.append(td);
     }

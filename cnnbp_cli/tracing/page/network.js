@@ -50,7 +50,7 @@ import { flatten, largest, parseCell, range, sizeOf, unpack } from "./tensor.js"
  * @property {PackedNode[]} nodes in the order in which they are computed
  * @property {string} output the node whose output goes to the head
  * @property {OptimizerSpec & {state: Record<string, Record<string, PackedArray>>}} optimizer
- * @property {{label: string, parameters: Record<string, PackedArray>}[]} checkpoints
+ * @property {{label: string, shown: boolean, parameters: Record<string, PackedArray>}[]} checkpoints
  * @property {{images: PackedArray, labels: number[] | null, target: PackedArray | null, count: number} | null} batch
  * @property {Record<string, Payload>} [miniatures]
  *
@@ -129,8 +129,9 @@ export class Network {
     }
     const outShape = /** @type {number[]} */ (this.shapes.get(this.output));
     this.channels = outShape[0];
-    for (const name of ["prediction", "target"]) this.shapes.set(name, outShape);
-    this.shapes.set("loss", []);
+    /** What only the loss knows, unless a layer has its name. */
+    this.beyond = ["prediction", "target", "loss"].filter((name) => !this.shapes.has(name));
+    for (const name of this.beyond) this.shapes.set(name, name === "loss" ? [] : outShape);
     this.givenInput = unpack(payload.input.value);
     /** The numbers that the page works with; edits change them. @type {Parameters} */
     this.parameters = new Map();
@@ -305,9 +306,14 @@ export class Network {
    * @returns {Float64Array}
    */
   numbersOf(tensor, of, pass = this.pass) {
+    if (!this.beyond.includes(tensor)) return this.numbersOfLayer(tensor, of, pass);
     if (tensor === "loss") return Float64Array.of(of === "gradient" ? 1 : pass.judged.loss);
     if (tensor === "prediction") return pass.judged.prediction;
-    if (tensor === "target") return pass.judged.target;
+    return pass.judged.target;
+  }
+
+  /** @param {string} tensor @param {Of} of @param {Pass} pass @returns {Float64Array} */
+  numbersOfLayer(tensor, of, pass) {
     const found =
       of === "gradient" ? pass.gradients.get(tensor) : (pass.values.get(tensor) ?? this.parameters.get(tensor));
     return found ?? new Float64Array(this.size(tensor)).fill(NaN);
@@ -322,7 +328,7 @@ export class Network {
    */
   shown(tensor, of, pass = this.pass) {
     const all = this.numbersOf(tensor, of, pass);
-    if (this.owners.has(tensor) || tensor === "loss") return all;
+    if (this.owners.has(tensor) || !this.shape(tensor).length) return all;
     const size = this.size(tensor);
     return all.subarray(this.sample * size, (this.sample + 1) * size);
   }
@@ -357,7 +363,7 @@ export class Network {
       const call = calls.get(tensor);
       if (call && !call.node.opaque) return RULES[call.node.type].valueTerms(call, at, sample);
       const z = this.numbersOf(this.output, "value");
-      if (tensor === "prediction") {
+      if (this.beyond.includes(tensor) && tensor === "prediction") {
         return predictionTerms(this.payload.loss, judged, this.output, z, this.size(this.output), at, sample);
       }
       return [];
@@ -389,7 +395,8 @@ export class Network {
         return range(0, this.size(tensor))
           .filter((k) => this.payload.loss.head === "softmax" || k === at)
           .map((k) => ({ tensor: "prediction", of, at: k, sample: this.sample }));
-      if (tensor === "prediction") return [{ tensor: this.output, of: "gradient", at, sample: this.sample }];
+      if (tensor === "prediction" && !this.byName.has(tensor))
+        return [{ tensor: this.output, of: "gradient", at, sample: this.sample }];
       // The gradient at a cell comes from those outputs that the cell went into.
       return distinct(this.terms(tensor, "gradient", at), (factor) => factor.of === "gradient").map((cell) => ({
         ...cell,
@@ -484,13 +491,13 @@ export class Network {
         ([key, packed]) => /** @type {[string, Of, PackedArray]} */ ([`${node.name}.${key}`, "gradient", packed]),
       ),
     ]);
-    written.push([INPUT, "gradient", this.payload.input.gradient], ["loss", "value", this.payload.measured]);
+    written.push([INPUT, "gradient", this.payload.input.gradient], ["", "value", this.payload.measured]);
     const theirs = written.map(([, , packed]) => unpack(packed));
     const scale = { value: 0, gradient: 0, update: 0 };
     written.forEach(([, of], k) => (scale[of] = Math.max(scale[of], largest(theirs[k]))));
     const result = { largest: 0, absolute: 0, tensor: "", cells: 0 };
     written.forEach(([tensor, of], k) => {
-      const mine = this.numbersOf(tensor, of, pass);
+      const mine = tensor ? this.numbersOf(tensor, of, pass) : Float64Array.of(pass.judged.loss);
       theirs[k].forEach((value, l) => {
         result.cells++;
         if (mine[l] === value || !Number.isFinite(value)) return;

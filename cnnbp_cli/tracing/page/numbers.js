@@ -23,6 +23,21 @@ export function decimalsFor(most) {
 }
 
 /**
+ * The power of ten that numbers are written in: 0, unless the largest would need many zeros.
+ *
+ * @param {number} most
+ */
+export function exponentFor(most) {
+  if (!(most > 0) || most === Infinity || (most >= 1e-4 && most < 1e5)) return 0;
+  return Math.floor(Math.log10(most));
+}
+
+/** @param {number} exponent */
+export function inPowers(exponent) {
+  return exponent ? `×10${superscript(exponent)}` : "";
+}
+
+/**
  * A number by itself, with so many significant digits.
  *
  * @param {number} value
@@ -54,14 +69,33 @@ export function superscript(exponent) {
  * @param {number} total
  */
 export function decimalsThatAdd(parts, total) {
-  const most = Math.max(Math.abs(total), ...parts.map(Math.abs));
-  const fewest = decimalsFor(most);
+  const fewest = decimalsFor(Math.max(Math.abs(total), ...parts.map(Math.abs)));
   for (let decimals = fewest; decimals <= Math.min(fewest + 6, 15); decimals++) {
     const unit = 10 ** decimals;
     const sum = parts.reduce((units, part) => units + Math.round(part * unit), 0);
     if (sum === Math.round(total * unit)) return decimals;
   }
   return fewest;
+}
+
+/**
+ * How the parts of a sum and the sum itself are written, so that what is written adds up.
+ *
+ * @param {readonly number[]} parts
+ * @param {number} total
+ */
+export function sumWriter(parts, total) {
+  const exponent = exponentFor(Math.max(Math.abs(total), ...parts.map(Math.abs)));
+  const unit = 10 ** exponent;
+  const decimals = decimalsThatAdd(
+    parts.map((part) => part / unit),
+    total / unit,
+  );
+  return {
+    exponent,
+    decimals: decimals - exponent,
+    write: (/** @type {number} */ value) => signed(value / unit, decimals),
+  };
 }
 
 /** @param {number} count @param {string} one @param {string} [many] */

@@ -7,7 +7,7 @@ import { make } from "./maps.js";
 import { agree, nameOf, termTable } from "./microscope.js";
 import { commit, MISTAKES, trainWith } from "./mistakes.js";
 import { INPUT } from "./network.js";
-import { bare, counted, decimalsThatAdd, plain, signed } from "./numbers.js";
+import { bare, counted, inPowers, plain, sumWriter } from "./numbers.js";
 import { isRight, questions } from "./quiz.js";
 
 /**
@@ -69,16 +69,12 @@ export class Quiz {
   answer(given) {
     if (this.answered !== null || Number.isNaN(given)) return;
     this.answered = given;
-    if (isRight(this.question, given, this.decimals())) this.score++;
+    if (isRight(this.question, given, this.writer.decimals)) this.score++;
     this.app.show();
   }
 
-  decimals() {
-    const { terms } = this.question;
-    return decimalsThatAdd(
-      terms.map(({ product }) => product),
-      terms.reduce((sum, { product }) => sum + product, 0),
-    );
+  get writer() {
+    return writerFor(this.question);
   }
 
   next() {
@@ -108,15 +104,14 @@ export class Quiz {
     );
     panel.append(make("p", { className: "asked" }, asked(app.network, question)));
     const done = this.answered !== null;
-    const decimals = this.decimals();
-    if (question.kind !== "winner" && question.kind !== "gate")
-      panel.append(sumWithBlank(app, question, decimals, done));
+    const { write, exponent, decimals } = this.writer;
+    if (question.kind !== "winner" && question.kind !== "gate") panel.append(sumWithBlank(app, question, done));
     panel.append(question.options.length ? this.choices(done) : this.field(done));
     if (done) {
       const right = isRight(question, /** @type {number} */ (this.answered), decimals);
       const said = question.options.length
         ? optionText(app.network, question, question.answer)
-        : signed(question.answer, decimals);
+        : `${write(question.answer)} ${inPowers(exponent)}`;
       panel.append(
         make(
           "p",
@@ -162,6 +157,15 @@ export class Quiz {
   }
 }
 
+/** How the numbers of a question are written. @param {Question} question */
+export function writerFor({ terms }) {
+  const products = terms.map(({ product }) => product);
+  return sumWriter(
+    products,
+    products.reduce((sum, product) => sum + product, 0),
+  );
+}
+
 /** @param {Network} network @param {Question} question */
 export function asked(network, { kind, cell, terms }) {
   const name = nameOf(network, cell.tensor, cell.at);
@@ -195,8 +199,10 @@ function because(network, { kind, cell, terms, answer }) {
   return "Each term is a gradient times the number that it met.";
 }
 
-/** A sum with its blank. @param {App} app @param {Question} question @param {number} decimals @param {boolean} done */
-function sumWithBlank(app, { kind, terms, blank, cell }, decimals, done) {
+/** A sum with its blank. @param {App} app @param {Question} question @param {boolean} done */
+function sumWithBlank(app, question, done) {
+  const { kind, terms, blank, cell } = question;
+  const { write, exponent } = writerFor(question);
   const total = app.network.shown(cell.tensor, cell.of)[cell.at];
   if (done) return termTable(app, terms, total);
   const table = make("table", { className: "terms" });
@@ -215,7 +221,7 @@ function sumWithBlank(app, { kind, terms, blank, cell }, decimals, done) {
         make(
           "td",
           { className: "product" },
-          kind === "blank" && k !== blank ? signed(term.product, decimals) : kind === "blank" ? "?" : "",
+          kind === "blank" && k !== blank ? write(term.product) : kind === "blank" ? "?" : "",
         ),
       ),
     );
@@ -228,8 +234,8 @@ function sumWithBlank(app, { kind, terms, blank, cell }, decimals, done) {
       make(
         "tr",
         {},
-        make("th", { scope: "row" }, "sum"),
-        make("td", { className: "product" }, kind === "blank" ? signed(total, decimals) : "?"),
+        make("th", { scope: "row" }, `sum ${inPowers(exponent)}`),
+        make("td", { className: "product" }, kind === "blank" ? write(total) : "?"),
       ),
     ),
   );

@@ -3,8 +3,8 @@
 import { make } from "./maps.js";
 import { nameOf } from "./microscope.js";
 import { INPUT } from "./network.js";
-import { decimalsFor, decimalsThatAdd, plain, signed } from "./numbers.js";
-import { asked, optionText } from "./panels.js";
+import { decimalsFor, exponentFor, inPowers, plain, signed } from "./numbers.js";
+import { asked, optionText, writerFor } from "./panels.js";
 import { random, sheet } from "./quiz.js";
 import { largest, range, sizeOf } from "./tensor.js";
 
@@ -61,10 +61,9 @@ function tables(network, seed, solved) {
   forward.append(table(network, INPUT, "value", () => false, solved));
   for (const tensor of parameters) forward.append(table(network, tensor, "value", () => false, solved));
   for (const { name } of network.nodes) forward.append(table(network, name, "value", () => draw() < 0.5, solved));
-  forward.append(
-    table(network, "prediction", "value", () => false, solved),
-    table(network, "target", "value", () => false, solved),
-  );
+  for (const tensor of network.beyond.filter((name) => name !== "loss")) {
+    forward.append(table(network, tensor, "value", () => false, solved));
+  }
   for (const { name, parameters: own } of [...network.nodes].reverse()) {
     backward.append(table(network, name, "gradient", () => draw() < 0.5, solved));
     for (const key of Object.keys(own)) {
@@ -81,13 +80,19 @@ function table(network, tensor, of, blank, solved) {
   const shape = network.shape(tensor);
   const numbers = network.shown(tensor, of);
   const columns = shape[shape.length - 1] ?? 1;
-  const decimals = decimalsFor(largest(numbers));
-  const made = make("table", {}, make("caption", {}, of === "gradient" ? `gradient of ${tensor}` : tensor));
+  const most = largest(numbers);
+  const exponent = exponentFor(most);
+  const decimals = decimalsFor(most / 10 ** exponent);
+  const made = make(
+    "table",
+    {},
+    make("caption", {}, `${of === "gradient" ? "gradient of " : ""}${tensor} ${inPowers(exponent)}`),
+  );
   for (const start of range(0, numbers.length / columns)) {
     const row = make("tr");
     for (const at of range(start * columns, columns)) {
       const empty = blank();
-      const text = signed(numbers[at], decimals);
+      const text = signed(numbers[at] / 10 ** exponent, decimals);
       row.append(
         make("td", { className: empty ? "blank" : "" }, !empty ? text : solved ? make("strong", {}, text) : "\u00a0"),
       );
@@ -101,10 +106,7 @@ function table(network, tensor, of, blank, solved) {
 function exercise(network, question, solved) {
   const { kind, terms, blank, cell, options, answer } = question;
   const total = network.shown(cell.tensor, cell.of)[cell.at];
-  const decimals = decimalsThatAdd(
-    terms.map(({ product }) => product),
-    total,
-  );
+  const { write, exponent } = writerFor(question);
   /** @type {HTMLElement[]} */
   const parts = [make("p", {}, asked(network, question))];
   if (options.length) {
@@ -125,7 +127,7 @@ function exercise(network, question, solved) {
     const factors = [...(term.coefficient === 1 ? [] : [term.coefficient]), ...term.factors.map(({ value }) => value)];
     const names = term.factors.map(({ tensor, at }) => nameOf(network, tensor, at)).join(" · ");
     const hidden = kind === "blank" ? k === blank : true;
-    const shown = signed(term.product, decimals);
+    const shown = write(term.product);
     sum.append(
       make(
         "tr",
@@ -145,12 +147,12 @@ function exercise(network, question, solved) {
     make(
       "tr",
       {},
-      make("td", {}, "sum"),
+      make("td", {}, `sum ${inPowers(exponent)}`),
       make("td"),
       make(
         "td",
         { className: open ? "blank" : "" },
-        !open ? signed(total, decimals) : solved ? make("strong", {}, signed(total, decimals)) : "\u00a0",
+        !open ? write(total) : solved ? make("strong", {}, write(total)) : "\u00a0",
       ),
     ),
   );
