@@ -204,7 +204,11 @@ def test_images_that_are_no_numbers(model):
         ([1, 2], "expected 5 labels, one for each image, got (2,)"),
         ([0, 1, 2, 3, 10], "expected labels from 0 to 9, the model's classes"),
         ([0, 1, 2, 3, -1], "expected labels from 0 to 9, the model's classes"),
-        ([0.0, 1, 2, 3, 4], "expected labels from 0 to 9, the model's classes"),
+        (
+            [0.0, 1, 2, 3, 4],
+            "the labels are floats, but the model's classes are whole numbers from 0 to 9; convert them, as with "
+            "y.astype(int)",
+        ),
         (np.zeros((5, 4)), "labels of shape (5, 4) do not fit outputs of shape 10"),
     ],
 )

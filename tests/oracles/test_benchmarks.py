@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SUBSET = ROOT / "cnnbp_cli" / "data" / "mnist_subset"
 needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="needs PyTorch")

@@ -23,7 +23,10 @@ from cnnbp_cli.train.run_directory import RunDirectory
 KILLS = int(os.environ.get("CRASH_KILLS", "3"))
 SETTINGS = ("train.epochs=40", "train.checkpoint_every=1")
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc"),
+    pytest.mark.slow,
+]
 
 
 def train(config, run, workers):
