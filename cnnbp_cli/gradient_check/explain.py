@@ -90,8 +90,8 @@ class _LocalGradient:
 
 
 class _Explainer:
-    def __init__(self, reference: ReferencePass, seed: int) -> None:
-        self._reference = reference
+    def __init__(self, reference: ReferencePass, seed: int, *, is_nearby: bool = False) -> None:
+        self._reference, self._is_nearby = reference, is_nearby
         self._rng = generator(seed, "gradcheck", "explain")
         self._known: dict[str, str | None] = {}
 
@@ -105,8 +105,8 @@ class _Explainer:
         if name != INPUT and (own := self._fault(self._of_parameter(name), indices)):
             return own
         faults = [text for gradient in self._after(name) if (text := self._fault(gradient))]
-        if not faults and self._reference.derivatives.has_kinks():  # which allow for several gradients
-            return _Explainer(self._reference.nearby(0), 0)._explain(name, indices)
+        if not faults and not self._is_nearby and self._reference.derivatives.has_kinks():  # they allow for more
+            return _Explainer(self._reference.nearby(0), 0, is_nearby=True)._explain(name, indices)
         if not faults:
             return "every layer's own backward pass is correct: look at how the gradients of branches are added up"
         more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
