@@ -60,6 +60,16 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory lint-page; \
+	else echo "the trace page's JavaScript was not checked: npm is missing"; fi
+
+.PHONY: lint-page
+lint-page: tests/page/node_modules
+	npm --prefix tests/page run --silent lint
+
+tests/page/node_modules: tests/page/package-lock.json
+	npm --prefix tests/page ci --silent --no-audit --no-fund
+	touch $@
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
