@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-all lint smoke sdist mutants proof faults rules crash fuzz schema clean
+.PHONY: demo test test-all lint smoke sdist mutants proof faults rules crash fuzz schema lesson clean
 
 demo: $(VENV)/installed
 	$(BIN)/cnnbp train configs/lenet5.yaml
@@ -54,6 +54,11 @@ fuzz: $(VENV)/installed-test
 # The format of configs, which shell completion reads: after a change of a layer or another declaration.
 schema: $(VENV)/installed
 	$(BIN)/cnnbp schema | $(BIN)/python -m json.tool --compact --no-ensure-ascii - cnnbp_cli/config/schema.json
+
+# The lesson of docs/lesson.md as a page, with the trace of the toy beside it: open build/lesson/index.html.
+lesson: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	$(BIN)/python docs/lesson_page.py build/lesson
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
