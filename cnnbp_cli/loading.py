@@ -12,6 +12,7 @@ from cnnbp_cli.data.dataset import Dataset, load_dataset
 from cnnbp_cli.data.errors import DataError
 from cnnbp_cli.data.normalization import Normalization
 from cnnbp_cli.model import Model
+from cnnbp_cli.origin import Origin, origin_of
 from cnnbp_cli.train.checkpoint import Checkpoint, CheckpointError
 from cnnbp_cli.train.run_directory import RunDirectory
 from cnnbp_cli.weights import converted, first_non_finite, use_weights
@@ -39,24 +40,35 @@ def load(path: str | Path, overrides: Sequence[Override] = (), *, weights: str |
     WeightsError
         When the weight file cannot be read, or does not fit the model.
     """
-    model = _load(path, overrides)
+    return load_with_origin(path, overrides, weights=weights)[0]
+
+
+def load_with_origin(
+    path: str | Path, overrides: Sequence[Override] = (), *, weights: str | Path | None = None
+) -> tuple[Model, Origin | None]:
+    """Return the model that `path` describes, and the checkpoint that its parameters come from; see `load`."""
+    where = Path(path)
+    origin = None
+    if where.is_dir():
+        where = RunDirectory(where).chosen()
+    if where.suffix == ".npz":
+        checkpoint = Checkpoint.read(where)
+        model = _from_checkpoint(where, checkpoint, overrides)
+        origin = origin_of(where, checkpoint)
+    else:
+        model = build(load_config(str(path), overrides))
     if weights is not None:
         use_weights(model, Path(weights))
-    return model
-
-
-def _load(path: str | Path, overrides: Sequence[Override]) -> Model:
-    where = Path(path)
-    if where.is_dir():
-        return load_checkpoint(RunDirectory(where).chosen(), overrides)
-    if where.suffix == ".npz":
-        return load_checkpoint(where, overrides)
-    return build(load_config(str(path), overrides))
+        origin = None
+    return model, origin
 
 
 def load_checkpoint(path: Path, overrides: Sequence[Override] = ()) -> Model:
     """Return the model of a checkpoint, with its parameters and its normalization."""
-    checkpoint = Checkpoint.read(path)
+    return _from_checkpoint(path, Checkpoint.read(path), overrides)
+
+
+def _from_checkpoint(path: Path, checkpoint: Checkpoint, overrides: Sequence[Override]) -> Model:
     config = parse_config(checkpoint.config, overrides, label=str(path))
     _require_shapes(path, config, checkpoint)
     model = build(config)

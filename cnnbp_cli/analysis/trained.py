@@ -10,16 +10,19 @@ from cnnbp_cli.data.dataset import DataError, Dataset, check_labels, load_datase
 from cnnbp_cli.data.normalization import Normalization
 from cnnbp_cli.data.split import Split
 from cnnbp_cli.errors import UserError
-from cnnbp_cli.loading import load
+from cnnbp_cli.loading import load_with_origin
 from cnnbp_cli.model import Model
+from cnnbp_cli.origin import Origin
 
 
 class TrainedError(UserError):
     """Something that is no trained model, or images that there are none of."""
 
 
-def load_trained(path: Path, weights: Path | None = None) -> Model:
-    """Return the model of a run directory or a checkpoint; with a weight file, that of a config will do.
+def load_trained(path: Path, weights: Path | None = None) -> tuple[Model, Origin | None]:
+    """Return the model of a run directory or a checkpoint, and which checkpoint it is.
+
+    With a weight file, the model of a config will do.
 
     Raises
     ------
@@ -29,12 +32,12 @@ def load_trained(path: Path, weights: Path | None = None) -> Model:
         When it, or the weight file, cannot be read.
     """
     if weights is not None:
-        return load(path, weights=weights)
+        return load_with_origin(path, weights=weights)
     if not path.exists():
         raise TrainedError(f"{path}: does not exist; expected a run directory or a checkpoint")
     if not path.is_dir() and path.suffix != ".npz":
         raise TrainedError(f"{path}: is not a run directory or a checkpoint; `cnnbp train` makes them from a config")
-    return load(path)
+    return load_with_origin(path)
 
 
 def split_for(model: Model, name: str, config: str | None = None) -> tuple[Split, list[str]]:

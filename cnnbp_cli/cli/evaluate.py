@@ -54,6 +54,7 @@ def evaluate(
     from cnnbp_cli.analysis.trained import load_trained, split_for
     from cnnbp_cli.cli.boundary import VERDICT, fail
     from cnnbp_cli.report.evaluate import render
+    from cnnbp_cli.report.origin import name_origin
     from cnnbp_cli.report.terminal import note
     from cnnbp_cli.report.text import percent
     from cnnbp_cli.train.evaluate import evaluate as measure
@@ -61,7 +62,7 @@ def evaluate(
     if min_accuracy is not None and not 0 <= min_accuracy <= 1:
         meant = f", did you mean {min_accuracy / 100:g}?" if 1 < min_accuracy <= 100 else ""
         fail(f"--min-accuracy: {min_accuracy:g} is not between 0 and 1{meant}")
-    model = load_trained(trained, weights)
+    model, origin = load_trained(trained, weights)
     if min_accuracy is not None and not model.classifies:
         fail(f"{trained}: --min-accuracy is for models that classify")
     images, remarks = split_for(model, split.value, data)
@@ -70,7 +71,8 @@ def evaluate(
     if min_accuracy is not None and not images.has_classes:
         fail(f"{trained}: --min-accuracy needs class numbers as labels, not targets")
     result = measure(model, images)
-    render(result, format.value)
+    name_origin(origin)
+    render(result, format.value, origin)
     if not isfinite(result.loss):
         note("the loss is not finite: the model's outputs are infinite or NaN, and its accuracy means nothing")
         raise typer.Exit(VERDICT)

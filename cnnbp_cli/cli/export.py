@@ -64,7 +64,10 @@ def export(
         export_tensorboard(Path(source), file)
     else:
         from cnnbp_cli.exports.export import export as write
-        from cnnbp_cli.loading import load
+        from cnnbp_cli.loading import load_with_origin
+        from cnnbp_cli.report.origin import name_origin
 
-        write(load(source, overrides or (), weights=weights), file, to and to.value)
+        model, origin = load_with_origin(source, overrides or (), weights=weights)
+        write(model, file, to and to.value)
+        name_origin(origin)
     line(f"export: {file}")

@@ -44,7 +44,10 @@ def predict(
     """Predict the class of images, with its probability."""
     from cnnbp_cli.analysis.predict import predict_files
     from cnnbp_cli.analysis.trained import load_trained
+    from cnnbp_cli.report.origin import name_origin
     from cnnbp_cli.report.predict import render
 
-    predictions = predict_files(load_trained(trained, weights), images, invert=invert)
-    render(predictions, format.value, asked_to_invert=bool(invert))
+    model, origin = load_trained(trained, weights)
+    predictions = predict_files(model, images, invert=invert)
+    name_origin(origin)
+    render(predictions, format.value, asked_to_invert=bool(invert), origin=origin)

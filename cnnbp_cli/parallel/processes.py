@@ -113,12 +113,13 @@ def cause_of_death(exitcode: int | None) -> str:
 
 @contextmanager
 def _interrupts_held_back() -> Iterator[None]:
-    """Keep Ctrl-C from processes that do not ignore it yet; they inherit what is held back."""
+    """Keep from processes what the parent decides about, until they ignore it; they inherit what is held back."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    handled = signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, None)
-    held = {signal.SIGINT, signal.SIGTERM} if handled else {signal.SIGINT}  # whoever handles it asks the parent to stop
+    # Whoever handles the others asks the parent to stop, which tells its workers.
+    handled = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) not in (signal.SIG_DFL, None)]
+    held = {signal.SIGINT, *handled}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
     try:
         yield

@@ -8,6 +8,7 @@ from cnnbp_cli.report.records import write_csv, write_json
 from cnnbp_cli.report.text import count, figure, percent
 
 if TYPE_CHECKING:
+    from cnnbp_cli.origin import Origin
     from cnnbp_cli.report.table import Cell
     from cnnbp_cli.train.evaluate import Evaluation
 
@@ -15,10 +16,10 @@ MATRIX = 30  # classes up to which the whole confusion matrix is shown
 WORST = 10  # confusions that are shown instead where there are more
 
 
-def render(evaluation: Evaluation, format: str) -> None:
+def render(evaluation: Evaluation, format: str, origin: Origin | None = None) -> None:
     """Write an evaluation to standard output."""
     if format == "json":
-        write_json(evaluation.to_dict())
+        write_json(evaluation.to_dict() | {"checkpoint": origin and origin.to_dict()})
     elif format == "csv":
         _csv(evaluation)
     else:

@@ -14,6 +14,7 @@ from cnnbp_cli.report.text import count, figure, percent
 
 if TYPE_CHECKING:
     from cnnbp_cli.analysis.predict import Prediction
+    from cnnbp_cli.origin import Origin
     from cnnbp_cli.report.table import Cell
 
 DRAWN = 10
@@ -24,7 +25,9 @@ ROWS = 14  # classes beside it, as many as MNIST's images have lines
 PERCENT = 8  # columns of a probability
 
 
-def render(predictions: Sequence[Prediction], format: str, *, asked_to_invert: bool = False) -> None:
+def render(
+    predictions: Sequence[Prediction], format: str, *, asked_to_invert: bool = False, origin: Origin | None = None
+) -> None:
     """Write predictions to standard output, and to standard error which images were inverted unasked."""
     if not asked_to_invert:
         _notes(
@@ -33,7 +36,7 @@ def render(predictions: Sequence[Prediction], format: str, *, asked_to_invert: b
         )
     _notes([one.image for one in predictions if one.is_normalized], "floats below zero are taken as normalized already")
     if format == "json":
-        write_json({"predictions": [one.to_dict() for one in predictions]})
+        write_json({"predictions": [one.to_dict() for one in predictions], "checkpoint": origin and origin.to_dict()})
     elif predictions[0].output is not None:
         _outputs(predictions, format)
     elif format == "csv":

@@ -16,6 +16,7 @@ import pytest
 from cli.bars import BARS, Command
 
 from cnnbp_cli.config.load import load_config
+from cnnbp_cli.train.event_log import read_events
 
 HEADER = """\
           train     train  validation  validation  learning
@@ -229,3 +230,17 @@ def test_interrupt_saves_a_checkpoint_and_leaves_with_130(tmp_path: Path) -> Non
     checkpoint = stopped.split("go on from ")[1].removesuffix(" with --resume")
     assert Path(checkpoint).exists()
     assert "test:" not in stdout
+
+
+@pytest.mark.parametrize("quiet", [[], ["--quiet"]])
+def test_a_run_that_diverged_is_pointed_to_the_diagnosis(cnnbp: Command, quiet: list[str]) -> None:
+    linear = "model.layers=[flatten, {type: dense, units: 2}]"
+    settings = ("--set", linear, "--set", "model.head=none", "--set", "train.optimizer={type: sgd, learning_rate: 0.5}")
+    done = cnnbp("train", "bars.yaml", "--out", "run", *settings, *quiet)
+    assert done.code == 0
+    warning, advice = done.stderr.splitlines()[-2:]
+    assert re.fullmatch(r"warning: the training diverged: its loss is \S+, worse than at the start", warning)
+    assert advice == "`cnnbp diagnose run` looks for the cause."
+    assert read_events(Path("run"))[-1]["diverged"] is True
+    assert "run (diverged)" in cnnbp("compare", "run", "run").stdout
+    assert "warning: the training of this run diverged" in cnnbp("evaluate", "run").stderr

@@ -242,3 +242,49 @@ def test_checkpoints_of_version_0_1_are_read(setup, after, tmp_path):
     assert not changes(events)
     np.testing.assert_array_equal(resumed.vector, model.vector)
     assert replace(events[-1], seconds=0, run=None) == replace(expected[-1], seconds=0, run=None)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_checkpoints_by_time(setup, run, monkeypatch, workers):
+    """A clock that goes on by 20 s at every look: three steps and more make a minute."""
+    clock = iter(range(0, 1_000_000, 20))
+    monkeypatch.setattr("cnnbp_cli.train.saver.monotonic", lambda: next(clock))
+    model, data = setup("train.epochs=1", "train.checkpoint_minutes=1", f"train.workers={workers}")
+    events = list(fit(model, data, run=run))
+    assert [event.step for event in events if event.event == "checkpoint"] == [0, 2, 5, 6]
+    assert isinstance(events[-1], RunFinished)
+
+
+def test_no_checkpoints_by_time(setup, run, monkeypatch):
+    clock = iter(range(0, 1_000_000_000, 10_000))
+    monkeypatch.setattr("cnnbp_cli.train.saver.monotonic", lambda: next(clock))
+    model, data = setup("train.checkpoint_minutes=null")
+    events = list(fit(model, data, run=run))
+    assert [event.step for event in events if event.event == "checkpoint"] == [0, 6, 12]
+
+
+# ---------------------------------------------------------------------- runs that diverge
+
+PLAIN = "model.layers=[flatten, {type: dense, units: 2}]"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "diverged"),
+    [
+        ((PLAIN, "train.optimizer={type: sgd, learning_rate: 1e4}"), True),
+        ((PLAIN, "train.optimizer={type: sgd, learning_rate: 1e4}", "train.max_steps=9"), True),
+        ((PLAIN, "model.head=none", "train.optimizer={type: sgd, learning_rate: 0.5}"), True),
+        ((PLAIN, "train.optimizer={type: sgd, learning_rate: 0.01}"), False),
+        ((PLAIN, "model.head=none", "train.optimizer={type: sgd, learning_rate: 0.01}"), False),
+        ((), False),
+        (("train.batch_size=1",), False),  # the loss of a single image can be small by chance
+        (("train.max_steps=1",), False),
+        (("train.optimizer={type: sgd, learning_rate: 0}", "model.layers.last.init={type: normal, std: 5}"), False),
+    ],
+)
+def test_a_run_diverged_if_it_ends_worse_than_it_began_and_than_knowing_nothing(setup, overrides, diverged):
+    model, data = setup(*overrides)
+    *_, last = fit(model, data)
+    assert isinstance(last, RunFinished)
+    assert last.diverged == diverged
+    assert last.train_loss > 10 if diverged else True
