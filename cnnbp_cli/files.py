@@ -122,6 +122,8 @@ def reserved(folder: Path, what: str, error_class: type[UserError]) -> Iterator[
             raise error_class(
                 f"{folder}: is in use by process {error}; wait for its end, or choose another with --out"
             ) from None
+        except FileExistsError:
+            raise error_class(f"{folder}: {what} cannot be written: Not a directory") from None
         except OSError as error:
             raise error_class(f"{folder}: {what} cannot be written: {error.strerror or error}") from None
         yield

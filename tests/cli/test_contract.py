@@ -48,8 +48,8 @@ class Case:
 
 CASES = {
     "train": Case("bars.yaml --epochs 1", notes=True),
-    "evaluate": Case("RUN", missing="gone"),
-    "predict": Case("RUN two.npy", missing="RUN gone.npy"),
+    "evaluate": Case("RUN", missing="gone", notes=True),
+    "predict": Case("RUN two.npy", missing="RUN gone.npy", notes=True),
     "summary": Case("bars.yaml"),
     "trace": Case("bars.yaml"),
     "gradcheck": Case("bars.yaml --directions 1 --elements 1"),
