@@ -175,7 +175,7 @@ class TestDrawing:
     def test_every_width(self, columns: int, cnnbp: Command, digits_run: Path) -> None:
         done = cnnbp("predict", digits_run, "one.png", columns=columns)
         assert max(map(len, done.lines)) <= columns
-        assert sum(line.count(" %") for line in done.lines) == 11
+        assert sum(line.count("%") for line in done.lines) == 11
 
     def test_below_where_there_is_no_room(self, cnnbp: Command, digits_run: Path) -> None:
         done = cnnbp("predict", digits_run, "one.png", columns=30)

@@ -228,7 +228,7 @@ class TestEvaluate:
     def test_table(self, cnnbp: Command, bars_run: Path) -> None:
         done = cnnbp("evaluate", bars_run)
         assert (done.code, done.stderr) == (0, "")
-        assert re.fullmatch(r"loss \d\.\d{4}, accuracy \d+\.\d\d %, 20 images", done.lines[0])
+        assert re.fullmatch(r"loss \d\.\d{4}, accuracy \d+\.\d\d%, 20 images", done.lines[0])
         assert done.lines[2] == "class  precision   recall  images"
         assert "confusion: the true class down, the predicted class across" in done.lines
 
@@ -307,7 +307,7 @@ class TestEvaluate:
         done = cnnbp("evaluate", "same", "--min-accuracy", "0.5")
         assert (done.code, done.stderr) == (2, "error: same: --min-accuracy is for models that classify\n")
         np.save("one.npy", np.zeros((6, 6)))
-        assert cnnbp("predict", "same", "one.npy").lines[0] == "image    shape  smallest    mean  largest"
+        assert cnnbp("predict", "same", "one.npy").lines[0].split() == ["image", "shape", "smallest", "mean", "largest"]
         assert len(cnnbp("predict", "same", "one.npy", "--format", "csv").lines[0].split(",")) == 37
 
 
@@ -426,7 +426,7 @@ error: gone.yaml: no such file
         found = json.loads(done.stdout)
         assert (done.code, done.stderr, found["ok"]) == (2, "", False)
         good, bad = found["configs"]
-        assert good == {"config": "bars.yaml", "ok": True, "layers": 5, "parameters": 38, "problems": []}
+        assert good == {"config": "bars.yaml", "ok": True, "layers": 5, "parameters": 38, "problems": [], "remarks": []}
         (problem,) = bad["problems"]
         assert (problem["file"], problem["line"], problem["column"]) == ("bad.yaml", 6, 44)
         assert problem["message"].startswith("filters: expected ")
