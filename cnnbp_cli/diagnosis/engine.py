@@ -15,12 +15,19 @@ from cnnbp_cli.data.errors import DataError
 from cnnbp_cli.diagnosis.collect.data import data_facts
 from cnnbp_cli.diagnosis.collect.run import evidence_of_run
 from cnnbp_cli.diagnosis.collect.start import start_facts
-from cnnbp_cli.diagnosis.collect.training import VariantFactory, overfit_batch, planned_steps, probe_steps, train
+from cnnbp_cli.diagnosis.collect.training import (
+    VariantFactory,
+    overfit_batch,
+    planned_steps,
+    probe_cost,
+    probe_steps,
+    train,
+)
 from cnnbp_cli.diagnosis.confirm import confirmed
 from cnnbp_cli.diagnosis.evidence import Evidence, is_rate
 from cnnbp_cli.diagnosis.facts import TrainingRecord
 from cnnbp_cli.diagnosis.findings import Diagnosis, Finding
-from cnnbp_cli.diagnosis.plan import conflict, in_order, one_plan
+from cnnbp_cli.diagnosis.plan import UNLEARNABLE, conflict, in_order, one_plan
 from cnnbp_cli.diagnosis.registry import RULES, Rule, chosen_rules
 from cnnbp_cli.diagnosis.remedies import as_remedy, lower_rates
 from cnnbp_cli.diagnosis.rules import load_rules
@@ -31,6 +38,9 @@ from cnnbp_cli.model import Model, quiet
 
 TRIALS, PAIRED_TRIALS = 6, 2
 """Remedies that are tried while the network does not do well, and how many of them with a lower learning rate, too."""
+
+COSTLY = 50e9
+"""Multiply-accumulates of a trial from which on no more remedies are tried once one of them is enough."""
 
 
 def diagnose(
@@ -131,10 +141,14 @@ def _with_trials(evidence: Evidence, variants: VariantFactory, steps: int) -> Ev
     assert facts is not None
     if evidence.well and not evidence.mediocre:
         return evidence
+    first = _judge(evidence, list(RULES.values()))
+    if any(finding.rule in UNLEARNABLE and finding.severity == "error" for finding in first):
+        return evidence  # no remedy can show what it is worth on data from which nothing can be learned
     if not evidence.well:
         evidence = replace(evidence, overfit=overfit_batch(variants()[0], variants()[1], facts))
     trials: dict[tuple[str, ...], TrainingRecord] = {}
     evidence = replace(evidence, trials=trials)  # which grow
+    costly = probe_cost(*variants(), steps) > COSTLY
 
     def attempt(overrides: tuple[str, ...]) -> None:
         if overrides and overrides not in trials:
@@ -146,7 +160,8 @@ def _with_trials(evidence: Evidence, variants: VariantFactory, steps: int) -> Ev
 
     proposed = _proposals(evidence)
     for overrides in proposed:
-        attempt(overrides)
+        if not (costly and evidence.solved):
+            attempt(overrides)
     changes = [overrides for overrides in proposed if not is_rate(overrides)]
     if not evidence.solved and not evidence.well:
         together: tuple[str, ...] = ()

@@ -73,6 +73,15 @@ LEVELS: Mapping[str, int] = {
 them in the first step; 2 tells what a change would bring, 3 what the training looks like, and 4 only that it fails."""
 
 
+OPPOSITES = (
+    ("learning-rate-too-high", "learning-rate-too-low"),
+    ("unnormalised-input", "normalised-twice"),
+    ("over-regularised", "overfitting"),
+    ("capacity", "overfitting"),
+)
+"""Rules whose advice pulls in opposite directions: what the one is, the other is only for as long as that lasts."""
+
+
 def in_order(findings: Sequence[Finding]) -> list[Finding]:
     """Return the most severe findings first, and causes before what follows from them."""
     return sorted(findings, key=lambda one: (SEVERITIES.index(one.severity), CAUSES_FIRST.index(one.rule)))
@@ -81,14 +90,14 @@ def in_order(findings: Sequence[Finding]) -> list[Finding]:
 def one_plan(evidence: Evidence, findings: Sequence[Finding]) -> tuple[Finding, ...]:
     """Order findings, tell what follows from which, and leave one value for each key that remedies set.
 
-    A finding that follows from another has that one's remedy. Of two remedies that set a key to different values the
-    one of the earlier finding stays, and the later finding follows from that one.
+    A finding that follows from another has that one's remedy. Of two remedies that set a key to different values, or
+    pull in opposite directions, that of the earlier finding stays, and the later finding follows from that one.
     """
     plan: list[Finding] = []
     for finding in in_order(findings):
         cause = _cause(evidence, finding, plan)
-        if cause is None and finding.overrides:
-            cause = next((one for one in plan if conflict(one.overrides, finding.overrides)), None)
+        if cause is None:
+            cause = next((one for one in plan if one.cause is None and _is_against(one, finding)), None)
         plan.append(finding if cause is None else replace(finding, cause=cause.rule, remedy=cause.remedy))
     return tuple(plan)
 
@@ -113,6 +122,11 @@ def _explains(evidence: Evidence, cause: Finding, finding: Finding) -> bool:
     # What has a remedy of its own that may be needed besides follows only where the cause's remedy was enough.
     enough = evidence.trials.get(cause.overrides)
     return enough is not None and evidence.does_well(enough)
+
+
+def _is_against(one: Finding, other: Finding) -> bool:
+    pair = {one.rule, other.rule}
+    return conflict(one.overrides, other.overrides) or any(pair == set(opposites) for opposites in OPPOSITES)
 
 
 def conflict(one: Sequence[str], other: Sequence[str]) -> bool:

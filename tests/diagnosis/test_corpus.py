@@ -122,3 +122,5 @@ def test_goals_are_missed_by_a_false_error_a_miss_or_a_remedy_that_does_not_help
     assert not goals_met([FOUND, replace(SOUND, findings=[("overfitting", "error")])])
     assert not goals_met([replace(FOUND, findings=[("dead-relu", "info")]), SOUND])
     assert not goals_met([replace(FOUND, cured=False), SOUND], confirm=True)
+    assert not goals_met([FOUND, replace(SOUND, findings=[("overfitting", "warning")])])
+    assert not goals_met([replace(FOUND, contradictions=["both"]), SOUND])

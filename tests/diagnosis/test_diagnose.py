@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 from diagnosis_campaign.corpus import FAULTS, HEALTHY, read_case
+from diagnosis_campaign.law import contradictions
 from diagnosis_campaign.wrong_losses import Flipped
 
 import cnnbp_cli as cnnbp
@@ -222,3 +223,29 @@ def test_a_run_whose_data_are_gone_is_read_without_them(train, tmp_path, config)
     path.unlink()
     report = cnnbp.diagnose(run)
     assert any("data cannot be looked at" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "train.optimizer.learning_rate=1e-7",
+        "train.optimizer={type: sgd, learning_rate: 1e30}",
+        "train.optimizer={type: sgd, learning_rate: 0.1, momentum: 0.999}",
+        "train.optimizer.epsilon=1000",
+        "model.init=zeros",
+    ],
+)
+def test_a_config_and_its_run_get_the_same_plan(config, train, wrong):
+    """What comes first and what to do about it agree, and no report contradicts itself."""
+    of_config, of_run = cnnbp.diagnose(config, overrides=[wrong]), cnnbp.diagnose(train(wrong))
+    assert of_run.findings[0].rule == of_config.findings[0].rule
+    assert of_run.findings[0].remedy == of_config.findings[0].remedy
+    assert contradictions(of_run.findings) == contradictions(of_config.findings) == []
+
+
+def test_the_rate_that_is_advised_for_an_absurd_one_trains(config):
+    report = cnnbp.diagnose(config, overrides=["train.optimizer={type: sgd, learning_rate: 1e30}"])
+    advised = [finding for finding in report.findings if finding.rule == "learning-rate-too-high"]
+    assert advised
+    again = cnnbp.diagnose(config, overrides=["train.optimizer={type: sgd}", *advised[0].overrides])
+    assert again.evidence["skill"] > 0.5

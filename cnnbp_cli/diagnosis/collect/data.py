@@ -59,10 +59,11 @@ def data_facts(model: Model, data: Dataset) -> DataFacts:
     labeled = train.has_classes and model.target == "label"
     low, high = (None, None) if labeled else np.quantile(target, (0.01, 0.99)).tolist()
     leaked, repeated, identical = _repetitions(train, held)
-    near_leaked, near_repeated = _near_copies(train, held)
+    pictures, held_pictures = _pictures(train), _pictures(held) if held else None
+    near_leaked, near_repeated = _near_copies(pictures, held_pictures)
     known = [split.labels for split in (train, held) if split and split.has_classes]
     classes = max(data.classes or 0, *(int(labels.max()) + 1 for labels in known)) if labeled else None
-    neighbors = Neighbors.among(train, held, classes) if classes else Neighbors(None, None, None)
+    neighbors = Neighbors.among(pictures, held_pictures, classes) if classes else Neighbors(None, None, None)
     held_labels = held.labels if held and held.has_classes else np.zeros(0, np.int64)
     return DataFacts(
         count=len(train),
@@ -70,7 +71,7 @@ def data_facts(model: Model, data: Dataset) -> DataFacts:
         classes=classes,
         class_counts=tuple(np.bincount(train.labels, minlength=classes or 0).tolist()) if classes else (),
         held_counts=tuple(np.bincount(held_labels, minlength=classes or 0).tolist()) if classes else (),
-        match=_match(train, held) if held else None,
+        match=_match(pictures, held_pictures) if held_pictures else None,
         constant=float((raw.reshape(len(raw), -1).std(1) == 0).mean()),
         identical=identical,
         raw=(float(raw.mean()), float(raw.std()), float(raw.min()), float(raw.max())),
@@ -92,6 +93,13 @@ def data_facts(model: Model, data: Dataset) -> DataFacts:
         uniform_loss=losses[0],
         constant_loss=losses[1],
     )
+
+
+def _pictures(split: Split) -> Split:
+    """Return a split without its blank images, which are like nothing and unlike nothing."""
+    flat = split.images.reshape(len(split), -1)
+    shown = flat.max(1) != flat.min(1)
+    return split if shown.all() or not shown.any() else split.take(np.flatnonzero(shown))
 
 
 def _match(train: Split, held: Split) -> SplitMatch:

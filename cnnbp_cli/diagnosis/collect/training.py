@@ -114,9 +114,13 @@ def _loss_of(config: Config) -> tuple[str, str, float]:
 
 def probe_steps(model: Model, data: Dataset) -> int:
     """Return how many steps a probe of a model takes."""
-    train = model.config.train
-    affordable = int(BUDGET / max(1, 3 * model.macs * min(train.batch_size, len(data.train))))
+    affordable = int(BUDGET / probe_cost(model, data, 1))
     return min(planned_steps(model, data), max(MIN_STEPS, min(MAX_STEPS, affordable)))
+
+
+def probe_cost(model: Model, data: Dataset, steps: int) -> int:
+    """Return the multiply-accumulates of so many steps."""
+    return max(1, 3 * model.macs * min(model.config.train.batch_size, len(data.train))) * steps
 
 
 def planned_steps(model: Model, data: Dataset) -> int:

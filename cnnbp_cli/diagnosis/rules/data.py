@@ -79,14 +79,15 @@ def normalised_twice(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
-FEW_CONSTANT, SAME_PICTURE = 0.01, 0.5
-"""Share of the images without any contrast, and of those that are one and the same picture."""
+FEW_CONSTANT, MANY_CONSTANT, SAME_PICTURE = 0.01, 0.25, 0.5
+"""Shares of the images without any contrast, from which on it is told, and is an error; and of those that are the
+same picture."""
 
 
 @rule(
     definition="Images are blank: all their pixels are equal, or most images are the same picture.",
     formula=f"share of training images whose pixels are all equal above {percent(FEW_CONSTANT)}, or share of the most "
-    f"frequent image above {percent(SAME_PICTURE)}; an error from {percent(SAME_PICTURE)} on",
+    f"frequent image above {percent(SAME_PICTURE)}; an error from {percent(MANY_CONSTANT)} on",
     source="Northcutt, Athalye and Mueller 2021, arXiv:2103.14749, and common practice (look at the data first)",
     advice="Look at some images as the network gets them, and at the code that loads, crops or scales them.",
 )
@@ -100,7 +101,7 @@ def constant_images(evidence: Evidence) -> Iterator[Finding]:
         return
     what = "have a single value in all pixels" if data.constant >= same else "are the same picture"
     yield Finding(
-        severity="error" if share >= SAME_PICTURE else evidence.verdict(),
+        severity="error" if share >= MANY_CONSTANT else evidence.verdict(),
         evidence=f"{percent(share)} of the {data.count:,} training images {what}",
         threshold=f"more than {percent(FEW_CONSTANT if data.constant >= same else SAME_PICTURE)}",
         why="A blank image says nothing about its label.",

@@ -153,7 +153,8 @@ SMALL_WIDTH = 64
 @rule(
     definition="The network is too small for its task.",
     formula=f"a training with {WIDER} times as many units and filters in all layers but the last has clearly more "
-    f"skill; tried where the widest of them has at most {SMALL_WIDTH}",
+    f"skill; tried where the widest of them has at most {SMALL_WIDTH}, and where the network does well only if a layer "
+    "hands on fewer values than there are outputs",
     source="Goodfellow, Bengio and Courville 2016, Deep Learning, section 5.2; Karpathy 2019, A recipe for training "
     "neural networks (overfit first)",
     advice="Make the network larger until it learns the training images; then regularize.",
@@ -162,12 +163,14 @@ def capacity(evidence: Evidence) -> Iterator[Finding]:
     overrides = wider_network(evidence)
     if not overrides or not (evidence.searching or evidence.helps(overrides)):
         return
-    trial = evidence.trials.get(overrides)
-    narrow = narrowest(evidence)
+    narrow, trial = narrowest(evidence), evidence.trials.get(overrides)
+    values = prod(evidence.graph.shapes[narrow.name])
+    if evidence.well and values >= prod(evidence.graph.shapes[evidence.graph.output]):
+        return
     yield Finding(
         severity="info" if trial is None else evidence.verdict(overrides),
         layer=narrow.name,
-        evidence=f"{narrow.name} hands on {prod(evidence.graph.shapes[narrow.name])} values per image; the network has "
+        evidence=f"{narrow.name} hands on {values} values per image; the network has "
         f"{evidence.parameter_count:,} parameters"
         + (f"; skill {percent(evidence.record.skill)}, {WIDER} times as wide {percent(trial.skill)}" if trial else ""),
         threshold=f"{WIDER} times the width learns clearly more",

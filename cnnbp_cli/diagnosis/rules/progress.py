@@ -7,7 +7,7 @@ from math import ceil, isfinite
 from statistics import mean, median, quantiles
 
 from cnnbp_cli.core.optim import Adam, AdamW, Sgd
-from cnnbp_cli.diagnosis.evidence import FEW_STEPS, Evidence
+from cnnbp_cli.diagnosis.evidence import FEW_STEPS, SMALL_GAIN, Evidence
 from cnnbp_cli.diagnosis.findings import Finding
 from cnnbp_cli.diagnosis.registry import rule
 from cnnbp_cli.diagnosis.remedies import (
@@ -322,13 +322,13 @@ def momentum_too_high(evidence: Evidence) -> Iterator[Finding]:
         momentum, remedy = getattr(optimizer, "momentum", 0.0), (f"train.optimizer.momentum={USUAL_MOMENTUM}",)
     if momentum < HIGH_MOMENTUM:
         return
-    helps = evidence.helps(remedy)
     trial = evidence.trials.get(remedy)
+    better = trial is not None and trial.net_skill >= evidence.record.net_skill + SMALL_GAIN
     told = ""
     if trial is not None:
         told = f"; skill {percent(evidence.record.net_skill)}, with {USUAL_MOMENTUM:g} {percent(trial.net_skill)}"
     yield Finding(
-        severity="info" if evidence.well and not helps else evidence.verdict(remedy),
+        severity="info" if evidence.well and not better else evidence.verdict(remedy),
         evidence=f"with momentum {momentum:g} a step adds up about {1 / max(1 - momentum, 1e-9):,.0f} gradients{told}",
         threshold=f"{HIGH_MOMENTUM:g} or more",
         why="Steps go on in directions that have long been wrong, and are many times as large as the learning rate "
