@@ -17,12 +17,15 @@ from cnnbp_cli.train.statistics import LayerStatistics
 GOOD_SKILL, POOR_SKILL = 0.75, 0.5
 """A network does well from three quarters of the skill that the data allow, and poorly below a half of it.
 
-The measure of what the data allow is a cheap one (nearest neighbours), and a probe is short: sound networks reach
+The measure of what the data allow is a cheap one (nearest neighbors), and a probe is short: sound networks reach
 80% to 100% of it within a probe, those with a fault 0% to 60%.
 """
 
 DEFAULT_SKILL = 0.5
-"""The skill to expect where no reference tells more: of images, or of data whose neighbours say nothing."""
+"""The skill to expect where no reference tells more: of images, or of data whose neighbors say nothing."""
+
+CLUELESS = 0.2
+"""Skill of nearest neighbors below which it says nothing about what a network can reach."""
 
 CLEAR_GAIN = 0.1
 """A remedy helps when it adds this much skill: several times what two probes with different seeds differ by."""
@@ -74,9 +77,14 @@ class Evidence:
 
     @cached_property
     def expected(self) -> float:
-        """The skill that the data allow, as far as nearest neighbours can tell."""
+        """The skill that the data allow, as far as can be told."""
+        return DEFAULT_SKILL if self.reference is None else self.reference
+
+    @cached_property
+    def reference(self) -> float | None:
+        """The skill of nearest neighbors; None where they have next to none."""
         known = [part.agreement for part in (self.data.across, self.data.labels) if part] if self.data else []
-        return max([*known, 0.0]) if known and max(known) > 0.2 else DEFAULT_SKILL
+        return max(known) if known and max(known) > CLUELESS else None
 
     @cached_property
     def well(self) -> bool:

@@ -9,6 +9,7 @@ from cnnbp_cli.diagnosis.evidence import Evidence
 from cnnbp_cli.diagnosis.findings import SEVERITIES, Finding
 
 CAUSES_FIRST = (
+    # data and settings
     "constant-images",
     "shuffled-labels",
     "data-leak",
@@ -19,30 +20,34 @@ CAUSES_FIRST = (
     "unnormalised-input",
     "normalised-twice",
     "symmetric-init",
-    "badly-scaled-init",
     "redundant-softmax",
     "loss-head-mismatch",
-    "vanishing-gradient",
-    "bad-initial-loss",
-    "exploding-gradient",
-    "absurd-epsilon",
-    "frozen-layer",
     "no-activation",
+    "badly-scaled-init",
+    "absurd-epsilon",
     "batch-norm-small-batch",
     "batch-norm-train-eval-gap",
     "clipping-always-active",
     "momentum-too-high",
     "over-regularised",
     "too-few-steps",
+    # the first step
+    "vanishing-gradient",
+    "bad-initial-loss",
+    "exploding-gradient",
+    "frozen-layer",
+    # what a change would bring
+    "learning-rate-too-high",
+    "learning-rate-too-low",
+    "capacity",
     "overfitting",
+    # what the training looks like
     "diverging-loss",
     "non-finite",
     "oscillating-loss",
     "dead-relu",
     "saturated-activation",
-    "capacity",
-    "learning-rate-too-high",
-    "learning-rate-too-low",
+    # that it fails
     "cannot-overfit-batch",
     "update-ratio",
     "loss-not-falling",
@@ -62,6 +67,9 @@ STANDALONE = frozenset(
 
 UNLEARNABLE = frozenset({"constant-images", "shuffled-labels"})
 """Where these are errors there is nothing to learn, and everything else follows."""
+
+SPLITS_DIFFER = frozenset({"test-preprocessed-differently", "missing-class"})
+"""They explain why held-out images fare worse than training images."""
 
 LEVELS: Mapping[str, int] = {
     **dict.fromkeys(("bad-initial-loss", "vanishing-gradient", "exploding-gradient", "frozen-layer"), 1),
@@ -106,6 +114,8 @@ def _cause(evidence: Evidence, finding: Finding, before: Sequence[Finding]) -> F
     """Return the first finding that explains another one."""
     if finding.rule in STANDALONE:
         return None
+    if finding.rule == "overfitting" and (split := next((one for one in before if one.rule in SPLITS_DIFFER), None)):
+        return split
     return next((one for one in before if one.cause is None and _explains(evidence, one, finding)), None)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import fields
 from typing import Any
 
+from cnnbp_cli.config.schema import LayerSpec
 from cnnbp_cli.config.write import plain
 from cnnbp_cli.core.graph import INPUT, Node
 from cnnbp_cli.core.schedules import OneCycle
@@ -132,6 +135,41 @@ def with_layers(evidence: Evidence, layers: Iterable[tuple[str, str]]) -> tuple[
         key = name if not ending.startswith("=") else str(evidence.index(name))
         overrides.append(f"model.layers.{key}{ending}")
     return tuple(overrides)
+
+
+def with_inserted(evidence: Evidence, behind: Collection[str], word: str) -> tuple[str, ...]:
+    """Return the override that writes all layers anew, with a layer of one word behind some.
+
+    Nothing where a layer is read by name: a new one of its type would rename it.
+    """
+    specs = evidence.config.model.layers
+    if any(_is_named(evidence, spec.name) for spec in specs):
+        return ()
+    words = [part for spec in specs for part in (_written(evidence, spec), word)[: 1 + (spec.name in behind)]]
+    return (f"model.layers=[{', '.join(words)}]",)
+
+
+def _written(evidence: Evidence, spec: LayerSpec) -> str:
+    """Write a layer as a person does: in one word, or with the fields that differ from what goes without saying."""
+    layer, common = spec.layer, plain(evidence.config.model.init)
+    given = {f.name: getattr(layer, f.name) for f in fields(layer) if f.init and f.name != "type"}  # type: ignore[arg-type]
+    defaults = {f.name: f.default for f in fields(layer)}  # type: ignore[arg-type]
+    told = {
+        name: plain(value)
+        for name, value in given.items()
+        if value != defaults[name] and (name != "init" or plain(value) != common)
+    }
+    if not spec.name.removeprefix(f"{layer.type}_").isdigit():
+        told = {"name": spec.name, **told}
+    if not told:
+        return layer.type
+    return "{" + ", ".join([f"type: {layer.type}", *(f"{name}: {_yaml(value)}" for name, value in told.items())]) + "}"
+
+
+def _yaml(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_yaml(part)}" for key, part in value.items()) + "}"
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _is_named(evidence: Evidence, name: str) -> bool:

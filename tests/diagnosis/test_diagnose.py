@@ -99,13 +99,33 @@ def test_a_remedy_is_confirmed_by_a_training_with_it(config):
 
 
 def test_a_sentence_is_no_remedy_that_could_be_tried(config):
+    model = cnnbp.load(config)
+    model.loss_function = Flipped(model.loss_function)
+    report = cnnbp.diagnose_model(model, cnnbp.load_data(model), select=["diverging-loss"], confirm=True)
+    assert [(finding.rule, finding.confirmed) for finding in report.findings] == [("diverging-loss", None)]
+
+
+def test_an_activation_that_is_missing_is_put_in(config):
     report = cnnbp.diagnose(
         config,
-        overrides=["model.layers=[flatten, {type: dense, units: 8}, {type: dense, units: 4}]"],
+        overrides=["model.layers=[flatten, {type: dense, name: one, units: 8, init: zeros}, {type: dense, units: 4}]"],
         select=["no-activation"],
+    )
+    assert report.findings[0].overrides == (
+        "model.layers=[flatten, {type: dense, name: one, units: 8, init: zeros}, relu, {type: dense, units: 4}]",
+    )
+    cnnbp.load(config, report.findings[0].overrides)
+
+
+def test_a_remedy_that_does_not_help_is_withdrawn(config):
+    report = cnnbp.diagnose(
+        config,
+        overrides=["train.optimizer.learning_rate=0", "model.init={type: normal, std: 50}"],
+        select=["badly-scaled-init"],
         confirm=True,
     )
-    assert [(finding.rule, finding.confirmed) for finding in report.findings] == [("no-activation", None)]
+    assert [(finding.confirmed, finding.remedy) for finding in report.findings] == [(False, None)]
+    assert report.findings[0].tried == ("model.init=he_normal",)
 
 
 def test_rules_can_be_chosen(config):

@@ -291,12 +291,12 @@ def test_a_sound_network_that_does_well_is_told_nothing():
     assert _judge(evidence(train=GOOD, held=GOOD), list(RULES.values())) == ()
 
 
-def test_the_gravest_finding_comes_first_and_causes_before_symptoms():
+def test_the_most_severe_finding_comes_first_and_causes_before_symptoms():
     one = trial(evidence(losses=SWINGING, data={"leaked": 0.5}, start={"loss": 4.2}), SLOW, 0.9)
     assert [finding.rule for finding in _judge(one, list(RULES.values()))] == [
         "data-leak",
-        "oscillating-loss",
         "learning-rate-too-high",
+        "oscillating-loss",
         "bad-initial-loss",
         "loss-not-falling",
     ]

@@ -159,7 +159,13 @@ def shuffled_labels(evidence: Evidence) -> Iterator[Finding]:
         )
     elif min(train.count, held.count if held else train.count) < MIN_QUERIES:
         return
-    elif across and held and known and across.agreement < min(train.agreement, held.agreement) / 2:
+    elif (
+        across
+        and held
+        and known
+        and not _difference(data)
+        and across.agreement < min(train.agreement, held.agreement) / 2
+    ):
         yield _wrong_labels(
             f"nearest neighbors predict labels with a skill of {percent(train.agreement)} within the training images, "
             f"{percent(held.agreement)} within the held-out ones, but {percent(across.agreement)} across",

@@ -135,7 +135,8 @@ def _more_gradient(evidence: Evidence) -> tuple[str, ...]:
     gates = {name for node in nodes if len(node.inputs) > 1 and not node.layer.is_linear for name in node.inputs}
     flat = [node.name for node in nodes if _is_flat(node) and node.name not in gates and node not in evidence.tail]
     if flat:
-        return (*with_layers(evidence, [(name, "=relu") for name in flat]), "model.init=he_normal")
+        bent = with_layers(evidence, [(name, "=relu") for name in flat])
+        return (*bent, "model.init=he_normal", *with_layers(evidence, _zero_branches(evidence)))
     return sounder_init(evidence)
 
 
@@ -149,6 +150,13 @@ def _less_gradient(evidence: Evidence) -> tuple[str, ...]:
     """Return the overrides that let less of the gradient through."""
     if sounder := sounder_init(evidence):
         return sounder
+    if branches := _zero_branches(evidence):
+        return with_layers(evidence, branches)
+    return ("train.clip_norm=1",) if evidence.config.train.clip_norm is None else ()
+
+
+def _zero_branches(evidence: Evidence) -> list[tuple[str, str]]:
+    """Return the layers with weights that end residual branches, each with a start at zero."""
     shapes = evidence.graph.shapes
     sums = [
         node
@@ -156,10 +164,7 @@ def _less_gradient(evidence: Evidence) -> tuple[str, ...]:
         if len(node.inputs) > 1 and node.layer.is_linear and shapes[node.name] == shapes[node.inputs[0]]
     ]
     ends = [name for node in sums for name in node.inputs if evidence.nodes.get(name) in evidence.weighted]
-    branches = [name for name in ends if hasattr(evidence.nodes[name].layer, "init")]
-    if branches:
-        return with_layers(evidence, [(name, ".init=zeros") for name in dict.fromkeys(branches)])
-    return ("train.clip_norm=1",) if evidence.config.train.clip_norm is None else ()
+    return [(name, ".init=zeros") for name in dict.fromkeys(ends) if hasattr(evidence.nodes[name].layer, "init")]
 
 
 @rule(

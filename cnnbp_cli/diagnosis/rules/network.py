@@ -11,7 +11,7 @@ from cnnbp_cli.diagnosis.evidence import Evidence
 from cnnbp_cli.diagnosis.facts import Score
 from cnnbp_cli.diagnosis.findings import Finding, Severity
 from cnnbp_cli.diagnosis.registry import rule
-from cnnbp_cli.diagnosis.remedies import as_remedy, with_layers
+from cnnbp_cli.diagnosis.remedies import as_remedy, with_inserted, with_layers
 from cnnbp_cli.diagnosis.rules.generalisation import width_of
 from cnnbp_cli.diagnosis.text import percent
 
@@ -197,7 +197,8 @@ def no_activation(evidence: Evidence) -> Iterator[Finding]:
         evidence=f"{len(evidence.weighted)} layers with weights and no activation between them{told}",
         threshold="an activation between layers with weights",
         why="A chain of linear layers can do no more than a single one, whatever it costs.",
-        remedy=f"Put `- relu` behind {', '.join(node.name for node, _ in pairs[:4])}{', …' * (len(pairs) > 4)}.",
+        remedy=as_remedy(with_inserted(evidence, {node.name for node, _ in pairs}, "relu"))
+        or f"Put `- relu` behind {', '.join(node.name for node, _ in pairs[:4])}{', …' * (len(pairs) > 4)}.",
     )
 
 

@@ -7,7 +7,7 @@ from math import ceil, isfinite
 from statistics import mean, median, quantiles
 
 from cnnbp_cli.core.optim import Adam, AdamW, Sgd
-from cnnbp_cli.diagnosis.evidence import FEW_STEPS, SMALL_GAIN, Evidence
+from cnnbp_cli.diagnosis.evidence import FEW_STEPS, SMALL_GAIN, Evidence, is_rate
 from cnnbp_cli.diagnosis.findings import Finding
 from cnnbp_cli.diagnosis.registry import rule
 from cnnbp_cli.diagnosis.remedies import (
@@ -253,7 +253,7 @@ def learning_rate_too_high(evidence: Evidence) -> Iterator[Finding]:
     ratio = _typical_ratio(evidence)
     step = f", and a step changes the weights by {percent(ratio)}" if ratio is not None else ""
     yield Finding(
-        severity="warning" if evidence.well else "error",
+        severity="warning" if evidence.well or _is_second_best(evidence, remedy) else "error",
         evidence=f"the learning rate is up to {number(rate_of(evidence))}{step}{told}",
         threshold=threshold,
         why="Steps that overshoot destroy what was learned before, or drive units where no gradient reaches them.",
@@ -287,12 +287,20 @@ def learning_rate_too_low(evidence: Evidence) -> Iterator[Finding]:
         step += f"; the schedule leaves {percent(record.planned_rates / (rate_of(evidence) * record.planned))} of it"
     few = max(record.planned, record.steps) < FEW_STEPS  # then the run is short
     yield Finding(
-        severity="warning" if evidence.well or few else "error",
+        severity="warning" if evidence.well or few or _is_second_best(evidence, remedy) else "error",
         evidence=f"the learning rate is up to {number(rate_of(evidence))}{step}{told}",
         threshold=threshold,
         why="At this pace the weights hardly move from where they were initialized.",
         remedy=as_remedy(remedy),
     )
+
+
+def _is_second_best(evidence: Evidence, rate: tuple[str, ...]) -> bool:
+    """Return whether a rate is not enough, and a change of something else brings clearly more."""
+    trial = evidence.trials.get(rate)
+    if trial is None or evidence.does_well(trial):
+        return False
+    return any(evidence.is_better(one, trial) for key, one in evidence.trials.items() if not is_rate(key))
 
 
 def _comparison(evidence: Evidence, overrides: tuple[str, ...]) -> str:

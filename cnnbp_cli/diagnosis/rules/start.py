@@ -64,8 +64,8 @@ BAND = f"a factor from {MIN_GAIN:g} to {MAX_GAIN:g}"
     definition="The initial weights make the signal grow or shrink from layer to layer.",
     formula="root mean square of a layer's output divided by that of its input outside "
     f"{MIN_GAIN:g} to {MAX_GAIN:g}; or its largest value in the network more than {MAX_SPREAD:g} times the smallest. "
-    "Layers right before a normalization are left out, and so are weights of zero that get a gradient, as at the end "
-    "of a residual branch",
+    "Layers right before a normalization are left out, and so are a last layer that starts small and weights of zero "
+    "that get a gradient, as at the end of a residual branch",
     source="Glorot and Bengio 2010; He et al. 2015, arXiv:1502.01852, section 2.2",
     advice="he_normal before ReLU and its relatives, glorot_normal before tanh, sigmoid and the head.",
 )
@@ -74,11 +74,17 @@ def badly_scaled_init(evidence: Evidence) -> Iterator[Finding]:
         return
     nodes = [node for node in evidence.weighted if _is_judged(evidence, node)]
     gains = {node.name: _start(evidence, node).scale / _start(evidence, node).scale_in for node in nodes}
-    bad = [node for node in nodes if not MIN_GAIN <= gains[node.name] <= MAX_GAIN]
-    scales = {name: _start(evidence, evidence.nodes[name]).scale for name in gains}
+    head = evidence.weighted[-1] if evidence.weighted else None  # it may start as small as it likes
+    bad = [node for node in nodes if gains[node.name] > MAX_GAIN or (gains[node.name] < MIN_GAIN and node is not head)]
+    small_head = head is not None and gains.get(head.name, 1.0) < MIN_GAIN
+    scales = {
+        name: _start(evidence, evidence.nodes[name]).scale
+        for name in gains
+        if not (small_head and evidence.nodes[name] is head)
+    }
     lowest, highest = min(scales.values(), default=1.0), max(scales.values(), default=1.0)
     spread = highest / lowest if lowest > 0 else float("inf")
-    if not bad and not (len(nodes) > 2 and spread > MAX_SPREAD):
+    if not bad and not (len(scales) > 2 and spread > MAX_SPREAD):
         return
     if bad:
         worst = max(bad, key=lambda node: _distance_from_one(gains[node.name]))
@@ -90,7 +96,8 @@ def badly_scaled_init(evidence: Evidence) -> Iterator[Finding]:
         seen += f"; {_layers(len(bad) - 1)} likewise" if len(bad) > 1 else ""
         threshold = BAND
     else:
-        bad = nodes
+        bad = [node for node in nodes if node.name in scales]
+        nodes = bad
         grows = scales[nodes[-1].name] > scales[nodes[0].name]
         layer = (max if grows else min)(scales, key=lambda name: scales[name])
         seen = f"the root mean square of the layers' outputs goes from {scales[nodes[0].name]:.2g} in {nodes[0].name} "
