@@ -107,8 +107,15 @@ class Evidence:
 
     @cached_property
     def learns(self) -> bool:
-        """Whether it learns what it is shown: half of what the data allow."""
-        return self.record.bad is None and self.record.skill >= POOR_SKILL * self.expected
+        """Whether it learns what it is shown: half of what the data allow, or of numbers, to halve the loss."""
+        record = self.record
+        falls = self.learns_numbers and record.last_loss < POOR_SKILL * record.early_loss
+        return record.bad is None and (record.skill >= POOR_SKILL * self.expected or falls)
+
+    @property
+    def learns_numbers(self) -> bool:
+        """Whether the targets are no classes; then nothing tells how small the loss can become."""
+        return self.data is not None and self.data.classes is None
 
     @property
     def solved(self) -> bool:

@@ -30,7 +30,7 @@ MIN_IMAGES = 200
 MIN_OF_CLASS = 10
 """Images of a class among the library below which nothing is asked about it: its own kind is nowhere near."""
 
-MIN_VOTED = 12
+MIN_VOTED = 25
 """Images voted into a class, for the share of them that bears its label."""
 
 NEAR = 0.3

@@ -201,7 +201,7 @@ def width_of(node: Node) -> tuple[str, int] | None:
 
 
 def wider_network(evidence: Evidence) -> tuple[str, ...]:
-    """Return the overrides that widen all layers but the last; nothing where they are wide already, or learn no classes."""
+    """Return the overrides that widen all layers but the last; nothing where they are wide, or without classes."""
     if evidence.data is None or not evidence.data.classes:
         return ()
     last = evidence.weighted[-1] if evidence.weighted else None

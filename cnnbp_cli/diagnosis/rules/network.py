@@ -186,8 +186,7 @@ def no_activation(evidence: Evidence) -> Iterator[Finding]:
     pooled = [node.name for node in others if node.layer.selects]
     told = f"; only the maximum of {pooled[0]} is not linear" if pooled else ": the network is linear"
     first = evidence.weighted[0]
-    numbers = evidence.data is not None and evidence.data.classes is None
-    if numbers:
+    if evidence.learns_numbers:
         severity: Severity = "info" if evidence.learns else "warning"
     else:
         severity = "warning" if pooled and evidence.well else "error"

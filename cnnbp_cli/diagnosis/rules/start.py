@@ -166,7 +166,7 @@ def bad_initial_loss(evidence: Evidence) -> Iterator[Finding]:
     )  # numbers have no guess
     severity: Severity = evidence.verdict(remedy) if weighs else "warning"
     yield Finding(
-        severity="info" if evidence.well and mild else severity,
+        severity="info" if (evidence.well and mild) or (evidence.learns_numbers and evidence.learns) else severity,
         layer=last.name,
         step=1,
         evidence=f"the first loss is {first:.3g}; a uniform guess has {data.uniform_loss:.3g}",
@@ -192,9 +192,9 @@ RIGHT_SLOPE = 0.9
 )
 def cannot_overfit_batch(evidence: Evidence) -> Iterator[Finding]:
     test = evidence.overfit
-    if test is None or test.skill >= OVERFIT_SKILL or evidence.well:
+    if test is None or test.skill >= OVERFIT_SKILL or evidence.well or (evidence.learns_numbers and evidence.learns):
         return
-    narrow = _narrow(evidence)
+    narrow = None if evidence.learns_numbers else _narrow(evidence)
     remedy = _wider(evidence, narrow) if narrow else ()
     passes = f"; {narrow.name} hands on {prod(evidence.graph.shapes[narrow.name])} values per image" if narrow else ""
     slope = evidence.start.slope if evidence.start else None
