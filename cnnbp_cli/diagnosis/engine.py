@@ -27,7 +27,7 @@ from cnnbp_cli.diagnosis.confirm import confirmed
 from cnnbp_cli.diagnosis.evidence import Evidence, is_rate
 from cnnbp_cli.diagnosis.facts import TrainingRecord
 from cnnbp_cli.diagnosis.findings import Diagnosis, Finding
-from cnnbp_cli.diagnosis.plan import UNLEARNABLE, conflict, in_order, one_plan
+from cnnbp_cli.diagnosis.plan import SPLITS_DIFFER, UNLEARNABLE, conflict, in_order, one_plan
 from cnnbp_cli.diagnosis.registry import RULES, Rule, chosen_rules
 from cnnbp_cli.diagnosis.remedies import as_remedy, lower_rates
 from cnnbp_cli.diagnosis.rules import load_rules
@@ -38,6 +38,9 @@ from cnnbp_cli.model import Model, quiet
 
 TRIALS, PAIRED_TRIALS = 6, 2
 """Remedies that are tried while the network does not do well, and how many of them with a lower learning rate, too."""
+
+MOST, MOST_COSTLY = 14, 10
+"""Trainings that are tried in all, also of a network whose trials are costly."""
 
 COSTLY = 50e9
 """Multiply-accumulates of a trial from which on no more remedies are tried once one of them is enough."""
@@ -142,8 +145,8 @@ def _with_trials(evidence: Evidence, variants: VariantFactory, steps: int) -> Ev
     if evidence.well and not evidence.mediocre:
         return evidence
     first = _judge(evidence, list(RULES.values()))
-    if any(finding.rule in UNLEARNABLE and finding.severity == "error" for finding in first):
-        return evidence  # no remedy can show what it is worth on data from which nothing can be learned
+    if any(finding.rule in (UNLEARNABLE | SPLITS_DIFFER) and finding.severity == "error" for finding in first):
+        return evidence  # no remedy can show what it is worth on such data
     if not evidence.well:
         evidence = replace(evidence, overfit=overfit_batch(variants()[0], variants()[1], facts))
     trials: dict[tuple[str, ...], TrainingRecord] = {}
@@ -151,7 +154,7 @@ def _with_trials(evidence: Evidence, variants: VariantFactory, steps: int) -> Ev
     costly = probe_cost(*variants(), steps) > COSTLY
 
     def attempt(overrides: tuple[str, ...]) -> None:
-        if overrides and overrides not in trials:
+        if overrides and overrides not in trials and len(trials) < (MOST_COSTLY if costly else MOST):
             with suppress(ConfigError, DataError):
                 model, data = variants(overrides)
                 longer = planned_steps(model, data) > evidence.record.planned
@@ -163,7 +166,7 @@ def _with_trials(evidence: Evidence, variants: VariantFactory, steps: int) -> Ev
         if not (costly and evidence.solved):
             attempt(overrides)
     changes = [overrides for overrides in proposed if not is_rate(overrides)]
-    if not evidence.solved and not evidence.well:
+    if not evidence.solved and not evidence.fits:
         together: tuple[str, ...] = ()
         for overrides in changes:
             if not conflict(together, overrides):
@@ -175,7 +178,7 @@ def _with_trials(evidence: Evidence, variants: VariantFactory, steps: int) -> Ev
                 if overrides and not evidence.solved and not conflict(overrides, rate):
                     attempt((*overrides, *rate))
                     attempt(rate)
-    while overrides := next_rates(evidence):
+    while not (evidence.fits and not evidence.well) and (overrides := next_rates(evidence)):
         attempt(overrides)
         if overrides not in trials:
             break

@@ -95,6 +95,11 @@ class Evidence:
         return record.bad is None and record.net_skill >= GOOD_SKILL * self.expected
 
     @property
+    def fits(self) -> bool:
+        """Whether it does well on the training images, at least."""
+        return self.record.bad is None and self.record.skill >= GOOD_SKILL * self.expected
+
+    @property
     def mediocre(self) -> bool:
         """Whether it does well, but not so well that nothing could be gained, at the end of what the config plans."""
         covered = 2 * sum(self.record.rates) >= self.record.planned_rates
