@@ -13,4 +13,4 @@ from diagnosis_campaign.campaign import main  # noqa: E402
 from diagnosis_campaign.pages import write  # noqa: E402
 
 if __name__ == "__main__":
-    sys.exit(write() if sys.argv[1:] == ["--write-pages"] else main())
+    sys.exit(write(sys.argv[2:]) if sys.argv[1:2] == ["--write-pages"] else main())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import runpy
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -52,17 +53,21 @@ def index() -> str:
     return "\n".join(["# Rules of `cnnbp diagnose`", "", "| rule | family | finds |", "|---|---|---|", *rows, ""])
 
 
-def write() -> None:
-    """Write all pages anew."""
+def write(names: Sequence[str] = ()) -> None:
+    """Write all pages anew; with names, only these rules' examples, and the texts of all."""
     os.environ["COLUMNS"] = "100"
     load_rules()
     runpy.run_path(str(FAULTS / "make_data.py"))["make"]()
     cases = faults()
     FOLDER.mkdir(exist_ok=True)
     for rule in RULES.values():
+        page = FOLDER / f"{rule.name}.md"
+        if names and rule.name not in names:
+            page.write_text(texts(rule) + page.read_text(encoding="utf-8").split(EXAMPLE)[1], encoding="utf-8")
+            continue
         own = [case for case in cases if case.expects == rule.name]
         own.sort(key=lambda case: case.path.suffix == ".py")  # a config shows more
         shown = next(filter(None, (example(rule, case) for case in own)))
-        (FOLDER / f"{rule.name}.md").write_text(texts(rule) + "\n" + shown, encoding="utf-8")
+        page.write_text(texts(rule) + "\n" + shown, encoding="utf-8")
         print(rule.name, flush=True)
     (FOLDER / "README.md").write_text(index(), encoding="utf-8")

@@ -166,7 +166,7 @@ FILES: dict[str, Callable[[], Arrays]] = {
     "noise": lambda: noise(digits()),
     "pixels-1e36": lambda: pixels(digits(), floats(1e36)),
     "offset": lambda: pixels(digits(), floats(1 / 80, 1000)),
-    "binary": lambda: pixels(digits(), lambda images: (images > 100).astype(np.uint8)),
+    "five-grays": lambda: pixels(digits(), lambda images: images // 60),
     "twice": lambda: pixels(digits(), floats(1 / 255**2)),
     "standard-then-unit": lambda: pixels(digits(), lambda images: standardised(images) / 255),
     "inverted": lambda: inverted(digits(2000, 400)),
