@@ -25,7 +25,7 @@ from cnnbp_cli.memory import affordable, require_batch
 quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
 """What becomes infinite or NaN shows in the result; NumPy's warnings would only come before it."""
 
-CHUNK = 64  # images per forward pass in prediction: many more do not fit the cache, and take a fifth longer each
+IMAGES_AT_A_TIME = 64  # per forward pass in prediction: many more do not fit the cache, and take a fifth longer each
 
 
 class ModelInputError(UserError, ValueError):
@@ -254,7 +254,7 @@ class Model:
 
     def _predict(self, x: Array, workers: Communicator) -> Array:
         """Return the head's outputs for an input (c, h, w, n), which workers share."""
-        size, ctx = self.affordable_batch(CHUNK), Context(arrays=Workspace(), fused=True)
+        size, ctx = self.affordable_batch(IMAGES_AT_A_TIME), Context(arrays=Workspace(), fused=True)
         y = np.zeros((*self.output_shape, x.shape[-1]), self.dtype)
         mine = workers.share(x.shape[-1])
         for start in range(mine.start, mine.stop, size):
@@ -282,7 +282,7 @@ class Model:
     def loss(self, images: Array, labels: Array | None = None) -> float:
         """Return the mean loss over the images, in evaluation mode."""
         x = self.images_in(images)
-        target, size = self.targets_in(labels, x), self.affordable_batch(CHUNK)
+        target, size = self.targets_in(labels, x), self.affordable_batch(IMAGES_AT_A_TIME)
         batches = ((x[..., k : k + size], target[..., k : k + size]) for k in range(0, x.shape[-1], size))
         total, count = self.summed_loss(batches, Context(arrays=Workspace(), fused=True))
         return total / count if count else float("nan")

@@ -25,16 +25,15 @@ def predict(
         list[Path],
         typer.Argument(
             metavar="IMAGE",
-            help="Pictures (with the extra images), or arrays as npy or npz; whole numbers are raw pixels, "
-            "floats are taken as normalized already.",
+            help="Pictures (with the extra images), or arrays as npy or npz, with pixels from 0 to 1 or 0 to 255.",
         ),
     ],
     invert: Annotated[
         bool | None,
         typer.Option(
             "--invert/--no-invert",
-            help="Invert dark and light, or keep them. By default, pictures with light edges are inverted: "
-            "MNIST is white on black, paper is black on white.",
+            help="Invert dark and light, or keep them. By default, images are inverted that have light edges where "
+            "the training images have dark ones, or vice versa: MNIST is white on black, paper is black on white.",
         ),
     ] = None,
     weights: WeightFile = None,

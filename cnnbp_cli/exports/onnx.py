@@ -36,7 +36,7 @@ BATCH = "N"
 HAVE_STASH_TYPE, DOUBLE = ("LayerNormalization", "GroupNormalization"), 11
 """Operators that compute statistics in float32 unless told otherwise, and how ONNX calls float64."""
 
-LARGEST = (1 << 31) - (1 << 26)
+MAX_PARAMETER_BYTES = (1 << 31) - (1 << 26)
 """The most bytes of parameters: a Protocol Buffers message ends at 2 GiB, and something is around them."""
 
 
@@ -54,7 +54,7 @@ def save_onnx(model: Model, path: Path) -> None:
         import onnx
     except ImportError:
         raise ExportError(f"{path}: needs onnx, which is not installed: pip install 'cnnbp[onnx]'") from None
-    if model.vector.nbytes > LARGEST:
+    if model.vector.nbytes > MAX_PARAMETER_BYTES:
         raise ExportError(f"{path}: the model is larger than the 2 GiB that an ONNX file can hold")
     proto = to_onnx(model)
     try:

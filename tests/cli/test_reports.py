@@ -229,7 +229,7 @@ class TestEvaluate:
         done = cnnbp("evaluate", bars_run)
         assert (done.code, done.stderr) == (0, "")
         assert re.fullmatch(r"loss \d\.\d{4}, accuracy \d+\.\d\d%, 20 images", done.lines[0])
-        assert done.lines[2] == "class  precision   recall  images"
+        assert done.lines[2] == "class  precision  recall  images"
         assert "confusion: the true class down, the predicted class across" in done.lines
 
     def test_json(self, cnnbp: Command, bars_run: Path) -> None:

@@ -179,9 +179,9 @@ def test_a_layer_that_is_nothing_in_onnx_is_refused(
 
 def test_a_model_that_no_file_can_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_model((1, 3, 2), [("flat", Flatten(), ("input",)), ("last", Dense(4), ("flat",))])
-    monkeypatch.setattr("cnnbp_cli.exports.onnx.LARGEST", model.vector.nbytes)
+    monkeypatch.setattr("cnnbp_cli.exports.onnx.MAX_PARAMETER_BYTES", model.vector.nbytes)
     cnnbp.export(model, tmp_path / "fits.onnx")
-    monkeypatch.setattr("cnnbp_cli.exports.onnx.LARGEST", model.vector.nbytes - 1)
+    monkeypatch.setattr("cnnbp_cli.exports.onnx.MAX_PARAMETER_BYTES", model.vector.nbytes - 1)
     with pytest.raises(
         ExportError, match=r"large\.onnx: the model is larger than the 2 GiB that an ONNX file can hold$"
     ):
