@@ -9,6 +9,7 @@ from typing import Any
 from cnnbp_cli.build import build_graph, require_target
 from cnnbp_cli.config.errors import ConfigError
 from cnnbp_cli.config.load import Override, load_config
+from cnnbp_cli.config.void import UNKNOWN, Counts, void_keys
 from cnnbp_cli.core.parameters import Layout
 from cnnbp_cli.data.dataset import DataError, check_labels
 from cnnbp_cli.loading import load_data
@@ -77,6 +78,7 @@ def validate_config(config: str, overrides: Sequence[Override] = (), *, with_dat
         Whether to read the data too, and to check that the network can learn it.
     """
     remarks: tuple[str, ...] = ()
+    counts = UNKNOWN
     try:
         loaded = load_config(config, overrides)
         graph = build_graph(loaded)
@@ -87,6 +89,8 @@ def validate_config(config: str, overrides: Sequence[Override] = (), *, with_dat
             if classifies(loaded, output):
                 check_labels(data, class_count(output))
             remarks = data.remarks
+            counts = Counts(len(data.train), len(data.validation or ()), len(data.test or ()))
     except (ConfigError, DataError) as error:
         return Verdict(config, None, None, error)
+    remarks += tuple(f"warning: {void}" for void in void_keys(loaded, counts))
     return Verdict(config, len(graph.nodes), Layout(graph).size, None, remarks)

@@ -41,8 +41,10 @@ def config(
     from cnnbp_cli.config.load import load_config
     from cnnbp_cli.config.write import to_dict, to_yaml
     from cnnbp_cli.report.records import write_json
+    from cnnbp_cli.report.void import warn_of_void_keys
 
     loaded = load_config(config, overrides or ())
+    warn_of_void_keys(loaded)
     if format is Notation.JSON:
         write_json(to_dict(loaded))
     else:

@@ -96,6 +96,7 @@ def sweep(
     from cnnbp_cli.config.load import read_config
     from cnnbp_cli.parallel.processes import available_cores
     from cnnbp_cli.report.sweep import rendering
+    from cnnbp_cli.report.void import warn_of_void_keys
     from cnnbp_cli.sweep.engine import SweepEvent, SweepFinished
     from cnnbp_cli.sweep.engine import sweep as run_sweep
     from cnnbp_cli.sweep.plan import make_plan
@@ -116,6 +117,7 @@ def sweep(
         seed=search_seed,
         by=by.value if by else None,
     )
+    warn_of_void_keys(*(point.config for point in plan.points))
     suggest = optuna_search(plan) if plan.search == "optuna" else None
     folder = out or RunDirectory.next_under(Path("sweeps"), plan.points[0].config.name)
     last: SweepEvent | None = None

@@ -91,6 +91,7 @@ def train(
     from cnnbp_cli.loading import load_data
     from cnnbp_cli.report.terminal import note
     from cnnbp_cli.report.train import rendering
+    from cnnbp_cli.report.void import warn_of_void_keys
     from cnnbp_cli.train.events import Event, Interrupted, NonFinite
     from cnnbp_cli.train.fit import fit
     from cnnbp_cli.train.run_directory import RunDirectory
@@ -103,6 +104,7 @@ def train(
     model, data = build(loaded), load_data(loaded)
     for remark in data.remarks:
         note(remark)
+    warn_of_void_keys(loaded, data=data)
     run = out or RunDirectory.next_under(Path("runs"), loaded.name)
     if weights is not None:
         if resume and RunDirectory(run).checkpoints():

@@ -50,6 +50,15 @@ class Positions:
         """Return a complaint about the value at `path`, or about the nearest that the text does have."""
         return Problem(message, path, self.span(path), label)
 
+    def sets(self, path: KeyPath, *, by_option: bool = False) -> bool:
+        """Whether the text, or an option in its place, has a value at `path`: an option, if it has to be one."""
+        node = self._root
+        for part in path:
+            if not isinstance(node, YamlMapping) or str(part) not in node.entries:
+                return False
+            node = node.entries[str(part)].node
+        return not by_option or (node is not None and node.span is not None and node.span.source.is_option)
+
     def span(self, path: KeyPath) -> Span | None:
         """Return the place of the value at `path`, or of the nearest that there is: its type or its key."""
         node, key = self._root, None

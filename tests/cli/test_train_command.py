@@ -244,3 +244,27 @@ def test_a_run_that_diverged_is_pointed_to_the_diagnosis(cnnbp: Command, quiet: 
     assert read_events(Path("run"))[-1]["diverged"] is True
     assert "run (diverged)" in cnnbp("compare", "run", "run").stdout
     assert "warning: the training of this run diverged" in cnnbp("evaluate", "run").stderr
+
+
+VOID = (
+    "--set",
+    "train.schedule={type: one_cycle, max_learning_rate: 0.1}",
+    "--set",
+    "train.optimizer.learning_rate=0.5",
+)
+WARNING = (
+    "warning: train.optimizer.learning_rate has no effect: the schedule one_cycle follows "
+    "train.schedule.max_learning_rate alone"
+)
+
+
+@pytest.mark.parametrize("command", ["train", "config", "validate"])
+def test_settings_without_effect_are_named(cnnbp: Command, command: str) -> None:
+    done = cnnbp(command, "bars.yaml", *VOID)
+    assert done.code == 0
+    assert sum(line.endswith(WARNING) or line == f"bars.yaml: {WARNING}" for line in done.stderr.splitlines()) == 1
+
+
+def test_a_sweep_names_a_setting_without_effect_once(cnnbp: Command) -> None:
+    done = cnnbp("sweep", "bars.yaml", *ONE_CYCLE, "--set", "train.optimizer.learning_rate=0.5,0.6", "--quiet")
+    assert done.stderr.splitlines() == [WARNING]
