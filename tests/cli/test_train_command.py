@@ -246,12 +246,8 @@ def test_a_run_that_diverged_is_pointed_to_the_diagnosis(cnnbp: Command, quiet: 
     assert "warning: the training of this run diverged" in cnnbp("evaluate", "run").stderr
 
 
-VOID = (
-    "--set",
-    "train.schedule={type: one_cycle, max_learning_rate: 0.1}",
-    "--set",
-    "train.optimizer.learning_rate=0.5",
-)
+ONE_CYCLE = ("--set", "train.schedule={type: one_cycle, max_learning_rate: 0.1}")
+VOID = (*ONE_CYCLE, "--set", "train.optimizer.learning_rate=0.5")
 WARNING = (
     "warning: train.optimizer.learning_rate has no effect: the schedule one_cycle follows "
     "train.schedule.max_learning_rate alone"
