@@ -26,6 +26,12 @@ class Outcome:
         self.code, self.stdout, self.stderr = code, stdout, stderr
 
     @property
+    def remarks(self) -> str:
+        """Standard error without the line that names the checkpoint."""
+        lines = self.stderr.splitlines(keepends=True)
+        return "".join(line for line in lines if not line.startswith("checkpoint: "))
+
+    @property
     def lines(self) -> list[str]:
         return self.stdout.splitlines()
 

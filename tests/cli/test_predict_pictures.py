@@ -85,7 +85,7 @@ def test_a_digit_is_told_from_its_picture(
     assert [one["class"] for one in found] == list(range(10))
     is_inverted = "inverted" in variant or variant == "dark on transparent"
     assert [one["inverted"] for one in found] == [is_inverted] * 10
-    assert len(done.stderr.splitlines()) == 10 * is_inverted
+    assert len(done.remarks.splitlines()) == 10 * is_inverted
     if variant in SAME:
         (read,) = read_pictures(Path("7.png"), (1, 28, 28))
         pixels = 255 - read.images if is_inverted else read.images
@@ -98,7 +98,7 @@ def test_inversion_can_be_chosen(cnnbp: Command, digits_run: Path, samples: list
 
     def probabilities(*arguments: str) -> list[float]:
         done = cnnbp("predict", digits_run, *arguments, "--format", "json")
-        assert done.stderr == ""
+        assert done.remarks == ""
         return json.loads(done.stdout)["predictions"][0]["probabilities"]
 
     assert probabilities("black.png", "--invert") == probabilities("white.png")

@@ -101,7 +101,7 @@ def test_what_is_normalized_already_is_taken_so_and_said(cnnbp: Command, bars_ru
     done = cnnbp("predict", bars_run, "x.npy", "--format", "json")
     found = [one["probabilities"] for one in json.loads(done.stdout)["predictions"]]
     np.testing.assert_allclose(found, model.predict(data.test.images), rtol=1e-5)
-    assert done.stderr == f"x.npy ({len(data.test)} images): floats below zero are taken as normalized already\n"
+    assert done.remarks == f"x.npy ({len(data.test)} images): floats below zero are taken as normalized already\n"
     assert cnnbp("predict", bars_run, "x.npy", "--invert").stderr == (
         "error: x.npy: is taken as normalized already, so that --invert has no meaning\n"
     )
@@ -165,12 +165,12 @@ def test_evaluate_notices_another_scale_and_polarity(cnnbp: Command, bars: dict[
 
     floats = evaluated("floats.npz", changed(lambda x: x / 255), cnnbp)
     assert floats.stdout == cnnbp("evaluate", "run").stdout
-    assert floats.stderr == (
+    assert floats.remarks == (
         f"npz {folder}/floats.npz: pixels from 0 to 1, but the model was trained on 0 to 255; they are brought to that "
         "scale\n"
     )
     light = evaluated("light.npz", changed(lambda x: 255 - x), cnnbp)
-    assert light.stderr == (
+    assert light.remarks == (
         f"npz {folder}/light.npz: the images have light edges, but the model was trained on dark ones; swap dark and "
         "light in one of them\n"
     )
@@ -223,7 +223,7 @@ def test_a_loss_that_is_not_finite_is_no_success(cnnbp: Command, bars_run: Path)
     huge = {name: np.full_like(value, 3e38) for name, value in model.parameters().items()}
     np.savez("huge.npz", **huge)
     done = cnnbp("evaluate", bars_run, "--weights", "huge.npz")
-    assert (done.code, done.stderr) == (
+    assert (done.code, done.remarks) == (
         1,
         "the loss is not finite: the model's outputs are infinite or NaN, and its accuracy means nothing\n",
     )
