@@ -20,7 +20,7 @@ MODULES = (
 
 _IMPORT = re.compile(r"^import [^;]*;\n", re.MULTILINE)
 _COMMENT = re.compile(r"^\s*(/\*\*.*?\*/|//[^\n]*)\n", re.MULTILINE | re.DOTALL)
-_INDENT = re.compile(r"^[ \t]+", re.MULTILINE)
+_INDENT = re.compile(r"^\s+", re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(async )?(class|const|function|let) )", re.MULTILINE)
 
 
@@ -29,7 +29,7 @@ def page(payload: Mapping[str, Any]) -> str:
 
     A Content-Security-Policy lets it run its one script and use its one style sheet, and load nothing.
     """
-    style, script = _read("page.css"), "\n".join(inlined(_read(f"{name}.js")) for name in MODULES)
+    style, script = _INDENT.sub("", _read("page.css")), "\n".join(inlined(_read(f"{name}.js")) for name in MODULES)
     parts = {
         "POLICY": f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; base-uri 'none'",
         "TITLE": escape(shortened(str(payload["name"]))),

@@ -326,8 +326,11 @@ export class App {
     const here = factor.sample === this.network.sample || this.network.owners.has(factor.tensor);
     const name = nameOf(this.network, factor.tensor, factor.at);
     const number = plain(factor.value, 5);
-    if (!here)
-      return make("span", { className: `factor of-${factor.of}`, title: `${name} of image ${factor.sample}` }, number);
+    if (!here) {
+      const foreign = make("span", { className: `factor of-${factor.of}` }, number);
+      foreign.append(make("span", { className: "factor-name" }, `${name}, image ${factor.sample}`));
+      return foreign;
+    }
     const link = this.link(number, factor);
     link.className = `factor of-${factor.of}`;
     link.title = `${factor.of} of ${name}`;
@@ -492,7 +495,7 @@ export class App {
       (sample + 1) * this.network.size(output),
     );
     const best = p.length === 1 ? Number(p[0] > 0.5) : p.indexOf(Math.max(...p));
-    const share = p.length === 1 && !best ? 1 - p[0] : p[best];
+    const share = p.length > 1 ? p[best] : Math.max(p[0], 1 - p[0]);
     return best < 0 ? "" : `predicts ${short(payload.classes[best])} (${percent(share)})`;
   }
 

@@ -18,6 +18,8 @@ import { cellText, unflatten, unpack } from "./tensor.js";
  */
 
 const SHOWN_TERMS = 16;
+/** Seconds of a forward pass that nobody notices. */
+const QUICK = 0.02;
 
 /** @param {Network} network @param {string} tensor @param {number} at */
 export function nameOf(network, tensor, at) {
@@ -398,26 +400,38 @@ function onward(app, { tensor, of, at }) {
   return [line];
 }
 
+/**
+ * The derivative by differences: at once where that is quick, else when it is asked for.
+ *
+ * @param {Network} network
+ * @param {string} tensor
+ * @param {number} at
+ * @param {number} value
+ */
+function measurement(network, tensor, at, value) {
+  const line = make("p", { className: "measured" });
+  const measure = () => {
+    const measured = network.measured(tensor, at);
+    const verdict = agree(measured, value)
+      ? ", the same."
+      : ". The two differ where the loss has a kink, such as a tie or a ReLU at 0.";
+    line.replaceChildren("Measured: ", formula("frac{L(v + h) − L(v − h)}{2h}"), ` = ${plain(measured, 7)}${verdict}`);
+  };
+  if (network.seconds < QUICK) measure();
+  else {
+    const button = make("button", { type: "button" }, "Measure it");
+    button.addEventListener("click", measure);
+    line.append(button);
+  }
+  return line;
+}
+
 /** Measuring the gradient, and changing the number. @param {App} app @param {Cell} cell @param {number} value */
 function checks(app, { tensor, of, at }, value) {
   const { network } = app;
   /** @type {HTMLElement[]} */
   const parts = [];
-  if (
-    of === "gradient" &&
-    !network.blockedBy((network.owners.get(tensor)?.node ?? tensor === INPUT) ? tensor : tensor)
-  ) {
-    const measured = network.measured(tensor, at);
-    parts.push(
-      make(
-        "p",
-        { className: "measured" },
-        "Measured: ",
-        formula("frac{L(v + h) − L(v − h)}{2h}"),
-        ` = ${plain(measured, 7)}${agree(measured, value) ? ", the same." : ". The two differ where the loss has a kink, such as a tie or a ReLU at 0."}`,
-      ),
-    );
-  }
+  if (of === "gradient" && !network.blockedBy(tensor)) parts.push(measurement(network, tensor, at, value));
   const editable = tensor === INPUT || network.trainable.has(tensor);
   if (editable && of === "value") {
     const blocked = network.blockedBy(tensor);

@@ -142,6 +142,8 @@ export class Network {
     this.numbers = NOTHING;
     /** @type {Pass | null} */
     this.current = null;
+    /** How long a forward pass takes. */
+    this.seconds = 0;
     this.reset();
   }
 
@@ -188,7 +190,12 @@ export class Network {
 
   /** The pass of the numbers as they are. @returns {Pass} */
   get pass() {
-    this.current ??= this.backward(this.forward());
+    if (!this.current) {
+      const start = performance.now();
+      const forward = this.forward();
+      this.seconds = (performance.now() - start) / 1000;
+      this.current = this.backward(forward);
+    }
     return this.current;
   }
 
