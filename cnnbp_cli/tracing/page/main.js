@@ -130,7 +130,7 @@ export class App {
     const start = performance.now();
     this.network.backward(this.network.forward());
     const seconds = (performance.now() - start) / 1000 / this.network.count;
-    const count = Math.max(1, Math.min(batch.count, Math.floor(0.04 / seconds)));
+    const count = Math.max(1, Math.min(batch.count, Math.floor(0.015 / seconds)));
     const size = this.network.size(INPUT);
     const images = unpack(batch.images).subarray(0, count * size);
     const outputs = this.network.size(this.network.output);

@@ -142,6 +142,9 @@ export function numberGrid(tensor, of, shape, tile) {
   };
 }
 
+/** Pixels from which a cell has a frame of its own; smaller ones are framed together. */
+const SINGLE = 6;
+
 /**
  * A map of many cells, drawn.
  *
@@ -186,18 +189,20 @@ export function canvasMap(tensor, of, tile, scale) {
       context.strokeStyle = ink.getPropertyValue(`--mark-${mark}`);
       context.lineWidth = Math.max(1, ratio);
       context.setLineDash(mark === "user" ? [2 * ratio, ratio] : []);
-      for (const at of marks[mark]) {
-        const k = order.get(at);
-        if (k === undefined) continue;
-        const side = scale * ratio;
-        context.strokeRect(
-          (k % tile.columns) * side + 0.5,
-          Math.floor(k / tile.columns) * side + 0.5,
-          side - 1,
-          side - 1,
-        );
-      }
+      const places = [...marks[mark]].map((at) => /** @type {number} */ (order.get(at)));
+      if (scale >= SINGLE) for (const k of places) outline([k]);
+      else if (mark !== "idle" && places.length) outline(places);
     }
+  };
+  /** Draw a frame around cells. @param {number[]} places */
+  const outline = (places) => {
+    const side = scale * ratio;
+    const columns = places.map((k) => k % tile.columns);
+    const rows = places.map((k) => Math.floor(k / tile.columns));
+    const [left, top] = [Math.min(...columns), Math.min(...rows)];
+    const width = (Math.max(...columns) - left + 1) * side;
+    const height = (Math.max(...rows) - top + 1) * side;
+    context.strokeRect(left * side + 0.5, top * side + 0.5, width - 1, height - 1);
   };
   const redraw = () => {
     if (!waiting) requestAnimationFrame(compose);
@@ -228,9 +233,8 @@ export function canvasMap(tensor, of, tile, scale) {
           pen.fillRect(left + side - 2 * ratio, top, 2 * ratio, 2 * ratio);
         }
         if (!wrong?.has(at)) return;
-        pen.strokeStyle = mistaken;
-        pen.lineWidth = ratio;
-        pen.strokeRect(left + 0.5, top + 0.5, side - 1, side - 1);
+        pen.fillStyle = mistaken;
+        pen.fillRect(left, top + side - 2 * ratio, scale < 4 ? ratio : 2 * ratio, 2 * ratio);
       });
       redraw();
     },

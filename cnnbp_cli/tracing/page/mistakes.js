@@ -185,18 +185,21 @@ function round(value) {
 /**
  * Losses of some steps of plain gradient descent from the same start, with the right gradients and with wrong ones.
  *
+ * It takes a breath after every step, so that the page stays alive.
+ *
  * @param {Network} network
  * @param {string} mistake
  * @param {{images: Float64Array, numbers: Float64Array, count: number}} batch
  * @param {number} rate
  * @param {number} steps
  */
-export function trainWith(network, mistake, batch, rate, steps) {
+export async function trainWith(network, mistake, batch, rate, steps) {
   /** @param {string | null} which */
-  const losses = (which) => {
+  const losses = async (which) => {
     const parameters = new Map([...network.parameters].map(([name, values]) => [name, values.slice()]));
     const found = [];
     for (let k = 0; k <= steps; k++) {
+      await new Promise((resolve) => setTimeout(resolve));
       const pass = network.forward({ input: batch.images, numbers: batch.numbers, count: batch.count, parameters });
       found.push(pass.judged.loss);
       if (k === steps) break;
@@ -209,5 +212,5 @@ export function trainWith(network, mistake, batch, rate, steps) {
     }
     return found;
   };
-  return { right: losses(null), wrong: losses(mistake) };
+  return { right: await losses(null), wrong: await losses(mistake) };
 }

@@ -381,7 +381,8 @@ export class Network {
     }
     const arriving = (this.readers.get(tensor) ?? []).flatMap(({ node, input }) => {
       const call = /** @type {Call} */ (calls.get(node));
-      return call.node.opaque ? [] : RULES[call.node.type].inputTerms(call, input, at, sample);
+      if (call.node.opaque) return [];
+      return RULES[call.node.type].inputTerms(call, input, at, sample).map((term) => ({ ...term, via: node }));
     });
     if (tensor !== this.output) return arriving;
     const start = lossGradientTerms(this.payload.loss, judged, this.channels, this.size(tensor), at, sample);

@@ -257,6 +257,9 @@ export class Lab {
     this.damages = [];
     /** @type {{right: number[], wrong: number[]} | null} */
     this.training = null;
+    this.busy = false;
+    /** Images to train on. */
+    this.images = 0;
   }
 
   /** @param {string | null} key */
@@ -391,15 +394,22 @@ export class Lab {
 
   trained() {
     if (!this.app.payload.batch || this.app.miniature) return make("p");
+    if (this.busy) return make("p", { className: "quiet" }, "Training …");
     if (!this.training) return button(`Train ${TRAINING_STEPS} steps with it and without`, () => this.train());
-    return curves(this.training, this.app.rate);
+    return curves(this.training, this.app.rate, this.images);
   }
 
-  train() {
-    const batch = this.app.trainingBatch();
-    if (!batch || !this.key) return;
-    this.training = trainWith(this.app.network, this.key, batch, this.app.rate, TRAINING_STEPS);
-    this.app.show();
+  async train() {
+    const { app, key } = this;
+    const batch = app.trainingBatch();
+    if (!batch || !key) return;
+    this.busy = true;
+    this.images = batch.count;
+    app.show();
+    const training = await trainWith(app.network, key, batch, app.rate, TRAINING_STEPS);
+    this.busy = false;
+    if (this.key === key) this.training = training;
+    if (app.lab === this) app.show();
   }
 
   /** @param {import("./mistakes.js").Mistake} mistake */
@@ -464,8 +474,8 @@ function checkable(network, damages) {
   return [...parameters, ...damages.filter(({ tensor }) => !network.owners.has(tensor))].slice(0, WORST);
 }
 
-/** Two curves of the loss. @param {{right: number[], wrong: number[]}} losses @param {number} rate */
-function curves({ right, wrong }, rate) {
+/** Two curves of the loss. @param {{right: number[], wrong: number[]}} losses @param {number} rate @param {number} images */
+function curves({ right, wrong }, rate, images) {
   const [width, height] = [380, 120];
   const finite = [...right, ...wrong].filter(Number.isFinite);
   const top = Math.max(...finite);
@@ -503,7 +513,7 @@ function curves({ right, wrong }, rate) {
     make(
       "figcaption",
       {},
-      `Loss over ${last} steps of SGD, η ${bare(rate)}. `,
+      `Loss over ${last} steps of SGD on ${counted(images, "training image")}, η ${bare(rate)}. `,
       make("span", { className: "key-right" }, `right: ${bare(right[0], 3)} → ${bare(right[last], 3)}`),
       "; ",
       make("span", { className: "key-wrong" }, `with the mistake: → ${bare(wrong[last], 3)}`),

@@ -16,6 +16,7 @@
  * @property {number} product coefficient times all factors, or the function of them that `rule` names
  * @property {string} [rule] the function that makes the product, where it is none
  * @property {string} [part] which part of the sum this is, where the sum has parts
+ * @property {string} [via] the layer that sends this part of a gradient back
  *
  * @typedef {import("./network.js").Call} Call
  */
