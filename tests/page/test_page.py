@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cnnbp_cli.config.custom_layers import load_layers
+from cnnbp_cli.tracing import source
 from cnnbp_cli.tracing.html import page
 from cnnbp_cli.tracing.payload import page_payload
 from cnnbp_cli.tracing.trace import Trace, trace
 
-from .conftest import html_of, load, trace_of
+from .conftest import CONFIGS, html_of, load, trace_of
 
 Opener = Callable[..., Any]
 
@@ -412,3 +414,42 @@ def test_checkpoints(open_page: Opener) -> None:
     low = opened("window.trace.value('conv2d_1.weight[0,0,1,1]')")
     opened.page.keyboard.press("End")
     assert opened("window.trace.value('conv2d_1.weight[0,0,1,1]')") == pytest.approx(low + 0.125)
+
+
+def test_without_the_weights_of_dense_layers_nothing_before_them_can_be_edited(open_page: Opener) -> None:
+    found = trace_of("lenet5", "dtype=float64")
+    opened = open_page(found.to_html(light=True))
+    assert opened("window.trace.deviation()") <= 1e-12
+    assert opened("window.trace.gradient('conv1.bias[0]')") == pytest.approx(found.gradient("conv1.bias[0]"), rel=1e-9)
+    opened.choose("input[0,3,3]:value")
+    assert "has its weights left out of this file" in opened.page.locator(".microscope").inner_text()
+    assert opened.page.locator("#edit").count() == 0
+    assert opened.button("One step").is_disabled()
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_layer_of_the_users_own_is_shown_as_python_computed_it(open_page: Opener) -> None:
+    examples = CONFIGS.parent / "examples"
+    load_layers(examples / "homework_conv.py")
+    found = source.trace_of(str(examples / "homework_conv.yaml"), source.Request())
+    opened = open_page(found.to_html())
+    assert opened("window.trace.deviation()") <= 1e-12
+    opened.choose("input[0,2,2]:gradient")
+    assert opened("window.trace.gradient('input[0,2,2]')") == pytest.approx(found.gradient("input[0,2,2]"), rel=1e-9)
+    assert "was computed by HomeworkConv, which this page cannot run" in opened.page.locator(".microscope").inner_text()
+
+
+def test_in_a_notebook(open_page: Opener) -> None:
+    """Within the frame of a notebook, which has no address of its own."""
+    opened = open_page(f"<!doctype html><html data-ready='true'><body>{trace_of('toy')._repr_html_()}</body></html>")
+    frame = opened.page.frame_locator("iframe")
+    frame.locator("td[aria-label^='input[0,2,2], gradient']").click()
+    assert frame.locator(".cell-name").inner_text() == "input[0,2,2]"
+
+
+def test_an_image_that_is_its_own_target_stays_the_target(open_page: Opener) -> None:
+    found = trace_of("autoencoder", "dtype=float64")
+    opened = open_page(found.to_html())
+    opened.choose("input[0,10,10]:gradient")
+    opened.page.get_by_role("button", name="Measure it").or_(opened.page.locator(".measured")).first.click()
+    assert ", the same." in opened.page.locator(".measured").inner_text()

@@ -141,6 +141,11 @@ export class Column {
       for (const group of groups) {
         const line = make("div", { className: "line" });
         for (const tensor of group) {
+          if (this.network.owners.has(tensor) && !this.network.given.has(tensor)) {
+            const shape = this.network.shape(tensor).join("×");
+            line.append(make("p", { className: "quiet" }, `${tensor}, ${shape}: left out of this file`));
+            continue;
+          }
           if (of === "value" || !this.network.owners.has(tensor) || this.network.trainable.has(tensor)) {
             line.append(this.addBlock(tensor, of));
           }

@@ -72,7 +72,8 @@ export function microscope(app, cell) {
   }
   const reader = network.readers.get(tensor)?.[0]?.node ?? "";
   const convolves = network.byName.get(reader)?.type === "conv2d" && of === "gradient" && !branching;
-  if (terms.length) panel.append(convolves ? bothWays(app, terms, value, reader) : termTable(app, terms, value));
+  if (branching && terms.length) panel.append(...byReader(app, terms, value));
+  else if (terms.length) panel.append(convolves ? bothWays(app, terms, value, reader) : termTable(app, terms, value));
   const weight = network.owners.get(tensor)?.key === "weight" && of === "gradient";
   if (weight || convolves) panel.append(make("p", { className: "aside" }, SWAPPED));
   panel.append(...lens(app, cell), ...onward(app, cell), ...checks(app, cell, value), ...throughTraining(app, cell));
@@ -107,6 +108,36 @@ function meaning(network, { tensor, of, at }, value) {
       ? "A parameter: training changes it."
       : "A running statistic: it has no gradient.";
   return "";
+}
+
+/**
+ * A gradient where branches meet: what each layer sends back, and what that adds up to.
+ *
+ * @param {App} app
+ * @param {Term[]} terms
+ * @param {number} total
+ */
+function byReader(app, terms, total) {
+  /** @type {Map<string, Term[]>} */
+  const readers = new Map();
+  for (const term of terms) {
+    const via = term.via ?? "the loss";
+    readers.set(via, [...(readers.get(via) ?? []), term]);
+  }
+  const parts = [...readers].map(([via, own]) => ({ via, own, sum: productsOf(own) }));
+  const { write, exponent } = sumWriter(
+    parts.map(({ sum }) => sum),
+    total,
+  );
+  const rows = parts.map(({ via, sum }) =>
+    make("tr", {}, make("td", {}, `from ${via}`), make("td", { className: "product" }, write(sum))),
+  );
+  const end = ["sum", inPowers(exponent)].filter(Boolean).join(" ");
+  const foot = make("tr", {}, make("th", { scope: "row" }, end), make("td", { className: "product" }, write(total)));
+  return [
+    make("table", { className: "terms" }, make("tbody", {}, ...rows), make("tfoot", {}, foot)),
+    ...parts.map(({ via, own, sum }) => termTable(app, own, sum, `From ${via}`)),
+  ];
 }
 
 /**
