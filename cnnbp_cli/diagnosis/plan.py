@@ -81,6 +81,10 @@ LEVELS: Mapping[str, int] = {
 them in the first step; 2 tells what a change would bring, 3 what the training looks like, and 4 only that it fails."""
 
 
+TOO_LITTLE = frozenset({"learning-rate-too-low", "too-few-steps", "normalised-twice", "clipping-always-active"})
+TOO_MUCH = frozenset({"diverging-loss", "non-finite", "oscillating-loss", "exploding-gradient"})
+"""What makes steps too small or too few does not explain a loss that jumps or grows."""
+
 OPPOSITES = (
     ("learning-rate-too-high", "learning-rate-too-low"),
     ("unnormalised-input", "normalised-twice"),
@@ -114,8 +118,10 @@ def _cause(evidence: Evidence, finding: Finding, before: Sequence[Finding]) -> F
     """Return the first finding that explains another one."""
     if finding.rule in STANDALONE:
         return None
-    if finding.rule == "overfitting" and (split := next((one for one in before if one.rule in SPLITS_DIFFER), None)):
-        return split
+    if finding.rule == "overfitting":
+        reasons = SPLITS_DIFFER | {"unbalanced-classes"}
+        if (reason := next((one for one in before if one.rule in reasons), None)) is not None:
+            return reason
     return next((one for one in before if one.cause is None and _explains(evidence, one, finding)), None)
 
 
@@ -124,14 +130,18 @@ def _explains(evidence: Evidence, cause: Finding, finding: Finding) -> bool:
         return False
     if cause.rule in UNLEARNABLE:
         return True
+    if cause.rule in TOO_LITTLE and finding.rule in TOO_MUCH:
+        return False
     own, level = LEVELS.get(cause.rule, 0), LEVELS.get(finding.rule, 0)
     if own >= level:
         return False
     if level >= 3:
         return True
-    # What has a remedy of its own that may be needed besides follows only where the cause's remedy was enough.
-    enough = evidence.trials.get(cause.overrides)
-    return enough is not None and evidence.does_well(enough)
+    # What has a remedy of its own that may be needed as well follows only where the cause's remedy brings as much.
+    ours, theirs = evidence.trials.get(cause.overrides), evidence.trials.get(finding.overrides)
+    if ours is None:
+        return False
+    return evidence.does_well(ours) or (theirs is not None and ours.net_skill >= theirs.net_skill)
 
 
 def _is_against(one: Finding, other: Finding) -> bool:

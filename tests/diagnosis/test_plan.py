@@ -7,7 +7,7 @@ import random
 from dataclasses import replace
 
 import pytest
-from diagnosis.test_rules import GOOD, NAN, STEPS, SWINGING, begin, evidence, labels, layer, trial, watched
+from diagnosis.test_rules import FAST, GOOD, NAN, STEPS, SWINGING, begin, evidence, labels, layer, trial, watched
 from diagnosis_campaign.law import contradictions
 
 from cnnbp_cli.diagnosis.engine import _judge, _proposals
@@ -133,6 +133,14 @@ def test_a_symptom_follows_from_its_cause_and_has_its_remedy():
     assert plan["absurd-epsilon"].cause is None
     assert plan["loss-not-falling"].cause == "absurd-epsilon"
     assert plan["loss-not-falling"].remedy == plan["absurd-epsilon"].remedy
+
+
+def test_steps_that_are_too_small_do_not_explain_a_loss_that_jumps():
+    one = trial(evidence(losses=SWINGING), FAST, 0.9)
+    one = replace(one, trials={FAST: replace(one.trials[FAST], rates=(1.0,) * STEPS)})
+    causes = {found.rule: found.cause for found in _judge(one, ALL)}
+    assert causes["learning-rate-too-low"] is None
+    assert causes["oscillating-loss"] is None
 
 
 def test_what_was_left_out_explains_nothing():

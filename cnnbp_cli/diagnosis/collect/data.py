@@ -199,6 +199,7 @@ def _near_copies(train: Split, held: Split | None) -> tuple[float, float]:
 
 
 def _directions(points: Array) -> Array:
+    points = points / (float(np.abs(points).max()) or 1.0)
     points = points - points.mean(1, keepdims=True)
     return points / np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-12)
 
@@ -223,11 +224,14 @@ class Neighbors(NamedTuple):
     @classmethod
     def among(cls, train: Split, held: Split | None, classes: int) -> Neighbors:
         library, labels = _points(train, LIBRARY)
+        scale = float(np.abs(library).max()) or 1.0  # squares of huge pixels would overflow
+        library /= scale
         queries = np.arange(0, len(library), max(1, len(library) // QUERIES))
         own = _labels(library, labels, library[queries], labels[queries], classes, queries)
         if held is None or not held.has_classes:
             return cls(own, None, None)
         points, held_labels = _points(held, LIBRARY)
+        points /= scale
         asked = np.arange(0, len(points), max(1, len(points) // QUERIES))
         return cls(
             own,

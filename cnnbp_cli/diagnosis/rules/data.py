@@ -219,11 +219,14 @@ def _wrong_labels(seen: str, threshold: str) -> Finding:
 IMBALANCE = 5.0
 """Images of the largest class for one of the smallest. Losses of a recall begin between 5 and 10 (Buda et al.)."""
 
+SUFFERS = 0.75
+"""Recall of the rare classes divided by that of the frequent ones: below, the imbalance shows in the results."""
+
 
 @rule(
     definition="Some classes have many times the training images of others.",
     formula=f"images of the largest class divided by those of the smallest that has any, above {IMBALANCE:g}; an error "
-    "where the recall of the rarer half of the classes is less than half of that of the others",
+    f"where the recall of the rarer half of the classes is less than {percent(SUFFERS)} of that of the others",
     source="Buda, Maki and Mazurowski 2018, arXiv:1710.05381",
     advice="Collect or repeat images of the rare classes, or leave out some of the frequent ones; judge by recall per "
     "class, not by accuracy.",
@@ -240,7 +243,7 @@ def unbalanced_classes(evidence: Evidence) -> Iterator[Finding]:
     recalls = [pair for pair in zip(counts, score.recalls, strict=False) if pair[0]] if score else []
     of_rare = [recall for count, recall in recalls if recall is not None and count < limit]
     of_frequent = [recall for count, recall in recalls if recall is not None and count >= limit]
-    suffers = bool(of_rare and of_frequent) and mean(of_rare) < mean(of_frequent) / 2
+    suffers = bool(of_rare and of_frequent) and mean(of_rare) < SUFFERS * mean(of_frequent)
     told = ""
     if suffers:
         told = f"; recall is {percent(mean(of_rare))} for rare classes, {percent(mean(of_frequent))} for frequent ones"
