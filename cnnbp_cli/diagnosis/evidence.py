@@ -30,7 +30,7 @@ CLUELESS = 0.2
 CLEAR_GAIN = 0.1
 """A remedy helps when it adds this much skill: several times what two probes with different seeds differ by."""
 
-SMALL_GAIN, ERROR_LEFT = 0.04, 0.5
+SMALL_GAIN, ERROR_LEFT = 0.04, 0.6
 """Where the network does well already: a remedy helps when it adds this much skill and leaves at most this share of
 what was missing to a skill of 1."""
 

@@ -45,7 +45,7 @@ class SplitMatch:
     Attributes
     ----------
     mean, deviation : (float, float)
-        Of the pixels of the training and of the held-out images.
+        Of the pixels of the training and of the held-out images, in the channel whose means differ most.
     likeness : float
         Correlation of the mean training image with the mean held-out image; 1 where there is no mean picture.
     own_likeness : float

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -33,12 +35,19 @@ MIN_OF_CLASS = 10
 MIN_VOTED = 25
 """Images voted into a class, for the share of them that bears its label."""
 
-NEAR = 0.3
+NEAR = 0.4
 """A near copy's distance divided by the median distance of nearest neighbors. Distinct pictures of one class are rarely
-below 0.5; noise of 2% of the range, a change of brightness or recompression stay below 0.2."""
+below 0.5; noise of 3% of the range, a change of brightness or recompression stay below 0.2."""
 
 COPY_PIXELS = 196
 """Images are averaged down to about so many pixels to look for near copies, which also forgives small noise."""
+
+COPIES: tuple[Callable[[Array], Array], ...] = (
+    lambda images: images,
+    lambda images: images[..., ::-1],
+    *(partial(np.roll, shift=by, axis=axis) for axis in (2, 3) for by in (-1, 1)),
+)
+"""What may have been done to a copy (n, c, h, w) besides noise, brightness and contrast."""
 
 COPY_LIBRARY, COPY_QUERIES = 20_000, 500
 """Images to look for near copies among, and images to look for them of."""
@@ -103,15 +112,15 @@ def _pictures(split: Split) -> Split:
 
 
 def _match(train: Split, held: Split) -> SplitMatch:
-    """Compare the pixels of two splits, and their mean pictures."""
+    """Compare the pixels of two splits, in the channel that differs most, and their mean pictures."""
     ours, theirs = (split.images[spread(len(split), SAMPLE)].astype(np.float64) for split in (train, held))
-    count = min(len(ours) // 2, len(theirs))
-    even, odd = ours[0::2].mean(0), ours[1::2].mean(0)
+    means, held_means = (images.mean((0, 2, 3)) for images in (ours, theirs))
+    channel = int(np.abs(means - held_means).argmax())
     return SplitMatch(
-        mean=(float(ours.mean()), float(theirs.mean())),
-        deviation=(float(ours.std()), float(theirs.std())),
+        mean=(float(means[channel]), float(held_means[channel])),
+        deviation=(float(ours[:, channel].std()), float(theirs[:, channel].std())),
         likeness=_correlation(ours.mean(0), theirs.mean(0)),
-        own_likeness=_correlation(even, odd) if count else 1.0,
+        own_likeness=_correlation(ours[0::2].mean(0), ours[1::2].mean(0)) if len(ours) > 1 else 1.0,
     )
 
 
@@ -186,14 +195,16 @@ def _digests(split: Split) -> list[bytes]:
 def _near_copies(train: Split, held: Split | None) -> tuple[float, float]:
     """Return the share of held-out images, and of training images, with a near copy among (other) training images.
 
-    Each image is brought to mean 0 and length 1 first, so that a copy may be brighter or have more contrast.
+    Each image is brought to mean 0 and length 1 first, so that a copy may be brighter or have more contrast; and it is
+    compared mirrored and moved by a pixel as well.
     """
     if held is None or len(train) < MIN_IMAGES or train.images[0].size < 2:
         return 0.0, 0.0
     library = _directions(_points(train, COPY_LIBRARY, COPY_PIXELS)[0])
     own = spread(len(library), COPY_QUERIES)
-    within = _nearest_distance(library, library[own], own)
-    across = _nearest_distance(library, _directions(_points(held, COPY_QUERIES, COPY_PIXELS)[0]), None)
+    asked = train.take(spread(len(train), COPY_LIBRARY)[own])
+    within = _nearest_distance(library, asked, own)
+    across = _nearest_distance(library, held.take(spread(len(held), COPY_QUERIES)), None)
     limit = NEAR * float(np.median(within))
     return float((across < limit).mean()), float((within < limit).mean())
 
@@ -204,11 +215,17 @@ def _directions(points: Array) -> Array:
     return points / np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-12)
 
 
-def _nearest_distance(library: Array, points: Array, selves: Array | None) -> Array:
-    likeness = points @ library.T
-    if selves is not None:
-        likeness[np.arange(len(points)), selves] = -1
-    return np.sqrt(np.maximum(2 - 2 * likeness.max(1), 0))
+def _nearest_distance(library: Array, asked: Split, selves: Array | None) -> Array:
+    """Return how far each image, as it is, mirrored or moved by a pixel, is from the library's nearest other one."""
+    best = np.full(len(asked), -1.0)
+    for change in COPIES:
+        images = np.ascontiguousarray(change(asked.images))
+        points = _directions(_points(Split(images, asked.labels), len(asked), COPY_PIXELS)[0])
+        likeness = points @ library.T
+        if selves is not None:
+            likeness[np.arange(len(points)), selves] = -1
+        best = np.maximum(best, likeness.max(1))
+    return np.sqrt(np.maximum(2 - 2 * best, 0))
 
 
 # ---------------------------------------------------------------------- neighbors
