@@ -46,7 +46,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write `path`, or replace it at once.
+    """Write `path`, or replace it at once; a device or a pipe is written to, a link followed.
 
     Raises
     ------
@@ -54,7 +54,10 @@ def replace_file(path: Path, content: bytes) -> None:
         When the disk is full or the folder cannot be written.
     """
     try:
-        with replacing(path) as file:
+        if path.is_char_device() or path.is_fifo():  # replacing would take it from everybody else
+            path.write_bytes(content)
+            return
+        with replacing(path.resolve()) as file:
             file.write(content)
     except OSError as error:
         raise WriteError(f"{path}: cannot be written: {error.strerror or error}") from None

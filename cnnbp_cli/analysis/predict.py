@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -128,9 +129,11 @@ def prepared(model: Model, raw: RawImages, invert: bool | None = None) -> Prepar
 
 def _predict_raw(model: Model, raw: RawImages, invert: bool | None) -> list[Prediction]:
     ready = prepared(model, raw, invert)
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # whether they are normalized is known
+        found = predict(model, ready.images, raw.names)
     return [
         replace(one, pixels=image, inverted=ready.inverted, is_normalized=ready.is_normalized)
-        for one, image in zip(predict(model, ready.images, raw.names), ready.shown, strict=True)
+        for one, image in zip(found, ready.shown, strict=True)
     ]
 
 

@@ -13,6 +13,9 @@ from cnnbp_cli.cli.evaluate import Part
 from cnnbp_cli.cli.help import choices
 from cnnbp_cli.cli.options import CustomLayers, OverrideFiles, Overrides, WeightFile, examples
 
+BATCH = 8
+"""Images in a batch of training mode, unless `--batch` says otherwise."""
+
 
 class Mode(StrEnum):
     """Which mode the pass runs in."""
@@ -51,7 +54,7 @@ def parse_top(text: str) -> int | None:
     """Read a number or `all`."""
     if text == "all" or (text.isascii() and text.isdigit() and len(text) < 10):
         return None if text == "all" else int(text)
-    raise typer.BadParameter(f"expected a number or all, got {text!r}")
+    raise typer.BadParameter(f"expected a number or all, got {text!r}", param_hint="--top")
 
 
 def trace(
@@ -81,7 +84,10 @@ def trace(
             help="Evaluation (running statistics, no dropout), or training, over a batch with its first image shown.",
         ),
     ] = Mode.EVALUATION,
-    batch: Annotated[int, typer.Option(min=1, metavar="N", help="Images in the batch of --mode training.")] = 8,
+    batch: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help=f"Images in the batch of --mode training; {BATCH} by default."),
+    ] = None,
     layer: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", autocompletion=complete.layers, help="Show only this layer; repeatable."),
@@ -116,10 +122,14 @@ def trace(
         raise typer.BadParameter("goes with the page: add --html FILE", param_hint="--light" if light else "--open")
     if html is not None and (cell or layer or format is TraceFormat.JSON):
         raise typer.BadParameter("writes the whole page; leave out --cell, --layer and --format", param_hint="--html")
+    if cell is not None and layer:
+        raise typer.BadParameter("limits the whole pass; leave it out with --cell", param_hint="--layer")
+    if batch is not None and mode is not Mode.TRAINING:
+        raise typer.BadParameter("goes with --mode training; evaluation shows one image", param_hint="--batch")
     shown = parse_top(top)
     from cnnbp_cli.tracing.source import Request, trace_of
 
-    request = Request(split.value, image, file, label, mode.value, batch, exact)
+    request = Request(split.value, image, file, label, mode.value, batch or BATCH, exact)
     found = trace_of(source, request, overrides or (), weights)
     if html is not None:
         from cnnbp_cli.report.table import line

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,16 +75,17 @@ def trace_of(path: str, request: Request, overrides: Sequence[Override] = (), we
     model = load(path, overrides, weights=weights)
     in_data = request.file is None
     images, labels = _from_data(model, request) if in_data else _from_file(model, request)
-    found = trace(
-        model,
-        images,
-        labels,
-        mode=request.mode,
-        split=request.split if in_data else None,
-        index=request.image if in_data else None,
-        exact=request.exact,
-        update=_next_update(model, path),
-    )
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # whether they are normalized is known
+        found = trace(
+            model,
+            images,
+            labels,
+            mode=request.mode,
+            split=request.split if in_data else None,
+            index=request.image if in_data else None,
+            exact=request.exact,
+            update=_next_update(model, path),
+        )
     return in_double(found) if numbers_in(model) <= EXACT else found
 
 
@@ -119,7 +121,9 @@ def _from_data(model: Model, request: Request) -> tuple[Array, Array | None]:
             f"got {request.image}"
         )
     if stop > len(split):
-        raise TraceError(f"--batch: the {request.split} split has {len(split) - request.image} images from there on")
+        raise TraceError(
+            f"--batch: from image {request.image} on the {request.split} split has only {len(split) - request.image}"
+        )
     chosen = slice(request.image, stop)
     labels = None if model.target == "image" else np.array(split.labels[chosen])
     if request.label is not None:
@@ -165,12 +169,9 @@ def write_page(found: Trace, file: Path, path: str, *, light: bool = False) -> N
 
     Raises
     ------
-    TraceError
+    WriteError
         When the file cannot be written.
     """
     origin, batch = Path(path).name, practice_images(found.model)
     text = found.to_html(origin=origin, checkpoints=checkpoints_of(path), batch=batch, light=light)
-    try:
-        replace_file(file, text.encode())
-    except OSError as error:
-        raise TraceError(f"--html: {file}: cannot be written: {error.strerror or error}") from None
+    replace_file(file, text.encode())

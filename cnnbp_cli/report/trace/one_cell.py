@@ -96,7 +96,7 @@ def _table(written: WrittenSum, *, batch: bool) -> None:
         if cell_len(start) + 3 + cell_len(cells) <= room:
             write_as_is(f"{start}   {cells.replace(GLUE, ' ')}")
         else:
-            write_as_is(start)
+            write(start.rstrip()[2:], "", 1)
             write(cells, "", 3)
     if written.others:
         write_as_is(f"  {written.products[-1].rjust(wide)}   {count(written.others, 'other')}")

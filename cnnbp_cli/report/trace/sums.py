@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
+from math import isfinite
 
 from cnnbp_cli.core.terms import Reason
 from cnnbp_cli.report.text import count
@@ -18,8 +19,8 @@ from cnnbp_cli.tracing.cells import Cell
 from cnnbp_cli.tracing.digits import addition
 from cnnbp_cli.tracing.explanation import Explanation, Factor, Summand
 
-MORE_DIGITS = 3
-"""Factors get so many more digits, at most, until their product is the one that is shown."""
+MORE_DIGITS = 2
+"""Factors get so many more digits than their products, at most, until they multiply to what is shown."""
 
 WHY: dict[Reason, str] = {
     "gate closed": "the gate is closed, as the input was not above 0",
@@ -71,12 +72,11 @@ def written_sum(found: Explanation, numerals: Numerals, top: int | None = None) 
     written = addition(numbers, found.value, numerals.digits)
     power = f"e{written.exponent}" if written.exponent else ""
     texts = [text + power for text in written.terms]
-    for more in range(MORE_DIGITS + 1):
-        factors = [[numerals.more(more).plain(number) for number in _numbers(term)] for term in terms]
+    shown = max((len(Decimal(text).as_tuple().digits) for text in texts if isfinite(float(text))), default=0)
+    for digits in range(numerals.digits, max(numerals.digits, shown) + MORE_DIGITS + 1):
+        factors = [[replace(numerals, digits=digits).plain(number) for number in _numbers(term)] for term in terms]
         if all(map(_multiply, factors, texts)):
             break
-    else:
-        factors = [[numerals.more(1).plain(number) for number in _numbers(term)] for term in terms]
     return WrittenSum(
         terms,
         [*map(minus, texts)],
@@ -89,6 +89,8 @@ def written_sum(found: Explanation, numerals: Numerals, top: int | None = None) 
 
 def _numbers(term: Summand) -> list[float]:
     numbers = [factor.value for factor in term.factors]
+    if len(numbers) == 1 and abs(term.coefficient) == 1:
+        return [term.product]
     return numbers if numbers and term.coefficient == 1 else [term.coefficient, *numbers]
 
 
@@ -110,12 +112,13 @@ def worked(found: Explanation, numerals: Numerals, top: int) -> Iterator[tuple[i
     if found.reason or not found.stated:
         yield 1, f"= {value}{f': {WHY[found.reason]}' if found.reason else ''}"
         return
-    if steps := filled_in(found, numerals.more(1)):
+    steps = filled_in(found, numerals.more(1))
+    if steps and not _is_plain_sum(found):
         if not steps[-1].startswith(value):
             steps.append(value)
         yield 1, " ".join(f"={GLUE}{step}" for step in steps)
         return
-    written = written_sum(found, numerals, top)
+    written = written_sum(found, numerals.more(int(_is_plain_sum(found))), top)
     steps = []
     if any(len(factors) > 1 for factors in written.factors):
         others = f" + {count(written.others, 'other')}" if written.others else ""
@@ -140,6 +143,13 @@ def _scattered(found: Explanation, written: WrittenSum) -> Iterator[tuple[int, s
             for k in mine:
                 source = named(written.terms[k].factors[-1])
                 yield 2, f"{source} leaves {product_of(written.factors[k][::-1])} ={GLUE}{written.products[k]}"
+
+
+def _is_plain_sum(found: Explanation) -> bool:
+    """Return whether it is a sum or difference of cells that are not 0, which is written so that it adds up."""
+    return len(found.terms) > 1 and all(
+        term.product and abs(term.coefficient) == 1 == len(term.factors) for term in found.terms
+    )
 
 
 def rule(found: Explanation) -> str:
