@@ -160,8 +160,8 @@ class _Composer:
         self._stop(f"not YAML: {error.problem}{began}", Span(self._source, line, column, column + 1))
 
     def _stop_at_false_space(self, character: str, line: int, column: int) -> NoReturn:
-        name = unicodedata.name(character, "this").lower()
-        message = f"a {name} (U+{ord(character):04X}) is no space in YAML; use the space bar"
+        name = unicodedata.name(character, "unnamed").lower()
+        message = f"not a space, but U+{ord(character):04X} ({name}); replace it by a space"
         self._stop(message, Span(self._source, line, column, column + 1))
 
     def _check_spaces(self, event: Any) -> None:

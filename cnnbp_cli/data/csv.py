@@ -138,8 +138,8 @@ def _first_fault(lines: Iterable[str], header: int, input_shape: Shape) -> str:
 def _advice(field: str) -> str:
     """Return how to write a number that is not whole, if it is one."""
     try:
-        value = float(field)
-    except ValueError:
+        value = float(field.encode("ascii"))
+    except ValueError:  # UnicodeEncodeError is one
         return ""
     if value.is_integer():
         return f"; write {value:.0f}"

@@ -436,7 +436,7 @@ def read_checkpoint(folder: Path, content: bytes) -> None:
     path = folder / "checkpoints" / "step-00000004.npz"
     path.parent.mkdir()
     path.write_bytes(content)
-    model = load_trained(path)
+    model, _ = load_trained(path)
     model.predict(np.zeros((1, 1, 6, 6), np.uint8))
     (folder / "config.yaml").write_text(BARS, encoding="utf-8")
     config = parse_config(BARS, [f"train.max_steps={MOST_STEPS}"])

@@ -185,7 +185,7 @@ def test_many_classes_have_no_table_of_confusions():
     ],
 )
 def test_synthetic_data_of_absurd_size(count, image, message):
-    assert refusal(check_synthetic, "bars", count, image, 2, image) == message
+    assert refusal(check_synthetic, "bars", count, image, image) == message
 
 
 def test_large_synthetic_images_are_drawn_in_small_parts():
