@@ -2,9 +2,13 @@
 
 import signal
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
+
+from cnnbp_cli.core.layers import LAYERS, register
 
 sys.path.append(str(Path(__file__).parent))
 
@@ -16,3 +20,12 @@ settings.load_profile("repeatable")
 for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, usual)
+
+
+@pytest.fixture
+def registered() -> Iterator[Callable[[type], None]]:
+    """Register layers until the end of the test; what a file registers goes, too."""
+    before = dict(LAYERS)
+    yield register
+    LAYERS.clear()
+    LAYERS.update(before)

@@ -1,8 +1,8 @@
-"""Small networks, and layers that are registered for one test only."""
+"""Small networks, and images for them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,6 @@ import pytest
 
 from cnnbp_cli.build import build
 from cnnbp_cli.config.load import config_from_dict
-from cnnbp_cli.core.layers import LAYERS, register
 
 
 @pytest.fixture
@@ -39,12 +38,3 @@ def batch() -> Callable[..., tuple[Any, Any]]:
         return rng.normal(size=(count, *image)), rng.integers(0, classes, count)
 
     return make
-
-
-@pytest.fixture
-def registered() -> Iterator[Callable[[type], None]]:
-    """Register layers until the end of the test; what a file registers goes, too."""
-    before = dict(LAYERS)
-    yield register
-    LAYERS.clear()
-    LAYERS.update(before)

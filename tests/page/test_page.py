@@ -451,5 +451,6 @@ def test_an_image_that_is_its_own_target_stays_the_target(open_page: Opener) -> 
     found = trace_of("autoencoder", "dtype=float64")
     opened = open_page(found.to_html())
     opened.choose("input[0,10,10]:gradient")
-    opened.page.get_by_role("button", name="Measure it").or_(opened.page.locator(".measured")).first.click()
+    if opened.button("Measure it").count():
+        opened.button("Measure it").click()
     assert ", the same." in opened.page.locator(".measured").inner_text()

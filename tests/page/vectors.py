@@ -9,6 +9,7 @@ import json
 import random
 import sys
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from proof.example import Example
 from proof.networks import networks
 
-from cnnbp_cli.core.optim import OPTIMIZERS, Step, Updater
+from cnnbp_cli.core.optim import Adagrad, Adam, AdamW, RmsProp, Sgd, Step, Updater
 from cnnbp_cli.core.types import Context
 from cnnbp_cli.tracing.payload import pack, page_payload
 from cnnbp_cli.tracing.trace import trace
@@ -62,27 +63,25 @@ def vector(example: Example, *, training: bool) -> dict[str, Any] | None:
 LARGEST_GAIN = 100
 """One over the smallest standard deviation that a normalization may divide by."""
 
-CHOICES: list[dict[str, Any]] = [
-    {"type": "sgd"},
-    {"type": "sgd", "momentum": 0.9, "weight_decay": 0.01},
-    {"type": "sgd", "momentum": 0.8, "nesterov": True},
-    {"type": "adam"},
-    {"type": "adam", "weight_decay": 0.1, "betas": (0.8, 0.99)},
-    {"type": "adamw", "weight_decay": 0.1},
-    {"type": "rmsprop"},
-    {"type": "rmsprop", "momentum": 0.9, "weight_decay": 0.01},
-    {"type": "rmsprop", "centered": True},
-    {"type": "adagrad", "learning_rate_decay": 0.1, "initial_accumulator": 0.2},
+CHOICES = [
+    Sgd(),
+    Sgd(momentum=0.9, weight_decay=0.01),
+    Sgd(momentum=0.8, nesterov=True),
+    Adam(),
+    Adam(weight_decay=0.1, betas=(0.8, 0.99)),
+    AdamW(weight_decay=0.1),
+    RmsProp(),
+    RmsProp(momentum=0.9, weight_decay=0.01),
+    RmsProp(centered=True),
+    Adagrad(learning_rate_decay=0.1, initial_accumulator=0.2),
 ]
 
 
 def updates() -> list[dict[str, Any]]:
     """Return three updates of a few weights by each optimizer, with the clipping of their norm."""
     documents = []
-    for choice in CHOICES:
+    for optimizer in CHOICES:
         rng = np.random.default_rng(0)
-        options = dict(choice)
-        optimizer = OPTIMIZERS[options.pop("type")](**options)
         updater = Updater(optimizer.transform(), 5, np.float64)
         weights = rng.normal(size=5)
         steps = []
@@ -90,14 +89,9 @@ def updates() -> list[dict[str, Any]]:
             before, gradient = weights.copy(), rng.normal(size=5)
             updater.update(weights, gradient, Step(number, 0.1 / number, float(np.linalg.norm(gradient))))
             steps.append({"weights": pack(before), "gradient": pack(gradient), "after": pack(weights)})
-        documents.append({"type": choice["type"], "fields": fields_of(optimizer), "steps": steps})
+        fields = asdict(optimizer)
+        documents.append({"type": fields.pop("type"), "fields": fields, "steps": steps})
     return documents
-
-
-def fields_of(optimizer: Any) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return {key: value for key, value in asdict(optimizer).items() if key != "type"}
 
 
 def main() -> None:
