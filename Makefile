@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-all lint smoke sdist mutants proof faults rules crash fuzz schema lesson clean
+.PHONY: demo test test-all lint smoke sdist mutants proof faults rules crash fuzz schema lesson screenshots clean
 
 demo: $(VENV)/installed
 	$(BIN)/cnnbp train configs/lenet5.yaml
@@ -59,6 +59,11 @@ schema: $(VENV)/installed
 lesson: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	$(BIN)/python docs/lesson_page.py build/lesson
+
+# The README's pictures of the page, where Chromium is installed.
+screenshots: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --editable '.[browser]'
+	$(BIN)/python docs/screenshots.py
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .

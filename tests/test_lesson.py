@@ -93,7 +93,10 @@ def test_every_number_in_the_prose_is_bound_to_an_expression():
     assert [number for number in unbound if "." in number or len(number) > 1] == []
 
 
-@pytest.mark.parametrize("excerpt", re.findall(r"^```text\n(.*?)^```$", LESSON, re.MULTILINE | re.DOTALL))
+SHOWN = LESSON + README.partition("\n## See the backward pass\n")[2].partition("\n## ")[0]
+
+
+@pytest.mark.parametrize("excerpt", re.findall(r"^```text\n(.*?)^```$", SHOWN, re.MULTILINE | re.DOTALL))
 def test_an_excerpt_stands_in_the_output_as_it_is(excerpt):
     assert any(excerpt in output(*arguments) for arguments in TRACES), excerpt
 
@@ -111,3 +114,11 @@ def test_the_page_leads_to_the_cells_that_the_lesson_names(tmp_path):
         assert f"<h2>{title}</h2>" in page
     assert (tmp_path / "toy.html").stat().st_size > 100_000
     assert not re.findall(r"(?:src|<link[^>]*href)=", page)
+
+
+def test_the_readme_counts_the_toys_parameters():
+    toy = names()["toy"]
+    parts = [value.size for value in toy.trace.model.parameters().values()]
+    assert f"{' + '.join(map(str, parts))} = {toy.size} parameters" in README
+    for image in re.findall(r'(?:src|srcset)="(docs/[^"]*)"', README):
+        assert (ROOT / image).exists()
