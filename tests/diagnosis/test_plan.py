@@ -10,7 +10,7 @@ import pytest
 from diagnosis.test_rules import FAST, GOOD, NAN, STEPS, SWINGING, begin, evidence, labels, layer, trial, watched
 from diagnosis_campaign.law import contradictions
 
-from cnnbp_cli.diagnosis.engine import _judge, _proposals
+from cnnbp_cli.diagnosis.engine import _judge
 from cnnbp_cli.diagnosis.facts import OverfitTest
 from cnnbp_cli.diagnosis.findings import Finding
 from cnnbp_cli.diagnosis.plan import conflict
@@ -18,6 +18,7 @@ from cnnbp_cli.diagnosis.registry import RULES
 from cnnbp_cli.diagnosis.remedies import better_rate, higher_rates, lower_rates
 from cnnbp_cli.diagnosis.rules import load_rules
 from cnnbp_cli.diagnosis.rules.progress import next_rates
+from cnnbp_cli.diagnosis.search import proposals
 
 load_rules()
 ALL = list(RULES.values())
@@ -81,7 +82,7 @@ def drawn(seed):
     one = evidence(*settings.values(), data=data, start=start, **record)
     one = replace(one, overfit=OverfitTest(images=16, steps=100, first=1.4, last=1.3, skill=stream.random()))
     if stream.random() < 0.8:
-        tried = [overrides for overrides in _proposals(one) if stream.random() < 0.8]
+        tried = [overrides for overrides in proposals(one) if stream.random() < 0.8]
         tried += [overrides for overrides in (*lower_rates(one), *higher_rates(one)) if stream.random() < 0.5]
         for overrides in tried:
             one = trial(one, overrides, stream.choice((0.0, 0.0, 0.3, 0.9)))
