@@ -8,10 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cnnbp_cli.train.checkpoint import Checkpoint
+from cnnbp_cli.core.schedules import Constant
+from cnnbp_cli.train.checkpoint import Checkpoint, CheckpointError
 from cnnbp_cli.train.event_log import run_events
 from cnnbp_cli.train.events import LayersWatched, RunFinished, RunStarted, StepDone
 from cnnbp_cli.train.run_directory import RunDirectory, RunError
+from cnnbp_cli.train.state import RunState
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,17 @@ class Origin:
 
 
 def origin_of(path: Path, checkpoint: Checkpoint) -> Origin:
-    """Return what is known of a checkpoint, its run's record included where it lies in a run directory."""
+    """Return what is known of a checkpoint, its run's record included where it lies in a run directory.
+
+    Raises
+    ------
+    CheckpointError
+        When the checkpoint does not say where in its run it was saved.
+    """
+    try:
+        state = RunState.from_dict(checkpoint.progress, Constant())
+    except (LookupError, TypeError):
+        raise CheckpointError(f"{path}: is not a checkpoint of cnnbp") from None
     run = RunDirectory(path.resolve().parent.parent)
     started: RunStarted | None = None
     finished: RunFinished | None = None
@@ -71,14 +83,13 @@ def origin_of(path: Path, checkpoint: Checkpoint) -> Origin:
             elif isinstance(event, RunFinished):
                 finished = event
     latest = [other.name for other in run.checkpoints()[:1]]
-    step = checkpoint.progress.get("step", 0)
-    epochs = checkpoint.progress.get("epochs", len(checkpoint.progress.get("history", ())))
-    if "epochs" not in checkpoint.progress and started and path.name == run.best.name:  # of version 0.1
-        epochs = step // started.steps_per_epoch
+    epochs = state.epochs
+    if checkpoint.progress.keys() == {"step"} and started:  # the best one of version 0.1
+        epochs = state.step // started.steps_per_epoch
     return Origin(
         str(path),
         "best" if path.name == run.best.name else "last" if path.name in latest else "other",
-        step,
+        state.step,
         epochs,
         None if started is None else finished is not None,
         None if started is None else started.total_steps,

@@ -687,6 +687,7 @@ def test_layers_that_are_no_file(no_file, cnnbp: Command):
 
 
 def test_a_checkpoint_with_hostile_progress(tmp_path, bars_run):
+    from cnnbp_cli.core.schedules import Constant
     from cnnbp_cli.train.state import RunState
 
     for wrong in (
@@ -696,12 +697,22 @@ def test_a_checkpoint_with_hostile_progress(tmp_path, bars_run):
         {"seen": 10**30},
         {"history": [None]},
         {"history": [{"a": 1}]},
+        {"history": 3},
+        {"figures": {"train_loss": 1.0}},
+        {"figures": []},
+        {"epochs": -1},
+        {"first_loss": "x"},
+        {"plateau": 3},
+        {"plateau": [1.0, 0]},
+        {"plateau": ["x", 0, 0]},
+        {"plateau": [1.0, 0, -1]},
+        {"unknown": 1},
         {"best": "x"},
         {"loss_sum": 10**400},
         {"stopped": 1},
     ):
         with pytest.raises(TypeError):
-            RunState(**wrong)
+            RunState.from_dict(wrong, Constant())
 
 
 def test_a_checkpoint_whose_config_is_another_network(bars_run, tmp_path):
