@@ -703,7 +703,7 @@ def test_a_checkpoint_with_hostile_progress(tmp_path, bars_run):
         {"epochs": -1},
         {"first_loss": "x"},
         {"plateau": 3},
-        {"plateau": [1.0, 0]},
+        {"plateau": [1.0, 0, 0, 0]},
         {"plateau": ["x", 0, 0]},
         {"plateau": [1.0, 0, -1]},
         {"unknown": 1},
