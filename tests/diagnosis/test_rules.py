@@ -315,6 +315,13 @@ def test_a_loss_that_rises_down_its_gradient_or_falls_below_zero_has_the_wrong_s
     assert "sign" in told("diverging-loss", falling)[0].remedy
 
 
+def test_a_loss_that_leaps_and_comes_back_diverged():
+    leap = (1.5, 1.6, 16.0, 17.0, 18.0) + (1.5,) * (STEPS - 5)
+    assert "leaps to 17" in told("diverging-loss", evidence(losses=leap))[0].evidence
+    assert not told("diverging-loss", evidence(losses=leap, train=GOOD, held=GOOD))
+    assert not told("diverging-loss", evidence(losses=(1.5, 18.0, 1.5, 1.5) + (1.5,) * (STEPS - 4)))
+
+
 def test_a_frozen_layer_says_why():
     still = evidence(
         "train.optimizer.learning_rate=0",

@@ -58,6 +58,9 @@ def loss_not_falling(evidence: Evidence) -> Iterator[Finding]:
 DIVERGING_RATIO = 2.0
 """Loss at the end divided by that at the start: batches of the same network differ by less."""
 
+LEAP = 10.0
+"""The same of two in three steps, at any time: noise and warm-up stay below 3."""
+
 STILL_GROWING = 1.2
 """Loss at the end divided by that of the second quarter, where it still grows: after a single jump it does not."""
 
@@ -68,7 +71,8 @@ UPHILL_SLOPE = -0.3
 @rule(
     definition="The loss grows, or falls without limit.",
     formula=f"median loss of the last tenth of the steps above {DIVERGING_RATIO:g} times both the first loss and a "
-    f"constant answer's, and above {STILL_GROWING:g} times that of the second quarter; or the loss rises down its own "
+    f"constant answer's, and above {STILL_GROWING:g} times that of the second quarter; or two of three steps above "
+    f"{LEAP:g} times both, where the network does not do well; or the loss rises down its own "
     f"gradient (slope below {UPHILL_SLOPE:g}); or it is below 0",
     source="LeCun et al. 1998, Efficient BackProp, section 4.6 (steps beyond twice the inverse curvature diverge)",
     advice="Lower the learning rate. A loss that rises down its own gradient, or falls below 0, has the wrong sign.",
@@ -103,12 +107,17 @@ def diverging_loss(evidence: Evidence) -> Iterator[Finding]:
     constant = evidence.data.constant_loss if evidence.data else 0.0
     limit = DIVERGING_RATIO * max(finite[0], constant)
     middle = median(finite[len(finite) // 4 : len(finite) // 2 + 1])
-    if record.steps >= FEW_STEPS // 2 and last > limit and last > STILL_GROWING * middle:
+    grows = last > limit and last > STILL_GROWING * middle
+    peak = max(map(median, zip(finite, finite[1:], finite[2:], strict=False)), default=0.0)
+    leaps = peak > LEAP * max(finite[0], constant) and not evidence.well
+    if record.steps >= FEW_STEPS // 2 and (grows or leaps):
         yield _diverging(
             evidence,
             next(step for step, loss in enumerate(record.losses, 1) if loss > limit),
-            f"the loss is {finite[0]:.3g} in the first step and {last:.3g} in the last ones",
-            f"more than {limit:.3g}",
+            f"the loss is {finite[0]:.3g} in the first step and {last:.3g} in the last ones"
+            if grows
+            else f"the loss is {finite[0]:.3g} in the first step and leaps to {peak:.3g}",
+            f"more than {limit if grows else LEAP * max(finite[0], constant):.3g}",
             "Steps that are larger than the curvature allows overshoot, each by more than the one before.",
             as_remedy(lower_rate(evidence)) or "Look at the first step at which the loss rises: `cnnbp gradnorms`.",
         )
