@@ -58,10 +58,8 @@ class Trainer:
         self._job, self._workers, self._stop = job, workers, stop
         self._model, self._data, self._config, self._train = job.model, job.data, job.config, job.config.train
         samples = len(job.data.train)
-        self._steps_per_epoch, self._total_steps = (
-            self._train.steps_per_epoch(samples),
-            self._train.total_steps(samples),
-        )
+        self._steps_per_epoch = self._train.steps_per_epoch(samples)
+        self._total_steps = self._train.total_steps(samples)
         self._step = TrainingStep(job.model, job.data, job.config, workers, job.watch_every, observer)
         self._saver = Saver(job, workers, self._step)
         self.state = self._saver.restore()
