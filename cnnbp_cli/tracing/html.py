@@ -12,9 +12,22 @@ from importlib.resources import files
 from typing import Any
 
 MODULES = (
-    *("tensor", "windows", "terms", "convolution", "layers", "losses", "optimizers", "network"),
-    *("numbers", "formulas", "explain", "palette", "maps", "column", "microscope"),
-    *("mistakes", "quiz", "lessons", "panels", "worksheet", "main"),
+    *("tensor", "windows", "terms", "convolution", "activations", "pools", "normalization", "merges", "layers"),
+    *("losses", "optimizers", "network", "numbers", "formulas", "explain", "palette", "maps", "column"),
+    *(
+        "microscope",
+        "mistakes",
+        "quiz",
+        "lessons",
+        "quiz-panel",
+        "lab",
+        "worksheet",
+        "steps",
+        "keyboard",
+        "bar",
+        "app",
+        "main",
+    ),
 )
 """The page's modules, each after those that it imports."""
 

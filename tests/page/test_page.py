@@ -454,3 +454,14 @@ def test_an_image_that_is_its_own_target_stays_the_target(open_page: Opener) -> 
     if opened.button("Measure it").count():
         opened.button("Measure it").click()
     assert ", the same." in opened.page.locator(".measured").inner_text()
+
+
+def test_a_network_in_miniature_answers_to_the_pointer(open_page: Opener) -> None:
+    opened = open_page(html_of("toy"))
+    opened.button("What to see").click()
+    opened.page.get_by_role("button", name="see it in miniature").first.click()
+    opened.page.locator("td[aria-label^='average[0,0,0], gradient']").click()
+    assert opened.page.locator(".cell-name").inner_text() == "average[0,0,0]"
+    opened.button("Back to toy").click()
+    opened.page.locator("td[aria-label^='dense_1[0], gradient']").click()
+    assert opened.page.locator(".cell-name").inner_text() == "dense_1[0]"

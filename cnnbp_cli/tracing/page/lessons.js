@@ -1,8 +1,12 @@
 /** Ten things to see, each at a cell of this network, or of a network in miniature where this one lacks it. */
 
+import { SWAPPED } from "./explain.js";
+import { button, make } from "./maps.js";
+import { nameOf } from "./microscope.js";
 import { INPUT } from "./network.js";
 
 /**
+ * @typedef {import("./app.js").App} App
  * @typedef {import("./network.js").Network} Network
  * @typedef {import("./terms.js").Of} Of
  *
@@ -30,7 +34,7 @@ function parameterOf(network, type, key) {
 }
 
 /** @type {Point[]} */
-export const POINTS = [
+const POINTS = [
   {
     title: "The loss starts it",
     says: "With softmax and cross-entropy, and with sigmoid and binary cross-entropy, the gradient at the last layer is prediction less target: p − y.",
@@ -108,3 +112,26 @@ export const POINTS = [
     find: () => ({ tensor: INPUT, of: "gradient" }),
   },
 ];
+
+/** @param {App} app */
+export function lessonPanel(app) {
+  const list = make("ol", { className: "points" });
+  for (const { title, says, find, miniature } of POINTS) {
+    const place = find(app.network);
+    const item = make("li", {}, make("strong", {}, title), make("p", {}, says));
+    if (place) {
+      const cell = app.largest(place);
+      item.append(app.link(`see ${nameOf(app.network, cell.tensor, cell.at)}`, cell));
+    } else if (miniature && app.payload.miniatures?.[miniature] && !app.miniature) {
+      item.append(button("see it in miniature", () => app.open(miniature, find)));
+    }
+    list.append(item);
+  }
+  return make(
+    "div",
+    { className: "microscope" },
+    make("h2", { className: "cell-name" }, "What to see"),
+    list,
+    make("p", { className: "aside" }, SWAPPED),
+  );
+}

@@ -1,6 +1,6 @@
 /** The head and the loss: what the backward pass starts with. */
 
-import { logistic, softmax, softplus } from "./layers.js";
+import { logistic, softmax, softplus } from "./activations.js";
 import { functionOf, term } from "./terms.js";
 
 /**

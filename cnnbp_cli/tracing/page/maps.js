@@ -64,6 +64,13 @@ export function make(tag, properties = {}, ...children) {
   return element;
 }
 
+/** @param {string} text @param {() => void} act */
+export function button(text, act) {
+  const made = make("button", { type: "button" }, text);
+  made.addEventListener("click", act);
+  return made;
+}
+
 /**
  * A table of numbers.
  *

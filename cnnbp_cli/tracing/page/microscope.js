@@ -13,7 +13,7 @@ import { cellText, unflatten, unpack } from "./tensor.js";
  * @typedef {import("./column.js").Cell} Cell
  * @typedef {import("./terms.js").Term} Term
  * @typedef {import("./terms.js").Factor} Factor
- * @typedef {import("./main.js").App} App
+ * @typedef {import("./app.js").App} App
  * @typedef {(value: number) => string} Write
  */
 
@@ -94,7 +94,7 @@ function sides(app, { tensor, of, at }) {
 }
 
 /** @param {Network} network @param {Cell} cell @param {number} value */
-function meaning(network, { tensor, of, at }, value) {
+function meaning(network, { tensor, of }, value) {
   if (of === "gradient") {
     const what = tensor === INPUT ? "pixel" : network.owners.has(tensor) ? "parameter" : "cell";
     if (value === 0) return `A small change of this ${what} does not change the loss.`;

@@ -4,7 +4,7 @@ import { make } from "./maps.js";
 import { nameOf } from "./microscope.js";
 import { INPUT } from "./network.js";
 import { decimalsFor, exponentFor, inPowers, plain, signed } from "./numbers.js";
-import { asked, optionText, writerFor } from "./panels.js";
+import { asked, optionText, writerFor } from "./quiz-panel.js";
 import { random, sheet } from "./quiz.js";
 import { largest, range, sizeOf } from "./tensor.js";
 
