@@ -172,7 +172,7 @@ def capacity(evidence: Evidence) -> Iterator[Finding]:
     values = prod(evidence.graph.shapes[narrow.name])
     if evidence.well and values >= prod(evidence.graph.shapes[evidence.graph.output]):
         return
-    others = [one.net_skill for key, one in evidence.trials.items() if not set(overrides) <= set(key)]
+    others = [one.net_skill for key, one in evidence.trials.items() if not any(map(_is_width, key))]
     if trial and trial.net_skill < max(others, default=0.0) + SMALL_GAIN:  # what else brings it is no matter of size
         return
     yield Finding(
@@ -198,6 +198,10 @@ def width_of(node: Node) -> tuple[str, int] | None:
     return next(
         ((field, getattr(node.layer, field)) for field in ("units", "filters") if hasattr(node.layer, field)), None
     )
+
+
+def _is_width(override: str) -> bool:
+    return ".units=" in override or ".filters=" in override
 
 
 def wider_network(evidence: Evidence) -> tuple[str, ...]:
