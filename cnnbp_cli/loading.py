@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cnnbp_cli.build import build, build_graph
 from cnnbp_cli.config.load import Override, load_config, parse_config
@@ -12,10 +13,10 @@ from cnnbp_cli.data.dataset import Dataset, load_dataset
 from cnnbp_cli.data.errors import DataError
 from cnnbp_cli.data.normalization import Normalization
 from cnnbp_cli.model import Model
-from cnnbp_cli.origin import Origin, origin_of
-from cnnbp_cli.train.checkpoint import Checkpoint, CheckpointError
-from cnnbp_cli.train.run_directory import RunDirectory
-from cnnbp_cli.weights import converted, first_non_finite, use_weights
+
+if TYPE_CHECKING:
+    from cnnbp_cli.origin import Origin
+    from cnnbp_cli.train.checkpoint import Checkpoint
 
 
 def load(path: str | Path, overrides: Sequence[Override] = (), *, weights: str | Path | None = None) -> Model:
@@ -48,6 +49,13 @@ def load_with_origin(
 ) -> tuple[Model, Origin | None]:
     """Return the model that `path` describes, and the checkpoint that its parameters come from; see `load`."""
     where = Path(path)
+    if weights is None and not where.is_dir() and where.suffix != ".npz":
+        return build(load_config(str(path), overrides)), None  # without the imports that runs need
+    from cnnbp_cli.origin import origin_of
+    from cnnbp_cli.train.checkpoint import Checkpoint
+    from cnnbp_cli.train.run_directory import RunDirectory
+    from cnnbp_cli.weights import use_weights
+
     origin = None
     if where.is_dir():
         where = RunDirectory(where).chosen()
@@ -65,10 +73,15 @@ def load_with_origin(
 
 def load_checkpoint(path: Path, overrides: Sequence[Override] = ()) -> Model:
     """Return the model of a checkpoint, with its parameters and its normalization."""
+    from cnnbp_cli.train.checkpoint import Checkpoint
+
     return _from_checkpoint(path, Checkpoint.read(path), overrides)
 
 
 def _from_checkpoint(path: Path, checkpoint: Checkpoint, overrides: Sequence[Override]) -> Model:
+    from cnnbp_cli.train.checkpoint import CheckpointError
+    from cnnbp_cli.weights import converted, first_non_finite
+
     config = parse_config(checkpoint.config, overrides, label=str(path))
     _require_shapes(path, config, checkpoint)
     model = build(config)
@@ -86,6 +99,8 @@ def _from_checkpoint(path: Path, checkpoint: Checkpoint, overrides: Sequence[Ove
 
 def _require_shapes(path: Path, config: Config, checkpoint: Checkpoint) -> None:
     """Complain about a network that the file's arrays do not make, before one of its size is built."""
+    from cnnbp_cli.train.checkpoint import CheckpointError
+
     for node, shapes in build_graph(config).param_shapes.items():
         for key, shape in shapes.items():
             name = f"{node}.{key}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cnnbp_cli.config.load import load_config
 from cnnbp_cli.data.dataset import DataError, Dataset, check_labels, load_dataset
@@ -12,7 +13,9 @@ from cnnbp_cli.data.split import Split
 from cnnbp_cli.errors import UserError
 from cnnbp_cli.loading import load_with_origin
 from cnnbp_cli.model import Model
-from cnnbp_cli.origin import Origin
+
+if TYPE_CHECKING:
+    from cnnbp_cli.origin import Origin
 
 
 class TrainedError(UserError):

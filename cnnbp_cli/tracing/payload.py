@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,13 +14,11 @@ from cnnbp_cli.core.layers.dropout import Dropout
 from cnnbp_cli.core.types import Array
 from cnnbp_cli.model import Model
 from cnnbp_cli.tracing.miniatures import miniatures
+from cnnbp_cli.tracing.precision import EXACT, in_double, numbers_in
 from cnnbp_cli.tracing.traced_pass import TracedPass
 
 FORMAT = "cnnbp-trace-page"
 VERSION = 1
-
-EXACT = 20_000
-"""Networks with so many numbers or fewer are traced in float64, whatever they are trained in."""
 
 GRADIENTS = 100_000
 """Parameter gradients of so many numbers or fewer go into the page; it computes the others itself."""
@@ -116,29 +114,6 @@ def pack(array: Array) -> Packed:
 def by_image(array: Array) -> Array:
     """Turn (…, n) into (n, …)."""
     return np.moveaxis(array, -1, 0)
-
-
-def numbers_in(model: Model) -> int:
-    """Count the parameters, and the outputs of one image's pass."""
-    return model.layout.size + sum(int(np.prod(shape)) for shape in model.graph.shapes.values())
-
-
-def in_double(trace: P) -> P:
-    """Return the trace of the same numbers in float64."""
-    model = trace.model
-    if model.dtype == np.float64:
-        return trace
-    double = Model(
-        replace(model.config, dtype="float64"),
-        model.graph,
-        model.loss_function,
-        {node: {key: value.astype(np.float64) for key, value in own.items()} for node, own in model.params.items()},
-        np.dtype(np.float64),
-        model.normalization,
-    )
-    target = trace.target.astype(np.float64) if trace.target.dtype.kind == "f" else trace.target
-    x = trace.of_batch(INPUT).astype(np.float64)
-    return type(trace)(double, x, target, trace.mode, trace.shown, trace.source, trace.update)
 
 
 def wanted(target: Array, model: Model) -> dict[str, Any]:

@@ -10,21 +10,17 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnbp_cli.analysis.predict import prepared
 from cnnbp_cli.analysis.trained import split_for
 from cnnbp_cli.config.load import Override
 from cnnbp_cli.core.types import Array
-from cnnbp_cli.data.pictures import read_pictures
 from cnnbp_cli.errors import UserError
 from cnnbp_cli.files import replace_file
 from cnnbp_cli.loading import load, load_data
 from cnnbp_cli.model import Model, ModelInputError
 from cnnbp_cli.tracing.numbers import Mode
-from cnnbp_cli.tracing.payload import EXACT, in_double, numbers_in
+from cnnbp_cli.tracing.precision import EXACT, in_double, numbers_in
 from cnnbp_cli.tracing.trace import Trace, trace
 from cnnbp_cli.tracing.update import Update, next_update
-from cnnbp_cli.train.checkpoint import Checkpoint, CheckpointError
-from cnnbp_cli.train.run_directory import RunDirectory
 
 PRACTICE_IMAGES, PRACTICE_PIXELS = 40, 40_000
 """Most training images that go into a page, and most of their pixels."""
@@ -91,6 +87,9 @@ def trace_of(path: str, request: Request, overrides: Sequence[Override] = (), we
 
 def checkpoints_of(path: str) -> Iterator[tuple[str, dict[str, Array]]]:
     """Yield the label and the parameters of a run at its start and at every readable checkpoint."""
+    from cnnbp_cli.train.checkpoint import Checkpoint, CheckpointError
+    from cnnbp_cli.train.run_directory import RunDirectory
+
     if Path(path).is_dir():
         run = RunDirectory(Path(path))
         yield "step 0", load(str(run.config)).parameters()
@@ -132,6 +131,9 @@ def _from_data(model: Model, request: Request) -> tuple[Array, Array | None]:
 
 
 def _from_file(model: Model, request: Request) -> tuple[Array, Array | None]:
+    from cnnbp_cli.analysis.predict import prepared
+    from cnnbp_cli.data.pictures import read_pictures
+
     assert request.file is not None
     if request.mode == "training":
         raise TraceError("--file: is a single image; a batch in training mode comes from the data, by --image")
@@ -155,9 +157,12 @@ def _labeled(model: Model, labels: Array | None, label: int) -> Array:
 
 def _next_update(model: Model, path: str) -> Update:
     where = Path(path)
-    file = RunDirectory(where).chosen() if where.is_dir() else where
-    if file.suffix != ".npz":
+    if not where.is_dir() and where.suffix != ".npz":
         return next_update(model)
+    from cnnbp_cli.train.checkpoint import Checkpoint
+    from cnnbp_cli.train.run_directory import RunDirectory
+
+    file = RunDirectory(where).chosen() if where.is_dir() else where
     try:
         return next_update(model, Checkpoint.read(file))
     except (KeyError, TypeError, ValueError) as error:

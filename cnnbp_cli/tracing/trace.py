@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 from cnnbp_cli.core.types import Array
@@ -40,6 +39,8 @@ class Trace(TracedPass):
 
     def _repr_html_(self) -> str:
         """Return the page in a frame, as a notebook shows it."""
+        from html import escape
+
         style = "width: 100%; height: 720px; border: 0"
         return f'<iframe sandbox="allow-scripts" style="{style}" srcdoc="{escape(self.to_html())}"></iframe>'
 
