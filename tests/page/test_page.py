@@ -407,6 +407,9 @@ def test_checkpoints(open_page: Opener) -> None:
     second = {name: value + 0.125 for name, value in first.items()}
     opened = open_page(found.to_html(checkpoints=[("step 50", first), ("step 100", second)]))
     opened.choose("conv2d_1.weight[0,0,1,1]:value")
+    if not opened.page.locator(".history tr").count():
+        opened.page.locator("summary").click()
+    opened.page.locator(".history tr").first.wait_for()
     rows = opened.page.locator(".history tr").all_inner_texts()
     assert [row.split("\t")[0] for row in rows] == ["step 50", "step 100"]
     opened.page.locator("#checkpoint").focus()

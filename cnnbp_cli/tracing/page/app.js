@@ -64,16 +64,16 @@ export class App {
     /** @type {Cell} */
     this.cell = { tensor: INPUT, of: "value", at: 0 };
     this.show = this.show.bind(this);
-    this.present(this.network);
+    this.present(this.network, this.column);
     this.listen();
     this.follow(location.hash);
   }
 
-  /** Put a network on the page. @param {Network} network */
-  present(network) {
+  /** Put a network on the page. @param {Network} network @param {Column} [column] */
+  present(network, column = new Column(network)) {
     this.network = network;
     this.column.stop();
-    this.column = new Column(network);
+    this.column = column;
     this.steps = stepsOf(network);
     this.step = 0;
     this.cell = this.largest(this.steps[0]);

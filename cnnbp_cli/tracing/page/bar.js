@@ -42,7 +42,7 @@ export class Bar {
     const controls = make("div", { className: "controls" });
     if (this.app.miniature)
       controls.append(button(`Back to ${short(this.app.payload.name)}`, () => this.app.open(null)));
-    if (this.app.checkpoints.length > 1) controls.append(...this.slider());
+    if (!this.app.miniature && this.app.payload.checkpoints.length > 1) controls.append(...this.slider());
     if (this.app.network.labels && payload.classes.length > 1) {
       const select = make("select", { id: "label" });
       payload.classes.forEach((name, k) =>
@@ -90,17 +90,14 @@ export class Bar {
 
   /** A slider over the run's checkpoints. */
   slider() {
-    const slider = make("input", {
-      type: "range",
-      id: "checkpoint",
-      min: "0",
-      max: String(this.app.checkpoints.length - 1),
-    });
-    slider.value = String(this.app.checkpoint);
-    const label = make("label", { htmlFor: "checkpoint" }, this.app.checkpoints[this.app.checkpoint].label);
+    const { app } = this;
+    const { checkpoints } = app.payload;
+    const slider = make("input", { type: "range", id: "checkpoint", min: "0", max: String(checkpoints.length - 1) });
+    slider.value = String(app.checkpoint);
+    const label = make("label", { htmlFor: "checkpoint" }, checkpoints[app.checkpoint].label);
     slider.addEventListener("input", () => {
-      this.app.goTo(Number(slider.value));
-      label.textContent = this.app.checkpoints[this.app.checkpoint].label;
+      app.goTo(Number(slider.value));
+      label.textContent = checkpoints[app.checkpoint].label;
     });
     return [label, slider];
   }

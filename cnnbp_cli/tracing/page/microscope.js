@@ -493,22 +493,27 @@ export function agree(measured, value) {
   return Math.abs(measured - value) <= 1e-4 * Math.max(Math.abs(measured), Math.abs(value)) + 1e-8;
 }
 
-/** The cell at the run's checkpoints. @param {App} app @param {Cell} cell */
+/** The cell at the run's checkpoints: at once where that is quick, else when it is asked for. @param {App} app @param {Cell} cell */
 function throughTraining(app, { tensor, of, at }) {
-  if (app.checkpoints.length < 2) return [];
-  const table = make("table", { className: "terms history" }, make("caption", {}, "Through training"));
-  app.checkpoints.forEach(({ label, network }, k) => {
-    const value = network.shown(tensor, of)[at];
-    const row = make(
-      "tr",
-      {},
-      make("th", { scope: "row" }, label),
-      make("td", { className: "product" }, plain(value, 5)),
-    );
-    if (k === app.checkpoint) row.setAttribute("data-current", "");
-    table.append(row);
+  if (app.miniature || app.payload.checkpoints.length < 2) return [];
+  const details = make("details", {}, make("summary", {}, "Through training"));
+  details.addEventListener("toggle", () => {
+    if (!details.open || details.childElementCount > 1) return;
+    const rows = app.checkpoints.map(({ label, network }, k) => {
+      const value = network.shown(tensor, of)[at];
+      const row = make(
+        "tr",
+        {},
+        make("th", { scope: "row" }, label),
+        make("td", { className: "product" }, plain(value)),
+      );
+      if (k === app.checkpoint) row.setAttribute("data-current", "");
+      return row;
+    });
+    details.append(make("table", { className: "terms history" }, ...rows));
   });
-  return [table];
+  details.open = app.network.seconds < QUICK;
+  return [details];
 }
 
 /** What the optimizer does to a weight in this step. @param {App} app @param {Cell} cell */
