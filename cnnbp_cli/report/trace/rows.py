@@ -8,7 +8,7 @@ import numpy as np
 from rich.text import Text
 
 from cnnbp_cli.core.graph import INPUT
-from cnnbp_cli.core.types import show_shape
+from cnnbp_cli.core.types import Array, show_shape
 from cnnbp_cli.report.preview import preview
 from cnnbp_cli.report.table import Cell as Entry
 from cnnbp_cli.report.table import Column, show
@@ -22,7 +22,7 @@ from cnnbp_cli.tracing.trace import Trace
 
 FEW_TERMS = 3
 """Of each cell under the microscope."""
-PICTURE = 12
+PICTURE = 14
 """Columns of a small picture."""
 
 
@@ -45,8 +45,8 @@ def show_rows(trace: Trace, names: Sequence[str], top: int | None, numerals: Num
             [
                 name,
                 show_shape(trace.shapes[name]),
-                (numerals.short(float(np.linalg.norm(output.astype(float)))), VALUES),
-                (numerals.short(float(np.linalg.norm(flow.astype(float)))), GRADIENTS),
+                (_norm(output, numerals), VALUES),
+                (_norm(flow, numerals), GRADIENTS),
                 _share_open(trace, name),
                 f"[{place}]" if flow.any() else "",
             ]
@@ -55,7 +55,7 @@ def show_rows(trace: Trace, names: Sequence[str], top: int | None, numerals: Num
     if console().color_system is not None:
         _pictures(trace, names)
     write()
-    write("Under the microscope, from the loss to the image: cells with the largest gradient", "bold")
+    write("Under the microscope, from the loss to the image: the largest gradients", "bold")
     few = FEW_TERMS if top is None else min(top, FEW_TERMS)
     tensors = [tensor for name in reversed(names) for tensor in (name, f"{name}.weight")]
     tensors = [tensor for tensor in tensors if tensor in names or trace.is_learned(tensor)]
@@ -66,6 +66,10 @@ def show_rows(trace: Trace, names: Sequence[str], top: int | None, numerals: Num
         show_cell(trace, cell, "gradient", few, numerals, alone=False)
         if tensor == kernel:
             write(SWAPPED, "dim", 1)
+
+
+def _norm(array: Array, numerals: Numerals) -> str:
+    return f"{float(np.linalg.norm(array.astype(float))):#.{numerals.digits}g}"
 
 
 def _share_open(trace: Trace, name: str) -> str:
@@ -86,11 +90,13 @@ def _pictures(trace: Trace, names: Sequence[str]) -> None:
     if not drawn:
         return
     write()
-    write("values, and magnitudes of the gradient, of the channel that has the most gradient", "dim")
+    write("values and magnitudes of the gradient, in the channel with the most gradient", "dim")
     wide = max(max(len(title), *map(len, lines)) for title, lines in drawn)
     beside = max(1, (out.width + 4) // (wide + 4))
     for start in range(0, len(drawn), beside):
         some = drawn[start : start + beside]
+        if start:
+            write()
         out.print(Text("    ".join(title.ljust(wide) for title, _ in some).rstrip(), "dim"))
         for k in range(max(len(lines) for _, lines in some)):
             row = Text()
