@@ -34,6 +34,7 @@ MODULES = (
 _IMPORT = re.compile(r"^import [^;]*;\n", re.MULTILINE)
 _COMMENT = re.compile(r"^\s*(/\*\*.*?\*/|//[^\n]*)\n", re.MULTILINE | re.DOTALL)
 _INDENT = re.compile(r"^\s+", re.MULTILINE)
+_BREAK = re.compile(r"(?<=[,;({[])\n")
 _EXPORT = re.compile(r"^export (?=(async )?(class|const|function|let) )", re.MULTILINE)
 
 
@@ -55,8 +56,10 @@ def page(payload: Mapping[str, Any]) -> str:
 
 
 def inlined(module: str) -> str:
-    """Return a module as a part of one script: without imports, exports, comments and indentation."""
-    return _INDENT.sub("", _EXPORT.sub("", _COMMENT.sub("", _IMPORT.sub("", module)))).strip()
+    """Return a module as a part of one script: without imports, exports, comments and what only sets it out."""
+    for pattern in (_IMPORT, _COMMENT, _EXPORT, _INDENT, _BREAK):
+        module = pattern.sub("", module)
+    return module.strip()
 
 
 def shortened(name: str) -> str:
