@@ -361,3 +361,13 @@ def test_registering_a_name_twice_is_an_error():
 
     with pytest.raises(ValueError, match=r"^a layer of type 'dense' is registered already$"):
         cnnbp.register(Dense)
+
+
+def test_fit_still_takes_the_older_form_of_an_observer(tmp_path):
+    model = cnnbp.load(CONFIGS / "toy.yaml", overrides=["train.max_steps=1", "train.workers=1"])
+    marks = []
+    for _ in cnnbp.fit(model, cnnbp.load_data(model), mark=lambda part, layer: marks.append((part, layer))):
+        pass
+    assert marks[0] == ("begin", "")
+    assert ("forward", "conv2d_1") in marks
+    assert marks[-1] == ("update", "")

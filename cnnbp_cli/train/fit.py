@@ -17,7 +17,8 @@ import numpy as np
 from cnnbp_cli.config.custom_layers import load_layers
 from cnnbp_cli.config.schema import Config
 from cnnbp_cli.config.write import to_yaml
-from cnnbp_cli.core.backprop import Observer, ignore
+from cnnbp_cli.core.backprop import Observer, Part, ignore
+from cnnbp_cli.core.types import Array
 from cnnbp_cli.data.dataset import Dataset, check_labels
 from cnnbp_cli.data.fingerprint import fingerprint
 from cnnbp_cli.data.split import Split
@@ -54,6 +55,7 @@ def fit(
     watch_every: int = WATCH_EVERY,
     stop: Callable[[], bool] | None = None,
     observer: Observer = ignore,
+    mark: Callable[[str, str], None] | None = None,
 ) -> Iterator[Event]:
     """Train a model as a config says, and yield what happens.
 
@@ -79,6 +81,8 @@ def fit(
         Asked before every step; when it returns true the run saves a checkpoint and ends.
     observer : Observer, optional
         Called by the first worker as the parts of a step go by.
+    mark : callable, optional
+        The older form of `observer`: called with the part and the layer, without arrays.
 
     Raises
     ------
@@ -89,6 +93,8 @@ def fit(
     RunError, CheckpointError
         When the folder cannot be used, or holds a run that was made with other settings.
     """
+    if mark is not None:
+        observer = partial(_marked, mark)
     if model.classifies:
         check_labels(data, model.classes)
     config = config or model.config
@@ -117,6 +123,10 @@ def _in_directory(job: Job, directory: RunDirectory, *, resume: bool, allow_chan
         samples = len(job.data.train)
         changes = find_changes(path, checkpoint, job.config, data, samples, allow=allow_changes)
     return replace(job, directory=directory, fingerprint=data, start=found, changes=changes)
+
+
+def _marked(mark: Callable[[str, str], None], part: Part, layer: str, *arrays: Array) -> None:
+    mark(part, layer)
 
 
 def planned_workers(model: Model, samples: int, config: Config | None = None) -> int:
