@@ -5,10 +5,10 @@ The names below load on first use, so that importing the package costs next to n
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # as from typing, which would take most of the time of `import cnnbp_cli`
 if TYPE_CHECKING:
+    from typing import Any
+
     from cnnbp_cli.analysis.summary import Summary as Summary
     from cnnbp_cli.analysis.summary import summary as summary
     from cnnbp_cli.config.custom_layers import load_layers as load_layers
@@ -61,6 +61,8 @@ __all__ = ["__version__", *_HOME]  # pyright: ignore[reportUnsupportedDunderAll]
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
     return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
 
 

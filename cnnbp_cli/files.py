@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -32,9 +36,11 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     OSError
         When it cannot be written. What was there before is still there.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _require_file(path)
+    temporary = path.with_name(f".{path.name}.cnnbp-{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)  # of a killed process with this number, or a link that waits for us
     try:
-        with temporary.open("w+b") as file:
+        with temporary.open("x+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -74,10 +80,85 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what processes that were killed in `replacing` have left in a folder."""
-    for path in folder.glob(".*.tmp"):
-        path.unlink(missing_ok=True)
+def remove_leftovers(folder: Path, *names: str) -> None:
+    """Remove what processes that were killed in `replacing` have left of the files of these names, or patterns."""
+    for name in names:
+        for path in folder.glob(f".{name}.cnnbp-*.tmp"):
+            owner = re.fullmatch(r".*\.cnnbp-(\d+)\.tmp", path.name)
+            if owner and not _is_alive(int(owner[1])):
+                path.unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    """Tell whether another process has this number."""
+    if sys.platform == "win32" or pid == os.getpid():
+        return False  # Windows removes no file that is open
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
+
+
+KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def other_than_file(path: Path, *, follow: bool = True) -> str | None:
+    """Return what is in the place of a regular file; None where there is one, or nothing."""
+    try:
+        mode = path.stat(follow_symlinks=follow).st_mode
+    except (OSError, ValueError):
+        return None
+    return None if stat.S_ISREG(mode) else KINDS.get(stat.S_IFMT(mode), "something else")
+
+
+def require_files(paths: Iterable[Path], holder: str, error_class: type[UserError], *, follow: bool = True) -> None:
+    """Refuse pipes, which may never end, devices, and links too if they are not to be followed.
+
+    Raises
+    ------
+    error_class
+        Says what is in the place of a file, in `holder`.
+    """
+    for path in paths:
+        if what := other_than_file(path, follow=follow):
+            raise error_class(f"{path}: is {what}; {holder} consists of regular files: remove it")
+
+
+def _require_file(path: Path) -> None:
+    """Complain, as the system would, about a place that is to be written and holds no file; a link gives way to one."""
+    what = other_than_file(path, follow=False)
+    if what not in (None, KINDS[stat.S_IFLNK]):
+        raise OSError(errno.EINVAL, f"it is {what}")
+
+
+def _open_here(path: str, flags: int) -> int:
+    """Open a file for writing, whatever has been put in its place: through no link, and waiting for no reader."""
+    file = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise OSError(errno.EINVAL, f"{os.path.basename(path)} is no regular file")
+    return file
+
+
+def appending(path: Path) -> FileIO:
+    """Open a file to append to, at once: what is written is handed to the system. No link is followed.
+
+    Raises
+    ------
+    OSError
+        When it cannot be opened, or is no regular file.
+    """
+    return open(path, "ab", buffering=0, opener=_open_here)
 
 
 @contextmanager
@@ -120,6 +201,7 @@ def reserved(folder: Path, what: str, error_class: type[UserError]) -> Iterator[
     with ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            require_files([folder / ".lock"], what, error_class, follow=False)
             stack.enter_context(locked(folder / ".lock"))
         except InUseError as error:
             raise error_class(
@@ -135,10 +217,13 @@ def reserved(folder: Path, what: str, error_class: type[UserError]) -> Iterator[
 def _take(path: Path) -> int:
     """Return a descriptor of the file at `path` that holds its lock."""
     while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        file = _open_here(str(path), os.O_RDWR | os.O_CREAT)
         try:
             _lock(file)
             if sys.platform == "win32" or _is_at(path, file):
+                if os.read(file, 20).strip(b"0123456789"):
+                    raise OSError(errno.EINVAL, f"{path.name} is a file of something else")
+                os.lseek(file, 0, os.SEEK_SET)
                 os.truncate(file, 0)
                 os.write(file, str(os.getpid()).encode())
                 return file
@@ -169,7 +254,6 @@ def _lock(file: int) -> None:
         finally:
             os.lseek(file, 0, os.SEEK_SET)
     else:
-        import errno
         import fcntl
 
         try:

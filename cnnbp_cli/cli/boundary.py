@@ -10,15 +10,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import typer
 
 from cnnbp_cli.cli.help import Group
+from cnnbp_cli.cli.interrupts import INTERRUPTED, Interruptible
 from cnnbp_cli.errors import UserError
 
-VERDICT, BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
+VERDICT, BAD_INPUT, BROKEN_PIPE = 1, 2, 141
 
 
 class Boundary(Group):
@@ -28,7 +29,11 @@ class Boundary(Group):
         from cnnbp_cli.report.terminal import never_fail_to_encode
 
         never_fail_to_encode(sys.stdout, sys.stderr)
-        return super().main(*args, **kwargs)
+        try:
+            with boundary():  # help and usage errors are written before there is a command to invoke
+                return super().main(*args, **kwargs)
+        except typer.Exit as leaving:
+            sys.exit(leaving.exit_code)
 
     def invoke(self, ctx: Any) -> Any:
         with boundary():
@@ -40,7 +45,8 @@ def boundary() -> Iterator[None]:
     """Turn what is the user's to fix into one message on standard error."""
     try:
         try:
-            yield
+            with Interruptible():
+                yield
         finally:
             sys.stdout.flush()
     except UserError as error:
@@ -49,13 +55,20 @@ def boundary() -> Iterator[None]:
         complain("interrupted")
         raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:
-        # What is still in the buffer would raise again when Python closes the stream.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         raise typer.Exit(BROKEN_PIPE) from None
     except MemoryError:
         fail("out of memory; try a smaller train.batch_size or data.limit, and see the network with cnnbp summary")
     except OSError as error:
+        if not error.filename:
+            _forget_output()
         fail(f"{error.filename}: {error.strerror}" if error.filename else f"cannot write: {error.strerror or error}")
+
+
+def _forget_output() -> None:
+    """Drop what is still in the buffer: it would raise again when Python closes the stream."""
+    with suppress(OSError, ValueError):  # a stream of a test is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def fail(error: UserError | str) -> None:

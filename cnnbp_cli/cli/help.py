@@ -109,7 +109,17 @@ def _bold(text: str) -> str:
 
 
 class Command(TyperCommand):
-    """A command whose help is plain text."""
+    """A command whose help is plain text, and whose options and arguments are never empty."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the words of a call; an empty one, as of a variable that is not set, would name the current folder."""
+        given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+        params: list[Any] = [] if ctx.resilient_parsing else [*self.get_params(ctx)]
+        for param in params:
+            value = given.get(param.name)
+            if value == "" or (isinstance(value, list | tuple) and "" in value):
+                raise typer.BadParameter("is empty", ctx=ctx, param=param)
+        return super().parse_args(ctx, args)
 
     def get_usage(self, ctx: Any) -> str:
         return usage(self, ctx)

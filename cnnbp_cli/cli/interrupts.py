@@ -1,6 +1,10 @@
-"""Ctrl-C, SIGTERM and SIGHUP ask a long computation to save a checkpoint and stop; a second Ctrl-C stops it at once.
+"""What Ctrl-C does: exit code 130 at any time, and never a traceback.
 
-A second SIGTERM does not: some programs send it both to the process and to its group. SIGHUP comes when the terminal is
+While the program starts or ends there is nothing to put in order, and it leaves at once. A command is interrupted by an
+exception, which lets it remove what is half done; a burst of Ctrl-C counts as one.
+
+Ctrl-C, SIGTERM and SIGHUP ask a long computation to save a checkpoint and stop; a second Ctrl-C stops it at once. A
+second SIGTERM does not: some programs send it both to the process and to its group. SIGHUP comes when the terminal is
 gone, as with a lost connection. What is written there from then on goes nowhere, so that it cannot fail. A program
 that was started to outlive its terminal, as by `nohup`, ignores the signal.
 """
@@ -10,9 +14,67 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from time import monotonic
 from types import FrameType, TracebackType
 
 HANGUP = getattr(signal, "SIGHUP", None)  # not on Windows
+
+INTERRUPTED = 130
+
+BURST_SECONDS = 1.0
+"""How long more of Ctrl-C is no news: what is half done is being removed."""
+
+
+def take_over() -> None:
+    """Let Ctrl-C end the program at once, from now on."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a background job ignores it
+        signal.signal(signal.SIGINT, _leave)
+        sys.unraisablehook = _leave_or_show
+
+
+def ignore_from_now_on() -> None:
+    """Let the program, which is over, keep its exit code: Python puts the system's handling back before it is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    os._exit(INTERRUPTED)
+
+
+def _leave_or_show(unraisable: sys.UnraisableHookArgs) -> None:
+    """Leave where the interrupt came at a moment, in a destructor for one, that no exception gets out of."""
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        os._exit(INTERRUPTED)
+    sys.__unraisablehook__(unraisable)
+
+
+class Interruptible:
+    """While the block runs, Ctrl-C raises `KeyboardInterrupt`, once; only where `take_over` was called before."""
+
+    def __enter__(self) -> None:
+        self._raised_at: float | None = None
+        if signal.getsignal(signal.SIGINT) is _leave:
+            signal.signal(signal.SIGINT, self._interrupt)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if signal.getsignal(signal.SIGINT) == self._interrupt and self._raised_at is None:
+            signal.signal(signal.SIGINT, _leave)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self._raised_at is None and not _imports(frame):
+            self._raised_at = monotonic()
+            raise KeyboardInterrupt
+        if self._raised_at is None or monotonic() - self._raised_at > BURST_SECONDS:
+            os._exit(INTERRUPTED)
+
+
+def _imports(frame: FrameType | None) -> bool:
+    """Tell whether a module is being loaded: some turn an interrupt into an error of their own."""
+    while frame is not None and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
+        frame = frame.f_back
+    return frame is not None
 
 
 class Interrupts:
@@ -43,8 +105,9 @@ class Interrupts:
         if number == HANGUP:
             self._leave_terminal()
         if self._asked:
-            if number == signal.SIGINT:
-                raise KeyboardInterrupt
+            before = self._before[signal.SIGINT]
+            if number == signal.SIGINT and callable(before):
+                before(number, frame)
             return
         self._asked = True
         if sys.__stderr__ is not None:  # not through a buffer, which may be in use at this very moment

@@ -6,23 +6,26 @@ import os
 import signal
 import sys
 
+from cnnbp_cli.cli.interrupts import ignore_from_now_on, take_over
+
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    take_over()  # before anything that takes its time to load
     open_closed_streams()
     if not {"--help", "-h", "--version"}.isdisjoint(sys.argv) and hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # typer and rich would leave with code 1, a verdict
+    from cnnbp_cli.cli.app import app
+
+    if "_CNNBP_COMPLETE" in os.environ:  # a script of `cnnbp completion` asks
+        from typer.completion import completion_init  # type: ignore[attr-defined]
+
+        completion_init()
+        os.environ["COLUMNS"] = "1000"  # a description is one line of the answer
     try:
-        from cnnbp_cli.cli.app import app
-
-        if "_CNNBP_COMPLETE" in os.environ:  # a script of `cnnbp completion` asks
-            from typer.completion import completion_init  # type: ignore[attr-defined]
-
-            completion_init()
-            os.environ["COLUMNS"] = "1000"  # a description is one line of the answer
         app(prog_name="cnnbp")
-    except KeyboardInterrupt:  # while the program was still being imported
-        sys.exit(130)
+    finally:
+        ignore_from_now_on()
 
 
 def open_closed_streams() -> None:

@@ -91,8 +91,8 @@ def sweep(
         raise typer.BadParameter("optuna needs --samples N", param_hint="--search")
     from contextlib import closing
 
-    from cnnbp_cli.cli.boundary import INTERRUPTED, VERDICT
-    from cnnbp_cli.cli.interrupts import Interrupts
+    from cnnbp_cli.cli.boundary import VERDICT
+    from cnnbp_cli.cli.interrupts import INTERRUPTED, Interrupts
     from cnnbp_cli.config.load import read_config
     from cnnbp_cli.parallel.processes import available_cores
     from cnnbp_cli.report.sweep import rendering

@@ -85,8 +85,8 @@ def train(
     from contextlib import closing
 
     from cnnbp_cli.build import build
-    from cnnbp_cli.cli.boundary import INTERRUPTED, VERDICT
-    from cnnbp_cli.cli.interrupts import Interrupts
+    from cnnbp_cli.cli.boundary import VERDICT
+    from cnnbp_cli.cli.interrupts import INTERRUPTED, Interrupts
     from cnnbp_cli.config.load import load_config
     from cnnbp_cli.loading import load_data
     from cnnbp_cli.report.terminal import note
@@ -134,6 +134,9 @@ def _run(run: Path, out: Path | None, *, resume: bool) -> tuple[str, Path]:
         raise typer.BadParameter(f"{run} is a folder: add --resume to resume the run in it", param_hint="CONFIG|RUN")
     if out is not None and out.resolve() != run.resolve():
         raise typer.BadParameter(f"names another folder than {run}, which is the one resumed", param_hint="--out")
+    from cnnbp_cli.train.run_directory import RunDirectory
+
+    RunDirectory(run).require_files()
     if not (run / "config.yaml").exists():
         raise typer.BadParameter(f"{run} holds no run to resume", param_hint="CONFIG|RUN")
     return str(run / "config.yaml"), run

@@ -25,8 +25,10 @@ from cnnbp_cli.parallel.processes import (
     POLL_SECONDS,
     Child,
     StartMethod,
+    StoppedProcesses,
     available_cores,
     cause_of_death,
+    semaphore,
     shared_bytes,
     start_method,
     start_process,
@@ -67,7 +69,7 @@ class Shared:
         self._vector = shared_bytes(method, values * dtype.itemsize)
         self._gradients = shared_bytes(method, size * values * dtype.itemsize)
         self._small = shared_bytes(method, 2 * size * SMALL * 16)
-        self.semaphores = [[method.Semaphore(0) for _ in range(size)] for _ in range(2)]
+        self.semaphores = [[semaphore(method) for _ in range(size)] for _ in range(2)]
 
     @property
     def vector(self) -> Array:
@@ -189,6 +191,7 @@ def local_workers(
     payload: Callable[[StartMethod], Any],
     *,
     script: bool = True,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[LocalWorker]:
     """Start `size - 1` workers that run `program`, and be worker 0 meanwhile.
 
@@ -203,6 +206,8 @@ def local_workers(
         Given the start method, returns what the program needs; arrays in it should be `SharedArray`.
     script : bool
         Whether the payload has objects of classes that the user's script defines; see `start_process`.
+    stop : callable
+        Whether the program is asked to stop: then a worker that is stopped itself is continued, so that it can.
 
     Raises
     ------
@@ -215,6 +220,7 @@ def local_workers(
     shared = Shared(method, size, values, dtype)
     content = payload(method)
     team: list[Child] = []
+    stopped = StoppedProcesses()
 
     def poll_children() -> None:
         for rank, (process, failures) in enumerate(team, 1):
@@ -225,6 +231,8 @@ def local_workers(
                     process.join()
                     error = WorkerDiedError(_death_message(rank, process.exitcode))
                 raise error
+        named = ((f"worker {rank}", process.pid or 0) for rank, (process, _) in enumerate(team, 1))
+        stopped.look(named, go_on=stop())
 
     def kill() -> None:
         for process, _ in team:

@@ -7,6 +7,8 @@ whatever happens to a process.
 
 from __future__ import annotations
 
+import ctypes
+import math
 import mmap
 import multiprocessing
 import os
@@ -14,7 +16,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkContext, SpawnContext
@@ -25,6 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cnnbp_cli.core.types import Array, Shape
+from cnnbp_cli.errors import UserError
 from cnnbp_cli.parallel.blas import set_blas_threads
 
 POLL_SECONDS = 0.2
@@ -48,6 +51,10 @@ def start_method() -> StartMethod:
 def forks(method: StartMethod) -> bool:
     """Return whether processes begin with all that the parent has."""
     return method.get_start_method() == "fork"
+
+
+class WorkersError(UserError):
+    """Worker processes that the system does not let start."""
 
 
 class Child(NamedTuple):
@@ -81,16 +88,25 @@ def start_process(
         Whether they have objects of classes that the user's script defines. If not, a process that is spawned does
         not run it once more, and it may do without an ``if __name__ == "__main__"``.
     """
-    messages, sender = method.Pipe(duplex=False)
-    with _interrupts_held_back(), nullcontext() if script else _without_script():
-        process: BaseProcess = method.Process(target=_begin, args=(os.getpid(), program, sender, *args), daemon=True)
+    with _had("no process can be started"):
+        messages, sender = method.Pipe(duplex=False)
+    with (
+        _interrupts_held_back(),
+        nullcontext() if script else _without_script(),
+        _had("no process can be started"),
+    ):
+        arguments = (os.getpid(), forks(method), program, sender, *args)
+        process: BaseProcess = method.Process(target=_begin, args=arguments, daemon=True)
         process.start()
         sender.close()
         adopt(Child(process, messages))
 
 
-def _begin(parent: int, program: Callable[..., None], sender: Connection, *args: Any) -> None:
+def _begin(parent: int, forked: bool, program: Callable[..., None], sender: Connection, *args: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and says so
+    if forked and sys.platform == "linux":
+        # At once, and even while it is stopped. A process that was spawned would end with its parent's thread.
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     threading.Thread(target=exit_with_parent, args=(parent,), daemon=True).start()
     set_blas_threads(1)
     program(sender, *args)
@@ -101,6 +117,58 @@ def exit_with_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(POLL_SECONDS)
     os._exit(1)
+
+
+PR_SET_PDEATHSIG = 1
+"""Linux's number of the request to be sent a signal when the parent ends."""
+
+STOPPED_SECONDS = 10.0
+"""How long a process may be stopped (Ctrl-Z, SIGSTOP, a debugger) before the parent says that it waits for it."""
+
+
+class StoppedProcesses:
+    """Looks after processes that somebody has stopped: what waits for them would wait for ever, without a word."""
+
+    def __init__(self) -> None:
+        self._since: dict[int, float] = {}
+        self._looked = 0.0
+
+    def look(self, processes: Iterable[tuple[str, int]], *, go_on: bool = False) -> None:
+        """Say it once, by the log of the package, where a process has been stopped for `STOPPED_SECONDS`.
+
+        Parameters
+        ----------
+        processes : iterable of (str, int)
+            What each is called, and its number.
+        go_on : bool
+            Continue them, without a word: they are to end in good order.
+        """
+        now = time.monotonic()
+        if now - self._looked > 10 * POLL_SECONDS:  # this process did not run either, or did not wait
+            self._since.clear()
+        self._looked = now
+        for name, pid in processes:
+            if not _is_stopped(pid):
+                self._since.pop(pid, None)
+            elif go_on:
+                os.kill(pid, signal.SIGCONT)
+            elif now - self._since.setdefault(pid, now) > STOPPED_SECONDS:
+                self._since[pid] = math.inf
+                import logging
+
+                logging.getLogger("cnnbp").warning(
+                    f"{name} (process {pid}) is stopped, and the others wait for it: continue it with "
+                    f"`kill -CONT {pid}`, or end all with `kill {os.getpid()}`"
+                )
+
+
+def _is_stopped(pid: int) -> bool:
+    """Tell whether a process has been stopped; false where the system does not say."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
+    except OSError:
+        return False
 
 
 def cause_of_death(exitcode: int | None) -> str:
@@ -142,7 +210,26 @@ def shared_bytes(method: StartMethod, count: int) -> Any:
     """Return zeroed memory that processes started like this share with the parent."""
     if forks(method):
         return mmap.mmap(-1, max(1, count))  # takes nothing of /dev/shm, which containers keep small
-    return method.RawArray("B", max(1, count))
+    with _had(SHARED_MEMORY):
+        return method.RawArray("B", max(1, count))
+
+
+def semaphore(method: StartMethod) -> Any:
+    """Return a semaphore that nobody has released yet."""
+    with _had(SHARED_MEMORY):
+        return method.Semaphore(0)
+
+
+SHARED_MEMORY = "shared memory (/dev/shm) cannot be had"
+
+
+@contextmanager
+def _had(what: str) -> Iterator[None]:
+    """Say what the system refuses, where it has no room, or a limit, or no right to it."""
+    try:
+        yield
+    except OSError as error:
+        raise WorkersError(f"{what}: {error.strerror or error}; make room, or set train.workers=1") from None
 
 
 class SharedArray:

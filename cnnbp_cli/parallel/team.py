@@ -10,7 +10,7 @@ import numpy as np
 
 from cnnbp_cli.core.types import Communicator, Solo
 from cnnbp_cli.parallel.local import LocalWorker, WorkerDiedError, local_workers
-from cnnbp_cli.parallel.processes import available_cores, forks, start_method
+from cnnbp_cli.parallel.processes import WorkersError, available_cores, forks, start_method
 
 WORTHWHILE = 4_000_000_000
 """Multiply-accumulates: about 0.05 s of work on one core, several times what it takes to start a worker."""
@@ -23,7 +23,7 @@ def on_all_cores(program: Program[R], macs: int) -> R:
     """Run a program that shares `macs` multiply-accumulates among its workers, and return what the first one returns.
 
     One worker does it all where there is too little to do, where workers take long to start, in a process that is
-    one of several already, and once another worker was killed: alone it needs less memory.
+    one of several already, and where another worker was killed or could not be started: alone it needs less memory.
     """
     fast = forks(start_method()) and not current_process().daemon
     count = available_cores() if fast and macs >= WORTHWHILE else 1
@@ -31,7 +31,7 @@ def on_all_cores(program: Program[R], macs: int) -> R:
         try:
             with local_workers(count, 1, np.dtype(np.float64), _work, lambda method: program) as workers:
                 return program(workers)
-        except WorkerDiedError:
+        except (WorkerDiedError, WorkersError):
             pass
     return program(Solo())
 

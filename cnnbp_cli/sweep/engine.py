@@ -24,10 +24,11 @@ from cnnbp_cli.config.load import parse_config
 from cnnbp_cli.config.write import to_yaml
 from cnnbp_cli.data.dataset import Dataset
 from cnnbp_cli.errors import UserError
-from cnnbp_cli.files import reserved
+from cnnbp_cli.files import replace_file, reserved
 from cnnbp_cli.parallel.processes import (
     POLL_SECONDS,
     Child,
+    StoppedProcesses,
     cause_of_death,
     forks,
     shared_bytes,
@@ -233,6 +234,7 @@ class _Team:
         self._stop, self._layers = stop, tuple(layers)
         self._failures: dict[int, str] = {}
         self.running: dict[int, Child] = {}
+        self._stopped_processes = StoppedProcesses()
 
     @property
     def stopped(self) -> bool:
@@ -242,6 +244,8 @@ class _Team:
         """Tell the runs when the sweep is asked to stop."""
         if self._stop():
             self._flag[0] = 1
+        named = ((f"run {number + 1}", process.pid or 0) for number, (process, _) in self.running.items())
+        self._stopped_processes.look(named, go_on=self.stopped)
 
     def start(self, number: int, plan: Plan, values: Values, run: Path) -> str | None:
         """Start a run; return why it cannot be, if so."""
@@ -316,5 +320,5 @@ def _work(messages: Connection, job: _Job, stop: Any) -> None:
     except Exception as error:  # a defect of the program, or of the user's layers: the other runs go on
         job.run.mkdir(parents=True, exist_ok=True)
         place = job.run / "traceback.txt"
-        place.write_text(traceback.format_exc(), encoding="utf-8")
+        replace_file(place, traceback.format_exc().encode())
         messages.send(_Failed(f"{type(error).__name__}: {error} (see {place})"))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnbp_cli.config.write import to_yaml
-from cnnbp_cli.files import replacing
+from cnnbp_cli.files import replacing, require_files
 from cnnbp_cli.sweep.plan import Plan, SweepError
 from cnnbp_cli.sweep.points import Values
 from cnnbp_cli.train.run_directory import RunDirectory
@@ -41,6 +41,7 @@ class SweepFolder:
         if plan.search == "optuna":
             self._sweep["by"] = plan.by
         self.values: list[Values] = [] if plan.search == "optuna" else [point.values for point in plan.points]
+        require_files([self._record], "a sweep", SweepError)
         if self._record.exists():
             if not resume:
                 raise SweepError(
@@ -70,7 +71,9 @@ class SweepFolder:
         elif begun != [[*values] for values in self.values]:
             raise SweepError(f"{self.path}: holds another sweep: its points differ; choose another folder with --out")
         for number in range(len(self.values)):
-            config = RunDirectory(self.run(number)).config
+            run = RunDirectory(self.run(number))
+            run.require_files()
+            config = run.config
             point = self._plan.point(self.values[number])
             if config.exists() and config.read_text(encoding="utf-8") != to_yaml(point.config):
                 raise SweepError(

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from cnnbp_cli.data.errors import DataError, require_file
-from cnnbp_cli.files import replacing
+from cnnbp_cli.files import appending, replacing
 from cnnbp_cli.train.events import EPOCH_FIGURES, EpochDone, Event, RunFinished, from_dict, to_dict
 from cnnbp_cli.train.run_directory import RunDirectory, RunError
 
@@ -44,7 +44,7 @@ class RunLog:
                 file.write(",".join(METRICS).encode() + b"\r\n")
                 for record in kept:
                     file.write(_row(record))
-            self._files = [path.open("ab", buffering=0) for path in (run.events, run.metrics)]
+            self._files = [appending(path) for path in (run.events, run.metrics)]
             self._files[0].truncate(end)
         except OSError as error:
             raise self._unwritable(error) from None
@@ -98,6 +98,7 @@ def run_events(run: Path, *, without: tuple[type[Event], ...] = ()) -> Iterator[
         When there is no such run, or its events are damaged.
     """
     directory = RunDirectory(run)
+    directory.require_files()
     if not run.is_dir() or not directory.events.exists():
         raise RunError(f"{run}: is not a run directory; `cnnbp train` makes one from a config")
     for number, record in _numbered(directory.events, tuple(_start(kind) for kind in without)):
@@ -115,6 +116,7 @@ def read_events(run: Path) -> list[dict[str, Any]]:
     RunError
         When there are none, or a line is damaged.
     """
+    RunDirectory(run).require_files()
     return [record for _, record in _numbered(RunDirectory(run).events)]
 
 

@@ -154,7 +154,7 @@ def _on_workers(job: Job, count: int, stop: Callable[[], bool], observer: Observ
             yield from _logged(job, Trainer(job, SoloWorker(values, model.dtype), stop, observer))
         return
     script = _needs_script(job)
-    with local_workers(count, values, model.dtype, _work, partial(_packed, job), script=script) as workers:
+    with local_workers(count, values, model.dtype, _work, partial(_packed, job), script=script, stop=stop) as workers:
         yield from _logged(job, Trainer(job, workers, stop, observer))
 
 

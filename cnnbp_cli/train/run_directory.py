@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cnnbp_cli.errors import UserError
-from cnnbp_cli.files import remove_leftovers, replacing, reserved, sync
+from cnnbp_cli.files import appending, remove_leftovers, replacing, require_files, reserved, sync
 from cnnbp_cli.train.checkpoint import Checkpoint, CheckpointError
+
+STEPS = "step-*.npz"
 
 
 class RunError(UserError):
@@ -42,6 +44,10 @@ class RunDirectory:
     def best(self) -> Path:
         return self.path / "checkpoints" / "best.npz"
 
+    @property
+    def _history(self) -> Path:
+        return self.path / "config-history"
+
     @contextmanager
     def reserved(self, *, resume: bool) -> Iterator[None]:
         """Make the folder, and keep it from others for the length of a block.
@@ -53,15 +59,38 @@ class RunDirectory:
             means to resume it.
         """
         with reserved(self.path, "the run directory", RunError):
+            self.require_files(follow=False)
+            if self.events.exists() or self.checkpoints():
+                if not resume:
+                    raise RunError(
+                        f"{self.path}: holds a run already; continue it with --resume, or choose another folder with "
+                        "--out"
+                    )
+            elif found := next((path for path in (self.config, self.metrics, self.best) if path.exists()), None):
+                raise RunError(f"{self.path}: holds no run, but another {found.name}; choose another folder with --out")
             try:
                 self.best.parent.mkdir(exist_ok=True)
             except OSError as error:
                 raise self._unwritable(error) from None
-            if self.config.exists() and not resume:
-                raise RunError(
-                    f"{self.path}: holds a run already; continue it with --resume, or choose another folder with --out"
-                )
             yield
+
+    def require_files(self, *, follow: bool = True) -> None:
+        """Make sure that nothing is read or written that is no file of this folder.
+
+        Parameters
+        ----------
+        follow : bool
+            Let symbolic links to files, and to folders, pass: nothing will be written.
+
+        Raises
+        ------
+        RunError
+            When there is a pipe, a socket or a device, or a link, in the place of one of the run's files.
+        """
+        folders = (self.best.parent, self._history)
+        files = (*(self.config, self.events, self.metrics, self.best), *self.checkpoints(), *self._history.glob("*"))
+        links = () if follow else (path for path in folders if path.is_symlink())
+        require_files((*links, *files), "a run", RunError, follow=follow)
 
     def begin(self, config: str, best: Checkpoint | None) -> None:
         """Write the complete config and the best checkpoint so far, and remove what a killed process left.
@@ -72,8 +101,10 @@ class RunDirectory:
             When they cannot be written.
         """
         try:
-            for folder in (self.path, self.best.parent):
-                remove_leftovers(folder)
+            appending(self.events).close()  # first: by it a run is known
+            remove_leftovers(self.path, self.config.name, self.metrics.name)
+            remove_leftovers(self.best.parent, self.best.name, STEPS)
+            remove_leftovers(self._history, "*.yaml")
             with replacing(self.config) as file:
                 file.write(config.encode())
             if best is None:
@@ -91,7 +122,7 @@ class RunDirectory:
         RunError
             When it cannot be written.
         """
-        path = self.path / "config-history" / f"step-{step:08d}.yaml"
+        path = self._history / f"step-{step:08d}.yaml"
         try:
             path.parent.mkdir(exist_ok=True)
             with replacing(path) as file:
@@ -112,7 +143,7 @@ class RunDirectory:
 
     def checkpoints(self) -> list[Path]:
         """Return the numbered checkpoints, the latest first."""
-        paths = (self.path / "checkpoints").glob("step-*.npz")
+        paths = (self.path / "checkpoints").glob(STEPS)
         return sorted(paths, key=lambda path: (len(path.name), path.name), reverse=True)
 
     def save(self, checkpoint: Checkpoint, step: int, *, best: bool, keep: int) -> Path:
@@ -152,6 +183,7 @@ class RunDirectory:
         RunError
             When there is none.
         """
+        self.require_files()
         if self.best.exists():
             return self.best
         paths = self.checkpoints()

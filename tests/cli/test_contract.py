@@ -266,6 +266,22 @@ def test_nobody_listening(words, name: str) -> None:
         assert "Exception" not in done.stderr
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("name", NAMES)
+def test_an_output_that_is_full(words, name: str) -> None:  # type: ignore[no-untyped-def]
+    """The result cannot be written: one message, also for help, and nothing more when the program ends."""
+    command = [sys.executable, "-m", "cnnbp_cli", *words(name)]
+    for options in ([], ["--help"]):
+        with Path("/dev/full").open("wb") as full:
+            done = subprocess.run([*command, *options], stdout=full, stderr=subprocess.PIPE, timeout=60, text=True)
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[-1] == "error: cannot write: No space left on device"
+        assert (options == [] and CASES[name].notes) or done.stderr.count("\n") == 1
+    for call in (["trian"], [*words(name), "--nonsense"]):  # the message itself cannot be written
+        with Path("/dev/full").open("wb") as full:
+            assert subprocess.run([*command[:3], *call], stderr=full, timeout=60).returncode == 2
+
+
 @pytest.mark.skipif(not shutil.which("sh"), reason="needs a shell that closes streams")
 @pytest.mark.parametrize(("call", "code"), [("train bars.yaml --epochs 1", 0), ("summary gone.yaml", 2), ("init -", 2)])
 def test_no_standard_streams_at_all(call: str, code: int) -> None:

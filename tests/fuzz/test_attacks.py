@@ -666,16 +666,18 @@ def test_a_checkpoint_or_a_picture_that_is_no_file(no_file, tmp_path, cnnbp: Com
 
 
 def test_events_that_are_no_file(no_file, tmp_path, cnnbp: Command, bars_run):
-    path, _ = no_file
+    path, kind = no_file
     run = tmp_path / "run"
     run.mkdir()
     (run / "config.yaml").write_text(BARS)
     path.rename(run / "events.jsonl")
     done = cnnbp("compare", bars_run, run)
     assert done.code == 2
-    assert done.stderr in (
-        f"error: {run}/events.jsonl: cannot be read; expected the events of a run\n",
-        f"error: {run}: is not a run directory; `cnnbp train` makes one from a config\n",
+    what = {"folder": "a folder", "pipe": "a named pipe", "/dev/zero": "a device"}.get(kind)
+    assert done.stderr == (
+        f"error: {run}/events.jsonl: is {what}; a run consists of regular files: remove it\n"
+        if what
+        else f"error: {run}: is not a run directory; `cnnbp train` makes one from a config\n"
     )
 
 

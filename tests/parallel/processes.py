@@ -15,9 +15,8 @@ from cnnbp_cli.core.types import Array
 
 
 def shared_files() -> set[str]:
-    """Return the names under which this user's processes share memory."""
-    folder = Path("/dev/shm")
-    return {path.name for path in folder.iterdir() if path.stat().st_uid == os.getuid()} if folder.is_dir() else set()
+    """Return the names under which Python's processes share memory; other programs have theirs beside them."""
+    return {path.name for pattern in ("pym-*", "psm_*", "sem.*") for path in Path("/dev/shm").glob(pattern)}
 
 
 def distance(one: Array, other: Array) -> float:

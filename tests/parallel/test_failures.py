@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import multiprocessing
@@ -23,6 +24,7 @@ from parallel.processes import children_of, is_running, shared_files, start, wai
 from cnnbp_cli.core.graph import Graph
 from cnnbp_cli.core.types import Layer
 from cnnbp_cli.parallel.local import LocalWorker, WorkerDiedError, local_workers
+from cnnbp_cli.parallel.processes import StoppedProcesses, WorkersError
 from cnnbp_cli.train.events import StepDone
 from cnnbp_cli.train.fit import fit, planned_workers
 from cnnbp_cli.train.run_directory import RunDirectory
@@ -329,6 +331,106 @@ def test_ctrl_c_goes_to_everybody_and_the_first_worker_decides(config_file, tmp_
     found = RunDirectory(run).last_good()
     assert found is not None
     assert (last["event"], last["step"]) == ("interrupted", found[1].progress["step"])
+
+
+@linux
+def test_a_worker_that_somebody_stops(config_file, tmp_path):
+    """The parent says so, and still ends in good order when it is told to."""
+    run = tmp_path / "run"
+    with start(*cnnbp_train(config_file, run)) as process:
+        (worker,) = until_event(process, run)
+        os.kill(worker, signal.SIGSTOP)
+        assert process.stderr.readline() == (
+            f"worker 1 (process {worker}) is stopped, and the others wait for it: continue it with "
+            f"`kill -CONT {worker}`, or end all with `kill {process.pid}`\n"
+        )
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert not is_running(worker)
+    last = json.loads((run / "events.jsonl").read_text().splitlines()[-1])
+    found = RunDirectory(run).last_good()
+    assert found is not None
+    assert (last["event"], last["step"]) == ("interrupted", found[1].progress["step"])
+
+
+@linux
+def test_a_worker_that_is_stopped_does_not_outlive_its_parent(config_file):
+    with start("-c", script(config_file)) as process:
+        (worker,) = until_step(process)
+        os.kill(worker, signal.SIGSTOP)
+        process.kill()
+        assert wait_until(lambda: not is_running(worker), seconds=20)
+
+
+@pytest.mark.parametrize("what", ["semaphores", "memory", "process"])
+def test_a_system_that_has_no_room_for_workers(setup, start_method, monkeypatch, what):
+    """A container's /dev/shm that is full, or a limit of processes: the message names it and the remedy."""
+    method = multiprocessing.get_context(start_method)
+
+    def refuse(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if what == "memory" and start_method == "fork":
+        pytest.skip("takes nothing of /dev/shm")
+    place = {"semaphores": "Semaphore", "memory": "RawArray", "process": "Pipe"}[what]
+    monkeypatch.setattr(type(method), place, refuse)
+    model, data = setup()
+    with pytest.raises(WorkersError) as caught:
+        next(fit(model, data))
+    named = "no process can be started" if what == "process" else "shared memory (/dev/shm) cannot be had"
+    assert str(caught.value) == f"{named}: No space left on device; make room, or set train.workers=1"
+
+
+@linux
+@pytest.mark.parametrize("options", ["size=4k", "ro"])
+def test_shared_memory_that_is_full_or_cannot_be_written(config_file, tmp_path, options):
+    """A mount of its own, seen by this one process."""
+    sealed = f"mount -t tmpfs -o {options} none /dev/shm"
+    fill = "{ cat /dev/zero > /dev/shm/filler; } 2> /dev/null"
+    if subprocess.run(["unshare", "-m", "sh", "-c", sealed], capture_output=True).returncode:
+        pytest.skip("needs the right to mount")
+    command = [sys.executable, *cnnbp_train(config_file, tmp_path / "run")]
+    shell = ["unshare", "-m", "sh", "-c", f'{sealed}; {fill}; exec "$@"', "sh", *command]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(shell, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: shared memory (/dev/shm) cannot be had: ")
+    assert done.stderr.endswith("; make room, or set train.workers=1\n")
+    shell[-len(command) :] = [*command, "--set", "train.workers=1", "--epochs", "1", "--resume"]
+    assert subprocess.run(shell, env=environment, timeout=60).returncode == 0
+
+
+@linux
+def test_a_run_of_a_sweep_that_somebody_stops(config_file, tmp_path):
+    sweep = ["sweep", str(config_file), "--quiet", "--seeds", "1,2", "--set", "train.epochs=100000"]
+    with start("-m", "cnnbp_cli", *sweep, "--out", str(tmp_path / "runs"), "--jobs", "2") as process:
+        assert wait_until(lambda: len(list(tmp_path.rglob("events.jsonl"))) == 2, seconds=30)
+        runs = children_of(process.pid)
+        os.kill(runs[0], signal.SIGSTOP)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert not any(map(is_running, runs))
+
+
+def test_stopped_processes_are_told_of_once(monkeypatch, caplog):
+    now, seen = [100.0], StoppedProcesses()
+    monkeypatch.setattr("cnnbp_cli.parallel.processes.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("cnnbp_cli.parallel.processes._is_stopped", lambda pid: pid == 7)
+
+    def wait(seconds):
+        for _ in range(seconds):
+            seen.look([("worker 1", 6), ("worker 2", 7)])
+            now[0] += 1
+
+    wait(10)
+    now[0] += 100  # Ctrl-Z: the parent was stopped, too
+    wait(10)
+    assert caplog.messages == []
+    wait(30)
+    assert [message[:25] for message in caplog.messages] == ["worker 2 (process 7) is s"]
 
 
 @linux

@@ -401,7 +401,9 @@ def test_a_damaged_best_checkpoint_is_made_again(setup, after, run):
     best = RunDirectory(run).best
     whole = best.read_bytes()
     best.write_bytes(b"garbage")
-    (run / "checkpoints" / ".step-00000009.npz.1.tmp").write_bytes(b"half")
+    (run / "checkpoints" / f".step-00000009.npz.cnnbp-{2**22 + 1}.tmp").write_bytes(
+        b"half"
+    )  # no process has this number
     next(fit(setup()[0], data, run=run, resume=True))
     assert Checkpoint.read(best).progress == {"step": 6, "epochs": 1}
     assert len(best.read_bytes()) == len(whole)
