@@ -184,6 +184,10 @@ class Explained:
         """Return (row, column) of the pixel that won each maximum, (c, oh, ow, 2, n) or (c, 2, n); else None."""
         return None
 
+    def drawn_mask(self, residuals: Any) -> NDArray[Any] | None:
+        """Return the factors, drawn at random, by which each cell of the input was multiplied; else None."""
+        return None
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Take back what a subclass would inherit about passes that are no longer its own."""
         super().__init_subclass__(**kwargs)

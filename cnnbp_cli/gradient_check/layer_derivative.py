@@ -19,18 +19,15 @@ Clarke 1990, *Optimization and Nonsmooth Analysis*, section 2.3 (the subgradient
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from cnnbp_cli.core.graph import Node
+from cnnbp_cli.core.graph import Graph, Node
 from cnnbp_cli.core.rng import generator
-from cnnbp_cli.core.types import Array, Params
-
-if TYPE_CHECKING:
-    from cnnbp_cli.gradient_check.reference_pass import ReferencePass
+from cnnbp_cli.core.types import Array, Context, Params
 
 STEP = 2.0**-100  # about 1e-30; multiplying with a power of two, or dividing by it, does not round
 DIFFERENCE_STEPS = (1e-4, 1.25e-5, 1.5625e-6)
@@ -64,10 +61,10 @@ class Change:
 
 
 class LayerDerivatives:
-    """Differentiates the layers of a network at the values of one pass."""
+    """Differentiates the layers of a network at the values of one pass, in float64."""
 
-    def __init__(self, reference: ReferencePass) -> None:
-        self._reference = reference
+    def __init__(self, graph: Graph, params: Mapping[str, Params], values: Mapping[str, Array], ctx: Context) -> None:
+        self._graph, self._params, self._values, self._ctx = graph, params, values, ctx
         self._trusted: dict[str, Array] = {}
         self._kinked: set[str] = set()
 
@@ -78,7 +75,7 @@ class LayerDerivatives:
 
     def has_kinks(self) -> bool:
         """Tell whether an output of a custom layer lies on a kink."""
-        for node in self._reference.graph.nodes:
+        for node in self._graph.nodes:
             if not is_shipped(node.layer):
                 self._trust(node)
         return bool(self._kinked)
@@ -99,7 +96,7 @@ class LayerDerivatives:
         trusted = self._trust(node)
         if trusted.all() and node.name not in self._kinked:
             return Change(_complex(output))
-        found = _differences(output, self._reference.values[node.name], self._sizes(node, dxs, dparams))
+        found = _differences(output, self._values[node.name], self._sizes(node, dxs, dparams))
         if not trusted.any():
             return found
         value = np.where(trusted, _complex(output), found.value)
@@ -108,22 +105,19 @@ class LayerDerivatives:
 
     def _output_along(self, node: Node, dxs: Sequence[Array | None], dparams: Params) -> Callable[[complex], Array]:
         """Return a function: the output of a node after a step of some length."""
-        reference = self._reference
-        inputs, params = [reference.values[name] for name in node.inputs], reference.params.get(node.name, {})
+        inputs, params = [self._values[name] for name in node.inputs], self._params.get(node.name, {})
 
         def output(step: complex) -> Array:
             xs = [x if dx is None else x + step * dx for x, dx in zip(inputs, dxs, strict=True)]
             moved = {key: params[key] + step * direction for key, direction in dparams.items()}
-            y: Array = reference.compute(node, params | moved, xs)[0]
-            return y
+            return node.forward(params | moved, xs, self._ctx)[0]
 
         return output
 
     def _sizes(self, node: Node, dxs: Sequence[Array | None], dparams: Params) -> list[tuple[float, float]]:
         """Return for everything that moves its root mean square, or 1 if that is larger, and the largest move."""
-        reference = self._reference
-        moves = [(reference.values[name], dx) for name, dx in zip(node.inputs, dxs, strict=True) if dx is not None]
-        moves += [(reference.params[node.name][key], direction) for key, direction in dparams.items()]
+        moves = [(self._values[name], dx) for name, dx in zip(node.inputs, dxs, strict=True) if dx is not None]
+        moves += [(self._params[node.name][key], direction) for key, direction in dparams.items()]
         sizes = [(float(np.sqrt(np.mean(at * at))), float(np.abs(move).max(initial=0))) for at, move in moves]
         return [(min(1.0, size) or 1.0, move) for size, move in sizes if move]
 
@@ -134,12 +128,9 @@ class LayerDerivatives:
         return self._trusted[node.name]
 
     def _test(self, node: Node) -> Array:
-        reference = self._reference
-        y, rng = reference.values[node.name], generator(0, "gradcheck", "derivative", node.name)
-        dxs = [rng.normal(size=reference.values[name].shape) for name in node.inputs]
-        params = {
-            key: rng.normal(size=reference.params[node.name][key].shape) for key in reference.graph.trainable[node.name]
-        }
+        y, rng = self._values[node.name], generator(0, "gradcheck", "derivative", node.name)
+        dxs = [rng.normal(size=self._values[name].shape) for name in node.inputs]
+        params = {key: rng.normal(size=self._params[node.name][key].shape) for key in self._graph.trainable[node.name]}
         output = self._output_along(node, dxs, params)
         if not np.isfinite(y).all():  # nothing to test; the explanation will name this layer
             return np.ones(y.shape, bool)

@@ -25,8 +25,11 @@ SEVERITY: tuple[Status, ...] = ("ok", "noise", "kink", "wrong")
 
 Index = tuple[int, ...]
 
-NEARBY = 1e-3
-"""How far `ReferencePass.nearby` moves, relative to the root mean square of a tensor."""
+NEARBY = 0.1
+"""How far `ReferencePass.nearby` moves, relative to the root mean square of a tensor: far enough for the outputs that
+lay on kinks to spread, so that a step of central differences rarely meets another kink."""
+NEARLY_ZERO = 1e-3
+"""A tensor of a smaller root mean square, such as fresh biases, moves by `NEARBY` itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +142,8 @@ class ReferencePass:
     @cached_property
     def derivatives(self) -> LayerDerivatives:
         """The derivatives of single layers, in double precision."""
-        return LayerDerivatives(self.in_double())
+        double = self.in_double()
+        return LayerDerivatives(double.graph, double.params, double.values, double.ctx)
 
     def in_double(self) -> ReferencePass:
         """Return the same pass in float64."""
@@ -148,11 +152,11 @@ class ReferencePass:
         return ReferencePass(self._model, self._x, self._target, self.mode, params=self.params)
 
     def nearby(self, seed: int) -> ReferencePass:
-        """Return a pass with all pixels and trainable parameters moved a little, off the kinks that lie here."""
+        """Return a pass with all pixels and trainable parameters moved off the kinks that lie here."""
 
         def moved(value: Array, *name: str) -> Array:
             size = float(np.sqrt(np.mean(value * value)))
-            size = size if size > NEARBY else 1.0  # biases that are nearly 0 have to move, too
+            size = size if size > NEARLY_ZERO else 1.0
             return value + NEARBY * size * generator(seed, "gradcheck", "nearby", *name).normal(size=value.shape)
 
         params = {

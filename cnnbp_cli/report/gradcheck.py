@@ -116,7 +116,10 @@ def _verdict(report: GradcheckReport) -> None:
     else:
         confirmed = sum(check.coverage > 0 for check in report.parameters)
         tensors = tensors if confirmed == len(report.parameters) else f"{confirmed} of {tensors}"
-        line(f"ok: {tensors} {METHODS[report.method]}{modes}, {figures}", "green")
+        how = METHODS[report.method]
+        if report.by_differences and report.method == "complex":
+            how = f"confirmed by complex steps, and by differences in {', '.join(report.by_differences)}"
+        line(f"ok: {tensors} {how}{modes}, {figures}", "green")
 
 
 def _row(check: ParameterCheck, with_coverage: bool, with_numbers: bool) -> list[str | tuple[str, str]]:

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import numpy as np
 
 from cnnbp_cli.core.graph import INPUT, Node
-from cnnbp_cli.core.layers.dropout import Dropout
 from cnnbp_cli.core.types import Array
 from cnnbp_cli.model import Model
 from cnnbp_cli.tracing.miniatures import miniatures
@@ -26,8 +25,13 @@ GRADIENTS = 100_000
 CHECKPOINTS = 500_000
 """Numbers of all checkpoints together that go into the page."""
 
-LAYERS_OF_THE_FORMAT = "cnnbp_cli.core.layers"
-"""Where the layers come from that the page can compute; the user's own come from elsewhere."""
+PAGE_LAYERS = {
+    *("conv2d", "conv_transpose2d", "max_pool2d", "avg_pool2d", "global_avg_pool2d", "global_max_pool2d"),
+    *("flatten", "identity", "dense", "batch_norm", "layer_norm", "group_norm", "dropout"),
+    *("relu", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh", "softplus", "softmax"),
+    *("add", "multiply", "concat"),
+}
+"""The types of layers that the page can run, those of `RULES` in `page/layers.js`; of others it has the numbers."""
 
 Packed = dict[str, Any]
 
@@ -127,7 +131,7 @@ def node_document(trace: TracedPass, node: Node, *, light: bool) -> dict[str, An
     """Return a layer as the page reads it, with what flowed through it."""
     layer: Any = node.layer
     params, grads = trace.parameters(node.name)
-    withheld = {"weight"} if light and layer.type == "dense" else set[str]()
+    withheld = {key for key, value in params.items() if light and value.ndim == 2}  # as of dense layers
     document: dict[str, Any] = {
         "name": node.name,
         "type": layer.type,
@@ -143,13 +147,13 @@ def node_document(trace: TracedPass, node: Node, *, light: bool) -> dict[str, An
             key: pack(value) for key, value in grads.items() if key not in withheld and value.size <= GRADIENTS
         },
     }
-    if type(layer).__module__.startswith(LAYERS_OF_THE_FORMAT):
+    if layer.type in PAGE_LAYERS:
         document["fields"] = {key: value for key, value in asdict(layer).items() if key not in ("type", "init")}
     else:
         document["opaque"] = f"was computed by {type(layer).__name__}, which this page cannot run"
     if withheld:
         document["opaque"] = "has its weights left out of this file"
-    if isinstance(layer, Dropout) and (mask := trace.residuals(node.name)) is not None:
+    if (mask := layer.drawn_mask(trace.residuals(node.name))) is not None:
         document["mask"] = pack(by_image(mask))
     if "opaque" in document:
         dy, here = trace.of_batch(node.name, "gradient"), trace.context.at(node.name)

@@ -12,10 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from by_type import OPTIMIZERS
+from page.vectors import CHOICES
 
+import cnnbp_cli.tracing
 from cnnbp_cli.tracing.html import page
+from cnnbp_cli.tracing.payload import PAGE_LAYERS
 
 HERE = Path(__file__).parent
+PAGE = Path(cnnbp_cli.tracing.__file__).parent / "page"
 NETWORKS = int(os.environ.get("PAGE_NETWORKS", "60"))
 
 
@@ -34,6 +39,22 @@ def test_engine_in_node(vectors: Path) -> None:
     done = subprocess.run(command, env=os.environ | {"VECTORS": str(vectors)}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-4000:]
     assert "skipped 0" in done.stdout
+
+
+def test_the_page_runs_the_layers_that_python_says_it_runs() -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("needs Node")
+    script = (
+        f"import({json.dumps((PAGE / 'layers.js').as_uri())}).then((m) => console.log(Object.keys(m.RULES).join()))"
+    )
+    done = subprocess.run([node, "--eval", script], capture_output=True, text=True, check=True)
+    assert set(done.stdout.strip().split(",")) == PAGE_LAYERS
+
+
+def test_the_page_makes_the_updates_of_every_optimizer() -> None:
+    """An optimizer that `optimizers.js` does not know would be shown with another one's numbers."""
+    assert {choice["type"] for choice in CHOICES} == set(OPTIMIZERS)
 
 
 def test_engine_in_the_browser(vectors: Path, open_page: Callable[..., Any]) -> None:

@@ -55,6 +55,9 @@ class Dropout(Layer[Array | None]):
             return dy, {}
         return np.multiply(dy, residuals, out=ctx.empty("dx", dy.shape, dy.dtype)), {}
 
+    def drawn_mask(self, residuals: Array | None) -> Array | None:
+        return residuals
+
     def without_noise(self) -> Dropout:
         return replace(self, rate=0.0)
 

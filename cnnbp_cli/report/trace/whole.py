@@ -8,7 +8,6 @@ from copy import copy
 import numpy as np
 
 from cnnbp_cli.core.graph import INPUT
-from cnnbp_cli.core.layers.conv import Conv2d, ConvTranspose2d
 from cnnbp_cli.core.optim import Sgd
 from cnnbp_cli.core.types import Array, show_shape
 from cnnbp_cli.report.text import count
@@ -152,7 +151,7 @@ def is_kernel(trace: Trace, tensor: str) -> bool:
         return False
     owner, key = trace.owner(tensor)
     layer = next(node.layer for node in trace.model.graph.nodes if node.name == owner)
-    return key == "weight" and isinstance(layer, Conv2d | ConvTranspose2d)
+    return key == "weight" and layer.kernel() is not None
 
 
 def largest(array: Array) -> tuple[int, ...]:
