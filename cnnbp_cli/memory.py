@@ -19,7 +19,7 @@ from cnnbp_cli.text import show_bytes
 UNKNOWN = 1 << 40
 """Bytes that a machine is taken to have where it does not say."""
 
-BLOCK = 1 << 30
+MAX_OUTPUT_BYTES = 1 << 30
 """The most bytes of one layer's output when images are only predicted, unless a single image takes more."""
 
 _GROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
@@ -81,8 +81,8 @@ def require_batch(
 
 
 def affordable(graph: Graph, images: int, item_bytes: int) -> int:
-    """Return how many of so many images to compute at once, so that no output takes more than `BLOCK`."""
-    return max(1, min(images, BLOCK // (item_bytes * max(map(prod, graph.shapes.values())))))
+    """Return how many of so many images to compute at once, so that no output takes more than `MAX_OUTPUT_BYTES`."""
+    return max(1, min(images, MAX_OUTPUT_BYTES // (item_bytes * max(map(prod, graph.shapes.values())))))
 
 
 def _require(config: Config, bytes_of: Mapping[str, int], what: str, remedy: str) -> None:

@@ -38,7 +38,7 @@ def ignore(part: Part, layer: str, *arrays: Array) -> None:
     """Observe nothing."""
 
 
-class Pass(NamedTuple):
+class BackpropResult(NamedTuple):
     """What one forward and backward pass gives.
 
     Attributes
@@ -75,7 +75,7 @@ def backpropagate(
     *,
     count: float | None = None,
     observe: Observer = ignore,
-) -> Pass:
+) -> BackpropResult:
     """Run a batch forward through the network and the loss, and its gradient backward.
 
     Parameters
@@ -100,4 +100,4 @@ def backpropagate(
     observe("loss", "", loss_sum)
     dx, grads = graph.backward(params, tape, dz, ctx, partial(observe, "backward"))
     observe("gradients", "")
-    return Pass(z, loss_sum, count, tape, dx, grads)
+    return BackpropResult(z, loss_sum, count, tape, dx, grads)

@@ -23,7 +23,7 @@ from cnnbp_cli.core.types import Array, at_least, require, show, within
 # Blocks keep a transform's temporaries in the cache, yet spread the cost of a NumPy call over many
 # elements. Adam on 1.2 million float32 parameters, one core with 2 MiB of L2 cache: 9.2 ms in blocks of
 # 2,048, 3.4 of 16,384, 3.3 of 32,768, 3.5 of 65,536, and 6.8 in one piece.
-BLOCK = 32_768
+UPDATE_BLOCK = 32_768
 """Elements that an `Updater` transforms at a time."""
 
 
@@ -345,7 +345,7 @@ class Updater:
         How many elements to transform at a time; the results do not depend on it.
     """
 
-    def __init__(self, transform: Transform, size: int, dtype: DTypeLike, block: int = BLOCK) -> None:
+    def __init__(self, transform: Transform, size: int, dtype: DTypeLike, block: int = UPDATE_BLOCK) -> None:
         self._transform = transform
         self._size = size
         self._block = block

@@ -25,7 +25,7 @@ from cnnbp_cli.core.types import Array
 from cnnbp_cli.gradient_check.complex_step import DIFFERENCE_TOLERANCE, NOISE, UNDERFLOW
 from cnnbp_cli.gradient_check.course_mistakes import Mistake, mistakes_in_dx, mistakes_in_parameter
 from cnnbp_cli.gradient_check.fault_patterns import KnownFactor, Mismatch, describe
-from cnnbp_cli.gradient_check.layer_derivative import STEP, Change, is_shipped
+from cnnbp_cli.gradient_check.layer_derivative import STEP, OutputDerivative, is_shipped
 from cnnbp_cli.gradient_check.reference_pass import Index, ReferencePass, along, bisect, joint_direction, unit
 
 WrongElements = dict[str, list[Index]]
@@ -82,7 +82,7 @@ class _LocalGradient:
     analytic: Array
     start: Array
     dy: Array
-    change: Callable[[Array], Change]
+    change: Callable[[Array], OutputDerivative]
     axes: tuple[str, ...]
     numbers: Sequence[KnownFactor]
     is_parameter: bool
@@ -145,7 +145,7 @@ class _Explainer:
         own = reference.params[node.name]
         _, grads = reference.own_backward(node)
 
-        def change(direction: Array) -> Change:
+        def change(direction: Array) -> OutputDerivative:
             return reference.derivatives.along(node, [None] * len(node.inputs), {key: direction})
 
         return _LocalGradient(
@@ -180,7 +180,7 @@ class _Explainer:
         dx = reference.own_backward(node)[0][k]
         which = f" to its {ORDINALS[k] if k < len(ORDINALS) else f'{k + 1}th'} input" if len(xs) > 1 else ""
 
-        def change(direction: Array) -> Change:
+        def change(direction: Array) -> OutputDerivative:
             return reference.derivatives.along(node, [direction if i == k else None for i in range(len(xs))], {})
 
         def forward(x: Array) -> Array:
@@ -213,8 +213,10 @@ class _Explainer:
         reference = self._reference
         z = reference.values[reference.graph.output]
 
-        def change(direction: Array) -> Change:
-            return Change(np.imag(reference.mean_loss({reference.graph.output: z + 1j * STEP * direction})) / STEP)
+        def change(direction: Array) -> OutputDerivative:
+            return OutputDerivative(
+                np.imag(reference.mean_loss({reference.graph.output: z + 1j * STEP * direction})) / STEP
+            )
 
         return _LocalGradient(
             about="dz of the loss",

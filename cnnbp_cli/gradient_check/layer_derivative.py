@@ -39,7 +39,7 @@ ODD = 1e-10  # the same, of complex derivatives in opposite directions
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class OutputDerivative:
     """The derivative of a layer's output along a direction.
 
     Attributes
@@ -80,7 +80,7 @@ class LayerDerivatives:
                 self._trust(node)
         return bool(self._kinked)
 
-    def along(self, node: Node, dxs: Sequence[Array | None], dparams: Params) -> Change:
+    def along(self, node: Node, dxs: Sequence[Array | None], dparams: Params) -> OutputDerivative:
         """Return the derivative of a node's output along a direction.
 
         Parameters
@@ -92,16 +92,16 @@ class LayerDerivatives:
         """
         output = self._output_along(node, dxs, dparams)
         if is_shipped(node.layer):
-            return Change(_complex(output))
+            return OutputDerivative(_complex(output))
         trusted = self._trust(node)
         if trusted.all() and node.name not in self._kinked:
-            return Change(_complex(output))
+            return OutputDerivative(_complex(output))
         found = _differences(output, self._values[node.name], self._sizes(node, dxs, dparams))
         if not trusted.any():
             return found
         value = np.where(trusted, _complex(output), found.value)
         gap = np.where(found.gap, found.gap + np.abs(value - found.value), 0.0)
-        return Change(value, gap, np.where(trusted, 0.0, found.error), not trusted.all())
+        return OutputDerivative(value, gap, np.where(trusted, 0.0, found.error), not trusted.all())
 
     def _output_along(self, node: Node, dxs: Sequence[Array | None], dparams: Params) -> Callable[[complex], Array]:
         """Return a function: the output of a node after a step of some length."""
@@ -165,14 +165,16 @@ def _complex(output: Callable[[complex], Array]) -> Array:
     return y.imag / STEP
 
 
-def _differences(output: Callable[[complex], Array], y: Array, sizes: Sequence[tuple[float, float]]) -> Change:
+def _differences(
+    output: Callable[[complex], Array], y: Array, sizes: Sequence[tuple[float, float]]
+) -> OutputDerivative:
     """Return a derivative by differences, and what is not certain about it.
 
     The derivatives to both sides differ by h · y″ where the output is smooth, and by a number that does not shrink with
     h at a kink.
     """
     if not sizes:
-        return Change(np.zeros(y.shape), has_differences=True)
+        return OutputDerivative(np.zeros(y.shape), has_differences=True)
     unit = min(size / move for size, move in sizes)
     steps = [unit * step for step in DIFFERENCE_STEPS]
     rights, lefts = ([(output(sign * h) - y) / (sign * h) for h in steps] for sign in (1, -1))
@@ -190,4 +192,6 @@ def _differences(output: Callable[[complex], Array], y: Array, sizes: Sequence[t
     highest, lowest = np.max(slopes, axis=0), np.min(slopes, axis=0)
     kink = ~(error <= KINK * np.maximum(np.abs(highest), np.abs(lowest)) + 2 * noises[-1])
     value = np.where(kink, (highest + lowest) / 2, value)
-    return Change(value, np.where(kink, (highest - lowest) / 2, 0.0), np.where(kink, 2 * noises[-1], error), True)
+    return OutputDerivative(
+        value, np.where(kink, (highest - lowest) / 2, 0.0), np.where(kink, 2 * noises[-1], error), True
+    )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cnnbp_cli.core.backprop import Part, Pass
+from cnnbp_cli.core.backprop import BackpropResult, Part
 from cnnbp_cli.core.graph import INPUT
 from cnnbp_cli.core.types import Array, Communicator
 from cnnbp_cli.model import Model
@@ -37,7 +37,7 @@ def find_culprit(
     workers: Communicator,
     loss: float,
     x: Array | None = None,
-    repeat: Callable[..., Pass] | None = None,
+    repeat: Callable[..., BackpropResult] | None = None,
 ) -> Culprit:
     """Look at the parameters, then at every array of a step; all workers look at the same arrays and find the same.
 

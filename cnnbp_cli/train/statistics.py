@@ -51,7 +51,7 @@ SHARES: tuple[Statistic, ...] = ("zeros", "dead", "saturated")
 SATURATED = 0.01
 """Share of the range's width: an output as close to an end counts as saturated."""
 
-BLOCK = 1 << 15
+STATISTICS_BLOCK = 1 << 15
 """Values that are summed at a time, in float64: they stay in the cache."""
 
 
@@ -174,8 +174,8 @@ class WatchedStep:
         self._watcher = watcher
         self._sums = np.zeros((len(watcher.nodes), 6))  # values, Σ y, Σ y², zeros, saturated, Σ dy²
         self._squares = np.zeros((len(watcher.parts), 4))  # gradient, parameters before, change, parameters after
-        self._wide, self._ones = np.empty(BLOCK), np.ones(BLOCK)
-        self._mask = np.empty(BLOCK, bool)
+        self._wide, self._ones = np.empty(STATISTICS_BLOCK), np.ones(STATISTICS_BLOCK)
+        self._mask = np.empty(STATISTICS_BLOCK, bool)
         self._before = np.empty(0)
 
     def __call__(self, part: Part, layer: str, *arrays: Array) -> None:
@@ -194,8 +194,8 @@ class WatchedStep:
         sums, ends = self._sums[watcher.nodes[name]], watcher.ends[name]
         flat = y.ravel(order="K")
         sums[0] = flat.size
-        for start in range(0, flat.size, BLOCK):
-            block = flat[start : start + BLOCK]
+        for start in range(0, flat.size, STATISTICS_BLOCK):
+            block = flat[start : start + STATISTICS_BLOCK]
             wide, mask = self._wide[: block.size], self._mask[: block.size]
             np.copyto(wide, block)
             sums[1] += np.dot(wide, self._ones[: block.size])
@@ -256,8 +256,8 @@ class WatchedStep:
     def _square(self, flat: Array) -> float:
         """Return the sum of squares, in float64."""
         total = 0.0
-        for start in range(0, flat.size, BLOCK):
-            block = flat[start : start + BLOCK]
+        for start in range(0, flat.size, STATISTICS_BLOCK):
+            block = flat[start : start + STATISTICS_BLOCK]
             wide = self._wide[: block.size]
             np.copyto(wide, block)
             total += float(np.dot(wide, wide))

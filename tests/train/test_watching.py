@@ -281,7 +281,7 @@ def test_saturation_is_the_outer_percent_of_the_range(layer, values, share):
 
 def test_blocks_do_not_matter(monkeypatch):
     expected = watched(every=5)
-    monkeypatch.setattr(statistics, "BLOCK", 7)
+    monkeypatch.setattr(statistics, "STATISTICS_BLOCK", 7)
     for step, layers in watched(every=5).items():
         for name, own in layers.items():
             assert own.to_dict() == pytest.approx(expected[step][name].to_dict(), rel=1e-12, abs=1e-15)
