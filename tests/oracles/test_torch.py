@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import product
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 from laws.cases import ALL_CASES, CASES
 from laws.passes import EVALUATION, TRAINING, passes, problem, smooth, tied
-from oracles.naive import axis_padding, two
+from oracles.naive import two
 
 from cnnbp_cli.core.layers import LAYERS
 from cnnbp_cli.core.losses import MeanSquaredError, SigmoidBinaryCrossEntropy, SoftmaxCrossEntropy
@@ -19,9 +18,9 @@ from cnnbp_cli.core.windows import Windows
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
+from oracles.torch_model import apply  # noqa: E402 (it needs PyTorch)
 
 Tensor = Any
-Tensors = dict[str, Tensor]
 
 
 def batch_first(array: np.ndarray) -> Tensor:
@@ -32,93 +31,6 @@ def batch_first(array: np.ndarray) -> Tensor:
 def batch_last(tensor: Tensor) -> np.ndarray:
     return np.moveaxis(tensor.detach().numpy(), 0, -1)
 
-
-def padded(layer: Any, x: Tensor, kernel: Any, stride: Any, dilation: Any = 1, value: float = 0.0) -> Tensor:
-    """Pad as the layer says: PyTorch itself cannot pad one side more than the other, nor `same` with a stride."""
-    (top, bottom), (left, right) = (
-        axis_padding(layer.padding, axis, x.shape[2 + axis], two(kernel)[axis], two(stride)[axis], two(dilation)[axis])
-        for axis in (0, 1)
-    )
-    return F.pad(x, (left, right, top, bottom), value=value)
-
-
-def conv2d(layer: Any, p: Tensors, xs: list[Tensor], training: bool) -> Tensor:
-    x = padded(layer, xs[0], layer.kernel_size, layer.stride, layer.dilation)
-    return F.conv2d(x, p["weight"], p.get("bias"), layer.stride, 0, layer.dilation, layer.groups)
-
-
-def conv_transpose2d(layer: Any, p: Tensors, xs: list[Tensor], training: bool) -> Tensor:
-    if layer.padding != "same":
-        padding = 0 if layer.padding == "valid" else layer.padding
-        return F.conv_transpose2d(xs[0], p["weight"], p.get("bias"), layer.stride, padding, layer.output_padding)
-    sizes = [size * s for size, s in zip(xs[0].shape[2:], two(layer.stride), strict=True)]
-    cuts = [
-        axis_padding("same", axis, size, two(layer.kernel_size)[axis], two(layer.stride)[axis])
-        for axis, size in enumerate(sizes)
-    ]
-    extra = [max(s - k, 0) for k, s in zip(two(layer.kernel_size), two(layer.stride), strict=True)]
-    y = F.conv_transpose2d(xs[0], p["weight"], p.get("bias"), layer.stride, 0, extra)
-    (top, _), (left, _) = cuts
-    return y[:, :, top : top + sizes[0], left : left + sizes[1]]
-
-
-def max_pool2d(layer: Any, p: Tensors, xs: list[Tensor], training: bool) -> Tensor:
-    stride = layer.stride or layer.pool_size
-    x = padded(layer, xs[0], layer.pool_size, stride, value=-torch.inf)
-    return F.max_pool2d(x, layer.pool_size, stride)
-
-
-def avg_pool2d(layer: Any, p: Tensors, xs: list[Tensor], training: bool) -> Tensor:
-    stride = layer.stride or layer.pool_size
-    y = F.avg_pool2d(padded(layer, xs[0], layer.pool_size, stride), layer.pool_size, stride)
-    if layer.count_include_pad:
-        return y
-    real = padded(layer, torch.ones_like(xs[0]), layer.pool_size, stride)
-    return y / F.avg_pool2d(real, layer.pool_size, stride)  # the share of real pixels in each window
-
-
-def batch_norm(layer: Any, p: Tensors, xs: list[Tensor], training: bool) -> Tensor:
-    return F.batch_norm(
-        xs[0], p["running_mean"], p["running_var"], p.get("weight"), p.get("bias"), training,
-        1 - layer.momentum, layer.epsilon,
-    )  # fmt: skip
-
-
-def layer_norm(layer: Any, p: Tensors, xs: list[Tensor], training: bool) -> Tensor:
-    return F.layer_norm(xs[0], xs[0].shape[1:], p.get("weight"), p.get("bias"), layer.epsilon)
-
-
-def group_norm(layer: Any, p: Tensors, xs: list[Tensor], training: bool) -> Tensor:
-    return F.group_norm(xs[0], layer.groups, p.get("weight"), p.get("bias"), layer.epsilon)
-
-
-TORCH: dict[str, Callable[[Any, Tensors, list[Tensor], bool], Tensor]] = {
-    "conv2d": conv2d,
-    "conv_transpose2d": conv_transpose2d,
-    "max_pool2d": max_pool2d,
-    "avg_pool2d": avg_pool2d,
-    "global_avg_pool2d": lambda layer, p, xs, training: F.adaptive_avg_pool2d(xs[0], 1).flatten(1),
-    "global_max_pool2d": lambda layer, p, xs, training: F.adaptive_max_pool2d(xs[0], 1).flatten(1),
-    "flatten": lambda layer, p, xs, training: xs[0].flatten(1),
-    "dense": lambda layer, p, xs, training: F.linear(xs[0], p["weight"], p.get("bias")),
-    "batch_norm": batch_norm,
-    "layer_norm": layer_norm,
-    "group_norm": group_norm,
-    "dropout": lambda layer, p, xs, training: F.dropout(xs[0], layer.rate, training),
-    "relu": lambda layer, p, xs, training: F.relu(xs[0]),
-    "leaky_relu": lambda layer, p, xs, training: F.leaky_relu(xs[0], layer.slope),
-    "elu": lambda layer, p, xs, training: F.elu(xs[0], layer.alpha),
-    "gelu": lambda layer, p, xs, training: F.gelu(xs[0], approximate="tanh"),
-    "silu": lambda layer, p, xs, training: F.silu(xs[0]),
-    "sigmoid": lambda layer, p, xs, training: torch.sigmoid(xs[0]),
-    "tanh": lambda layer, p, xs, training: torch.tanh(xs[0]),
-    "softplus": lambda layer, p, xs, training: F.softplus(xs[0]),
-    "softmax": lambda layer, p, xs, training: F.softmax(xs[0], 1),
-    "identity": lambda layer, p, xs, training: xs[0].clone(),
-    "add": lambda layer, p, xs, training: sum(xs[1:], xs[0]),
-    "multiply": lambda layer, p, xs, training: torch.prod(torch.stack(xs), 0),
-    "concat": lambda layer, p, xs, training: torch.cat(xs, 1),
-}
 
 COMPARED = [
     (case, ctx)
@@ -135,7 +47,6 @@ def assert_close(actual: np.ndarray, expected: np.ndarray, tolerance: float = 1e
 
 
 def test_every_registered_layer_is_compared():
-    assert TORCH.keys() == LAYERS.keys()
     assert {case.layer.type for case, _ in COMPARED} == set(LAYERS)
 
 
@@ -151,7 +62,7 @@ def test_pytorch_agrees(case, ctx, draw):
     p = {key: torch.tensor(value, dtype=torch.float64) for key, value in numbers.params.items()}
     for key in p.keys() - set(numbers.layer.state):
         p[key].requires_grad_()
-    y = TORCH[case.layer.type](case.layer, p, xs, ctx.training)
+    y = apply(case.layer, p | {"mask": torch.ones(())}, xs, ctx.training)
     y.backward(batch_first(numbers.dy))
     theirs = {"y": batch_last(y)} | {f"dx{k}": batch_last(x.grad) for k, x in enumerate(xs)}
     theirs |= {key: value.grad.numpy() for key, value in p.items() if value.requires_grad}
@@ -167,7 +78,7 @@ def test_pytorch_agrees(case, ctx, draw):
 def test_on_flat_images_the_same_pixels_win(case):
     numbers = problem(case, lambda rng, shape: np.zeros(shape))
     (x,) = [batch_first(x).requires_grad_() for x in numbers.xs]
-    max_pool2d(case.layer, {}, [x], True).backward(batch_first(numbers.dy))
+    apply(case.layer, {}, [x], True).backward(batch_first(numbers.dy))
     np.testing.assert_array_equal(passes(numbers, TRAINING).arrays["dx0"] != 0, batch_last(x.grad) != 0)
 
 

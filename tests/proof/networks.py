@@ -15,7 +15,7 @@ from proof.example import Example
 from cnnbp_cli.core.layers import LAYERS
 from cnnbp_cli.core.types import FieldErrors, Shape, ShapeError
 
-POINTWISE = ["relu", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh", "softplus", "softmax", "identity"]
+POINTWISE = [*(kind for kind, layer in LAYERS.items() if layer.is_activation), "identity"]
 NORMS = ["batch_norm", "layer_norm", "group_norm"]
 MERGES = ["add", "multiply", "concat"]
 ON_IMAGES = ["conv2d", "conv2d", "conv2d", "conv_transpose2d", "max_pool2d", "max_pool2d", "avg_pool2d"]

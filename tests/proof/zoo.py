@@ -7,7 +7,11 @@ from typing import Any
 
 from proof.example import Example
 
+from cnnbp_cli.core.layers import LAYERS
+
 Layers = list[Any]
+
+ACTIVATIONS = [kind for kind, layer in LAYERS.items() if layer.is_activation]
 
 
 @dataclass(frozen=True)
@@ -132,12 +136,7 @@ ZOO: dict[str, Inhabitant] = {
         mean_loss=False,
     ),
     "elu": alone([conv(), {"type": "elu", "alpha": 0.7}]),
-    "gelu": alone([conv(), "gelu"]),
-    "silu": alone([conv(), "silu"]),
-    "sigmoid": alone([conv(), "sigmoid"]),
-    "tanh": alone([conv(), "tanh"]),
-    "softplus": alone([conv(), "softplus"]),
-    "softmax": alone([conv(), "softmax"]),
+    **{kind: alone([conv(), kind]) for kind in ACTIVATIONS if kind not in ("relu", "leaky_relu", "elu")},
     "softmax-vector": alone(["flatten", dense(5), "softmax"]),
     "residual": alone(
         [
