@@ -54,7 +54,7 @@ def test_the_page_runs_the_layers_that_python_says_it_runs() -> None:
 
 def test_the_page_makes_the_updates_of_every_optimizer() -> None:
     """An optimizer that `optimizers.js` does not know would be shown with another one's numbers."""
-    assert {choice["type"] for choice in CHOICES} == set(OPTIMIZERS)
+    assert {choice.type for choice in CHOICES} == set(OPTIMIZERS)
 
 
 def test_engine_in_the_browser(vectors: Path, open_page: Callable[..., Any]) -> None:
