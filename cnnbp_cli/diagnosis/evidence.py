@@ -124,8 +124,17 @@ class Evidence:
 
     @property
     def solved(self) -> bool:
-        """Whether a trial does well, and where the network did well already, whether one does clearly better."""
-        return any(self.does_well(trial) and self.is_better(trial) for trial in self.trials.values())
+        """Whether a trial does well that changes one thing, and not the learning rate with it."""
+        return any(is_rate(key) or not any(is_rate([part]) for part in key) for key in self._enough())
+
+    @property
+    def solved_together(self) -> bool:
+        """Whether any trial does well, also one that changes the learning rate besides something else."""
+        return bool(self._enough())
+
+    def _enough(self) -> list[tuple[str, ...]]:
+        """Return what was enough: to do well, or where the network did well already, to do clearly better."""
+        return [key for key, trial in self.trials.items() if self.does_well(trial) and self.is_better(trial)]
 
     def is_better(self, trial: TrainingRecord, than: TrainingRecord | None = None) -> bool:
         """Return whether a training learned clearly more than another, than `record` by default."""

@@ -120,7 +120,7 @@ class Search:
         best = max(changes, key=lambda overrides: self.trials[overrides].net_skill if overrides in self.trials else 0.0)
         for rate in lower_rates(self.evidence)[:PAIRED_RATES]:
             for overrides in dict.fromkeys((best, together)):
-                if not self.evidence.solved and not conflict(overrides, rate):
+                if not self.evidence.solved_together and not conflict(overrides, rate):
                     self.attempt((*overrides, *rate))
                     self.attempt(rate)  # to tell what the rate does by itself
 

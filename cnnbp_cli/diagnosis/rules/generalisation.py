@@ -93,7 +93,7 @@ def _kept(evidence: Evidence) -> float:
     return kept[evidence.graph.output]
 
 
-LARGE_GAP, GAP = 0.2, 0.1
+ERROR_GAP, GAP = 0.2, 0.1
 """Skill on training images minus that on held-out ones. Sound networks on a few thousand digits have 0 to 0.06."""
 
 GENERALIZES = 0.9
@@ -105,8 +105,8 @@ LEARNED = 0.6
 
 @rule(
     definition="The network does well on the training images, and clearly worse on others.",
-    formula=f"skill on training images minus that on held-out images, above {GAP:g} (an error above {LARGE_GAP:g}), "
-    "where the training images are learned, and nearest neighbors do better on the held-out ones",
+    formula=f"skill on training images minus that on held-out images, above {GAP:g} (an error above {ERROR_GAP:g}), "
+    "where the training images are learned; up to the larger gap, where nearest neighbors do better on held-out ones",
     source="Goodfellow, Bengio and Courville 2016, Deep Learning, section 5.2; Zhang et al. 2017, arXiv:1611.03530",
     advice="More images, augmentation, dropout or weight decay, fewer epochs, a smaller network.",
 )
@@ -114,7 +114,8 @@ def overfitting(evidence: Evidence) -> Iterator[Finding]:
     train, held, data = evidence.record.train, evidence.record.held, evidence.data
     if train is None or held is None or train.skill < LEARNED or train.skill - held.skill <= GAP:
         return
-    if evidence.reference is not None and held.skill >= GENERALIZES * evidence.reference:
+    large = train.skill - held.skill > ERROR_GAP
+    if not large and evidence.reference and held.skill >= GENERALIZES * evidence.reference:
         return
     figures = (
         f"accuracy {percent(train.accuracy)} on training images, {percent(held.accuracy)} on held-out ones"
@@ -125,7 +126,7 @@ def overfitting(evidence: Evidence) -> Iterator[Finding]:
     if data and data.count:
         per_image = f"; {evidence.parameter_count / data.count:,.0f} parameters per training image ({data.count:,})"
     yield Finding(
-        severity="error" if train.skill - held.skill > LARGE_GAP else "warning",
+        severity="error" if large else "warning",
         step=evidence.record.steps,
         evidence=f"{figures}{per_image}",
         threshold=f"a difference in skill above {GAP:g}",
