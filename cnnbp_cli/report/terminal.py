@@ -39,6 +39,7 @@ ASCII = str.maketrans(
 
 LONGEST = 2000  # characters of a line of a message
 WIDEST = 200  # in a file, which has no width of its own
+HEIGHT = 25  # which nothing depends on; without one, rich takes TERM=dumb to be 80 columns wide
 
 
 def width() -> int:
@@ -108,7 +109,14 @@ def console(stream: TextIO | None = None) -> Console:
     stream = stream or sys.stdout
     colors: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
     return Terminal(
-        file=stream, width=width(), color_system=colors, highlight=False, markup=False, emoji=False, soft_wrap=True
+        file=stream,
+        width=width(),
+        height=HEIGHT,
+        color_system=colors,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        soft_wrap=True,
     )
 
 

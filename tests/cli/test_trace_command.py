@@ -14,6 +14,7 @@ import pytest
 from cli.bars import Command
 
 import cnnbp_cli as cnnbp
+from cnnbp_cli.report.terminal import console
 
 ROOT = Path(__file__).parents[2]
 TOY = str(ROOT / "configs" / "toy.yaml")
@@ -110,6 +111,13 @@ def test_every_number_of_the_toy_is_there(cnnbp: Command) -> None:
             assert any(Decimal(float(value)).quantize(Decimal(1).scaleb(-k)) in shown for k in places), value
 
 
+def test_every_step_of_an_update_has_its_number(cnnbp: Command) -> None:
+    lines = cnnbp("trace", TOY, "--layer", "dense_1").lines
+    assert "    = −0.02 · 0.076922 = −0.0015384" in lines
+    assert "    = −0.02 · (0.9 · 0 + 0.1 · 0.076922) / 0.0076922 = −0.02" in lines
+    assert lines[-1] == "  w ← −0.23084 − 0.02000 = −0.25084"
+
+
 def test_a_step_says_its_rule_once_and_its_number_once(cnnbp: Command) -> None:
     lines = cnnbp("trace", TOY).lines
     assert not [line for line, after in itertools.pairwise(lines) if line == after and line.strip()[:1] == "="]
@@ -178,6 +186,13 @@ def test_the_shipped_networks_fit_40_columns_but_for_names(cnnbp: Command, name:
     done = cnnbp("trace", ROOT / "configs" / f"{name}.yaml", columns=40)
     assert done.code == 0
     assert max(map(len, done.lines)) <= 40
+
+
+def test_a_dumb_terminal_has_its_own_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("TERM", "dumb"), ("FORCE_COLOR", "1"), ("COLUMNS", "40")):
+        monkeypatch.setenv(name, value)
+    assert console().is_dumb_terminal
+    assert console().width == 40
 
 
 REFUSED = [

@@ -114,7 +114,7 @@ def worked(found: Explanation, numerals: Numerals, top: int) -> Iterator[tuple[i
         return
     steps = filled_in(found, numerals.more(1))
     if steps and not _is_plain_sum(found):
-        if not steps[-1].startswith(value):
+        if steps[-1] != value and not steps[-1].startswith(f"{value} where"):
             steps.append(value)
         yield 1, " ".join(f"={GLUE}{step}" for step in steps)
         return
