@@ -24,7 +24,7 @@ from cnnbp_cli.config.load import parse_config
 from cnnbp_cli.config.write import to_yaml
 from cnnbp_cli.data.dataset import Dataset
 from cnnbp_cli.errors import UserError
-from cnnbp_cli.files import replace_file, reserved
+from cnnbp_cli.files import replacing, reserved
 from cnnbp_cli.parallel.processes import (
     POLL_SECONDS,
     Child,
@@ -320,5 +320,6 @@ def _work(messages: Connection, job: _Job, stop: Any) -> None:
     except Exception as error:  # a defect of the program, or of the user's layers: the other runs go on
         job.run.mkdir(parents=True, exist_ok=True)
         place = job.run / "traceback.txt"
-        replace_file(place, traceback.format_exc().encode())
+        with replacing(place) as file:
+            file.write(traceback.format_exc().encode())
         messages.send(_Failed(f"{type(error).__name__}: {error} (see {place})"))
