@@ -320,6 +320,6 @@ def _work(messages: Connection, job: _Job, stop: Any) -> None:
     except Exception as error:  # a defect of the program, or of the user's layers: the other runs go on
         job.run.mkdir(parents=True, exist_ok=True)
         place = job.run / "traceback.txt"
-        with replacing(place) as file:
-            file.write(traceback.format_exc().encode())
+        with replacing(place) as report:
+            report.write(traceback.format_exc().encode())
         messages.send(_Failed(f"{type(error).__name__}: {error} (see {place})"))
