@@ -133,9 +133,11 @@ def trace(
     found = trace_of(source, request, overrides or (), weights)
     if html is not None:
         from cnnbp_cli.report.table import line
+        from cnnbp_cli.report.terminal import note
         from cnnbp_cli.tracing.source import write_page
 
-        write_page(found, html, source, light=light)
+        for remark in write_page(found, html, source, light=light):
+            note(remark)
         line(f"page: {html}")
         if open_page:
             typer.launch(html.absolute().as_uri())

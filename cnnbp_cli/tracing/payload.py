@@ -184,7 +184,7 @@ def optimizer_document(trace: TracedPass) -> dict[str, Any]:
 def checkpoint_documents(model: Model, checkpoints: Iterable[tuple[str, Mapping[str, Array]]]) -> list[dict[str, Any]]:
     """Return as many checkpoints as the page has room for, the first and the last of them, and the one on show."""
     shown = model.parameters()
-    room = CHECKPOINTS // max(1, sum(value.size for value in shown.values()))
+    room = room_for_checkpoints(model)
     found = list(checkpoints) if room > 1 else []
     if len(found) > room:
         found = [found[round(k)] for k in np.linspace(0, len(found) - 1, room)]
@@ -195,6 +195,11 @@ def checkpoint_documents(model: Model, checkpoints: Iterable[tuple[str, Mapping[
         {"label": label, "shown": on, "parameters": {name: pack(value) for name, value in own.items()}}
         for (label, own), on in zip(found, same, strict=True)
     ]
+
+
+def room_for_checkpoints(model: Model) -> int:
+    """Return how many checkpoints the page has room for."""
+    return CHECKPOINTS // max(1, sum(value.size for own in model.params.values() for value in own.values()))
 
 
 def batch_document(model: Model, images: Array, labels: Array | None) -> dict[str, Any]:

@@ -169,14 +169,26 @@ def _next_update(model: Model, path: str) -> Update:
         raise ModelInputError(f"{file}: its optimizer's state does not fit ({error})") from None
 
 
-def write_page(found: Trace, file: Path, path: str, *, light: bool = False) -> None:
+def write_page(found: Trace, file: Path, path: str, *, light: bool = False) -> list[str]:
     """Write the page of a trace, with the checkpoints of the run that it comes from, replacing the file at once.
+
+    Returns
+    -------
+    list of str
+        What a reader of the page should know that it does not say.
 
     Raises
     ------
     WriteError
         When the file cannot be written.
     """
+    from cnnbp_cli.tracing.payload import room_for_checkpoints  # here, as only the page needs it
+
     origin, batch = Path(path).name, practice_images(found.model)
     text = found.to_html(origin=origin, checkpoints=checkpoints_of(path), batch=batch, light=light)
     replace_file(file, text.encode())
+    if Path(path).is_dir() and room_for_checkpoints(found.model) < 2:
+        return [
+            "the network is too large for the page to hold the run's other checkpoints: there is no slider over them"
+        ]
+    return []
