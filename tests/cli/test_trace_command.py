@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import subprocess
 import sys
 from decimal import Decimal
 from pathlib import Path
@@ -281,11 +282,21 @@ def test_a_run_and_its_page(cnnbp: Command, bars_run: Path) -> None:
     assert "<script" in Path("page.html").read_text(encoding="utf-8")
 
 
-def test_the_page_and_the_browser_are_not_loaded_for_the_terminal(cnnbp: Command) -> None:
-    for name in [name for name in sys.modules if name.startswith(("cnnbp_cli.tracing.html", "playwright"))]:
-        del sys.modules[name]
-    assert cnnbp("trace", TOY).code == 0
-    assert not [name for name in sys.modules if name.startswith(("cnnbp_cli.tracing.html", "playwright"))]
+def test_the_terminal_loads_neither_the_page_nor_what_runs_need() -> None:
+    unneeded = {f"cnnbp_cli.tracing.{name}" for name in ("payload", "html", "miniatures")}
+    unneeded |= {"cnnbp_cli.weights", "cnnbp_cli.data.pictures", "cnnbp_cli.train.run_directory", "playwright"}
+    program = f"""
+import sys
+from cnnbp_cli.cli.main import main
+sys.argv = ["cnnbp", "trace", {TOY!r}]
+try:
+    main()
+finally:
+    print(sorted({unneeded} & set(sys.modules)), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert "d conv2d_1.weight" in done.stdout
+    assert done.stderr == "[]\n"
 
 
 def test_json_of_a_cell_lists_every_term(cnnbp: Command) -> None:
