@@ -218,7 +218,7 @@ class TrainingRecord:
     train, held : Score or None
         At the end, in evaluation mode, on images to train on without augmentation, and on held-out ones.
     batch_mode : Score or None
-        As `train`, but normalised by the batch's own statistics; None without batch norm.
+        As `train`, but normalized by the batch's own statistics; None without batch norm.
     """
 
     losses: tuple[float, ...]

@@ -207,7 +207,7 @@ def with_sound_init(evidence: Evidence, nodes: Sequence[Node]) -> tuple[str, ...
 
 
 def suitable_init(evidence: Evidence, node: Node) -> str:
-    """Return the initialiser that keeps the signal's size through a layer and the activation behind it."""
+    """Return the initializer that keeps the signal's size through a layer and the activation behind it."""
     activation = activation_behind(evidence, node)
     return "glorot_normal" if activation is None or activation.saturates else "he_normal"
 

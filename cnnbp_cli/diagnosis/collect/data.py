@@ -131,7 +131,7 @@ def _correlation(one: Array, other: Array) -> float:
 
 
 def _texture(images: Array) -> float:
-    """Return how much a pixel says about its right neighbour, in images (n, c, h, w)."""
+    """Return how much a pixel says about its right neighbor, in images (n, c, h, w)."""
     own = images - images.mean(0)
     left, right = own[..., :-1], own[..., 1:]
     squares = float((left * left).sum() * (right * right).sum())

@@ -90,7 +90,7 @@ class VariantFactory:
 def _as_written(config: Config) -> str:
     """Return a config as a person writes it: what follows from the rest is left out, so that overrides reach it.
 
-    A layer's own name, the layer before it as its input, and the network's common initialiser go without saying.
+    A layer's own name, the layer before it as its input, and the network's common initializer go without saying.
     """
     written = to_dict(config)
     model = written["model"]
