@@ -18,4 +18,4 @@ if ((code != 0 && code != 130)); then # 130: interrupted, with a checkpoint save
     tail -n 5 "$run.log" >&2
     exit "$code"
 fi
-cnnbp evaluate "$run" --format json >"$run.json"
+cnnbp evaluate "$run" --format json >"$run.json" 2>>"$run.log"
