@@ -129,6 +129,11 @@ class Data:
     def __post_init__(self) -> None:
         require(self._problems())
 
+    @property
+    def has_test(self) -> bool:
+        """Whether there are images for a test."""
+        return True
+
     def _problems(self) -> BadFields:
         yield from at_least(self, 0, "validation")
         if isinstance(self.validation, float) and self.validation >= 1:
@@ -169,6 +174,10 @@ class Csv(Data):
     """The file with training images, relative to the config's folder, for example `train.csv`."""
     test_path: Path | None = None
     """The file with test images, relative to the config's folder."""
+
+    @property
+    def has_test(self) -> bool:
+        return self.test_path is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from dataclasses import MISSING, dataclass, fields
 from math import inf
 from typing import Any
 
-from cnnbp_cli.config.schema import Config, Csv, TrainConfig
+from cnnbp_cli.config.schema import Config, TrainConfig
 from cnnbp_cli.core.schedules import LinearWarmup, MultiStep, OneCycle, ReduceOnPlateau, StepDecay
 
 
@@ -112,7 +112,7 @@ def _of_data(config: Config, counts: Counts) -> Iterator[VoidKey]:
     if limit and limit.train and counts.train is not None and limit.train > counts.train + counts.validation:
         why = f"there are only {counts.train + counts.validation} training images"
         yield VoidKey("data.limit.train", "data", why)
-    if limit and limit.test and isinstance(data, Csv) and data.test_path is None:
+    if limit and limit.test and not data.has_test:
         yield VoidKey("data.limit.test", "data.test_path", "there is no file with test images")
     elif limit and limit.test and counts.train is not None and limit.test > (counts.test or 0):
         yield VoidKey("data.limit.test", "data", f"there are only {counts.test or 0} test images")

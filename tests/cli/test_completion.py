@@ -14,13 +14,13 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from by_type import OPTIMIZERS
 from cli.bars import BARS
 
 from cnnbp_cli.config.jsonschema import json_schema
 from cnnbp_cli.config.keys import complete_override, names_of_layers, read_tree
 
 ROOT = Path(__file__).parents[2]
-OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad")
 ASKED = {"_CNNBP_COMPLETE": "complete_fish", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
 
 

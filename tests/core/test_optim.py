@@ -55,6 +55,11 @@ CASES = {
 every_case = pytest.mark.parametrize("optimizer", CASES.values(), ids=CASES.keys())
 
 
+def test_every_optimizer_is_in_the_table():
+    """Its plain loop, PyTorch, the terms of its updates and the trace page are compared by these cases."""
+    assert {optimizer.type for optimizer in CASES.values()} == set(OPTIMIZERS)
+
+
 def problem(size=23, dtype=np.float64, seed=0):
     """Parameters, and a gradient for each step."""
     rng = np.random.default_rng(seed)
@@ -147,27 +152,10 @@ def test_agrees_with_a_plain_loop(optimizer):
     assert_agrees(trained(optimizer, params, grads), np.array(expected))
 
 
-def torch_optimizer(torch, o, tensor):
-    common = {"lr": o.learning_rate, "weight_decay": o.weight_decay}
-    match o:
-        case Sgd():
-            return torch.optim.SGD([tensor], momentum=o.momentum, nesterov=o.nesterov, **common)
-        case Adam():
-            return torch.optim.Adam([tensor], betas=o.betas, eps=o.epsilon, **common)
-        case AdamW():
-            return torch.optim.AdamW([tensor], betas=o.betas, eps=o.epsilon, **common)
-        case RmsProp():
-            return torch.optim.RMSprop(
-                [tensor], alpha=o.alpha, eps=o.epsilon, momentum=o.momentum, centered=o.centered, **common
-            )
-        case Adagrad():
-            return torch.optim.Adagrad(
-                [tensor],
-                lr_decay=o.learning_rate_decay,
-                initial_accumulator_value=o.initial_accumulator,
-                eps=o.epsilon,
-                **common,
-            )
+def torch_optimizer(o, tensor):
+    from oracles.torch_model import optimizer
+
+    return optimizer(o, [tensor])
 
 
 @every_case
@@ -176,7 +164,7 @@ def test_agrees_with_torch(optimizer, max_norm):
     torch = pytest.importorskip("torch")
     params, grads = problem()
     tensor = torch.tensor(params, requires_grad=True)
-    reference = torch_optimizer(torch, optimizer, tensor)
+    reference = torch_optimizer(optimizer, tensor)
     clip = () if max_norm is None else (clip_by_global_norm(max_norm),)
     updater = Updater(chain(*clip, optimizer.transform()), params.size, params.dtype)
     for number, grad in enumerate(grads, start=1):
@@ -193,11 +181,10 @@ def test_agrees_with_torch(optimizer, max_norm):
 def test_defaults_are_torchs(name):
     torch = pytest.importorskip("torch")
     optimizer = OPTIMIZERS[name]()
-    classes = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW", "rmsprop": "RMSprop", "adagrad": "Adagrad"}
     tensor = torch.zeros(1, requires_grad=True)
-    defaults = getattr(torch.optim, classes[name])([tensor]).defaults
-    ours = torch_optimizer(torch, optimizer, tensor).defaults
-    assert ours == defaults
+    ours = torch_optimizer(optimizer, tensor)
+    defaults = type(ours)([tensor]).defaults
+    assert ours.defaults == defaults
 
 
 # Single links, by hand.

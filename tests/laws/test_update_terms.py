@@ -7,24 +7,10 @@ from math import fsum
 
 import numpy as np
 import pytest
+from core.test_optim import CASES, every_case
 
-from cnnbp_cli.core.optim import Adagrad, Adam, AdamW, RmsProp, Sgd, Step, chain, clip_by_global_norm, update_terms
+from cnnbp_cli.core.optim import Sgd, Step, chain, clip_by_global_norm, update_terms
 from cnnbp_cli.core.terms import Ref, Terms, products
-
-OPTIMIZERS = [
-    Sgd(0.1),
-    Sgd(0.1, weight_decay=0.01),
-    Sgd(0.1, momentum=0.9, weight_decay=0.01),
-    Sgd(0.1, momentum=0.9, nesterov=True),
-    Adam(0.02),
-    Adam(0.02, betas=(0.8, 0.95), epsilon=1e-3, weight_decay=0.1),
-    AdamW(0.02),
-    RmsProp(),
-    RmsProp(momentum=0.9, weight_decay=0.01),
-    RmsProp(centered=True),
-    Adagrad(),
-    Adagrad(learning_rate_decay=0.1, weight_decay=0.01, initial_accumulator=0.5),
-]
 
 
 def updates(optimizer, clip):
@@ -49,7 +35,7 @@ def error(change: float, terms: Terms, numbers) -> float:
     return abs(fsum(summands) - change) / max(fsum(map(abs, summands)), 1e-300)
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
+@every_case
 @pytest.mark.parametrize("clip", [None, 0.5, 100.0])
 def test_the_terms_of_an_update_add_up_to_it(optimizer, clip):
     for change, terms, numbers in updates(optimizer, clip):
@@ -70,7 +56,7 @@ def test_plain_descent_is_the_rate_times_the_gradient():
 
 
 def test_formulas_have_their_numbers():
-    for optimizer in OPTIMIZERS:
+    for optimizer in CASES.values():
         for _, terms, _ in updates(optimizer, 0.5):
             assert not set("{}") & set(terms.symbols() + terms.filled())
             names = set(terms.symbols().translate(str.maketrans("()−", "   ")).split())

@@ -95,26 +95,32 @@ class TorchModel:
 
     def optimizer(self) -> torch.optim.Optimizer:
         """Return PyTorch's optimizer for the config's, with the same fields."""
-        o: Any = self.config.train.optimizer
-        parameters = list(self.trainable.values())
-        common = {"lr": o.learning_rate, "weight_decay": o.weight_decay}
-        if o.type == "sgd":
+        return optimizer(self.config.train.optimizer, [*self.trainable.values()])
+
+
+def optimizer(o: Any, parameters: list[Tensor]) -> torch.optim.Optimizer:
+    """Return PyTorch's optimizer with the fields of one of ours."""
+    common = {"lr": o.learning_rate, "weight_decay": o.weight_decay}
+    match o.type:
+        case "sgd":
             return torch.optim.SGD(parameters, momentum=o.momentum, nesterov=o.nesterov, **common)
-        if o.type == "adam":
+        case "adam":
             return torch.optim.Adam(parameters, betas=o.betas, eps=o.epsilon, **common)
-        if o.type == "adamw":
+        case "adamw":
             return torch.optim.AdamW(parameters, betas=o.betas, eps=o.epsilon, **common)
-        if o.type == "rmsprop":
+        case "rmsprop":
             return torch.optim.RMSprop(
                 parameters, alpha=o.alpha, eps=o.epsilon, momentum=o.momentum, centered=o.centered, **common
             )
-        return torch.optim.Adagrad(
-            parameters,
-            lr_decay=o.learning_rate_decay,
-            initial_accumulator_value=o.initial_accumulator,
-            eps=o.epsilon,
-            **common,
-        )
+        case "adagrad":
+            return torch.optim.Adagrad(
+                parameters,
+                lr_decay=o.learning_rate_decay,
+                initial_accumulator_value=o.initial_accumulator,
+                eps=o.epsilon,
+                **common,
+            )
+    raise ValueError(o.type)
 
 
 def apply(layer: Any, own: Mapping[str, Tensor], xs: list[Tensor], training: bool) -> Tensor:

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from by_type import OPTIMIZERS
-from page.vectors import CHOICES
 
 import cnnbp_cli.tracing
 from cnnbp_cli.tracing.html import page
@@ -50,11 +48,6 @@ def test_the_page_runs_the_layers_that_python_says_it_runs() -> None:
     )
     done = subprocess.run([node, "--eval", script], capture_output=True, text=True, check=True)
     assert set(done.stdout.strip().split(",")) == PAGE_LAYERS
-
-
-def test_the_page_makes_the_updates_of_every_optimizer() -> None:
-    """An optimizer that `optimizers.js` does not know would be shown with another one's numbers."""
-    assert {choice.type for choice in CHOICES} == set(OPTIMIZERS)
 
 
 def test_engine_in_the_browser(vectors: Path, open_page: Callable[..., Any]) -> None:

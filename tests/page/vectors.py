@@ -17,11 +17,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from core.test_optim import CASES
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from proof.example import Example
 from proof.networks import networks
 
-from cnnbp_cli.core.optim import Adagrad, Adam, AdamW, RmsProp, Sgd, Step, Updater
+from cnnbp_cli.core.optim import Step, Updater
 from cnnbp_cli.core.types import Context
 from cnnbp_cli.tracing.payload import pack, page_payload
 from cnnbp_cli.tracing.trace import trace
@@ -63,24 +64,11 @@ def vector(example: Example, *, training: bool) -> dict[str, Any] | None:
 LARGEST_GAIN = 100
 """One over the smallest standard deviation that a normalization may divide by."""
 
-CHOICES = [
-    Sgd(),
-    Sgd(momentum=0.9, weight_decay=0.01),
-    Sgd(momentum=0.8, nesterov=True),
-    Adam(),
-    Adam(weight_decay=0.1, betas=(0.8, 0.99)),
-    AdamW(weight_decay=0.1),
-    RmsProp(),
-    RmsProp(momentum=0.9, weight_decay=0.01),
-    RmsProp(centered=True),
-    Adagrad(learning_rate_decay=0.1, initial_accumulator=0.2),
-]
-
 
 def updates() -> list[dict[str, Any]]:
     """Return three updates of a few weights by each optimizer, with the clipping of their norm."""
     documents = []
-    for optimizer in CHOICES:
+    for optimizer in CASES.values():
         rng = np.random.default_rng(0)
         updater = Updater(optimizer.transform(), 5, np.float64)
         weights = rng.normal(size=5)
