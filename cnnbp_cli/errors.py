@@ -1,4 +1,4 @@
-"""The one base class of every complaint that is the user's to mend.
+"""The one base class of every error that the user can fix.
 
 The command line turns a `UserError` into one message and exit code 2; anything else that escapes
 is a defect of the program.

@@ -146,7 +146,7 @@ def _open_here(path: str, flags: int) -> int:
     file = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
-        raise OSError(errno.EINVAL, f"{os.path.basename(path)} is no regular file")
+        raise OSError(errno.EINVAL, f"{os.path.basename(path)} is not a regular file")
     return file
 
 
@@ -156,7 +156,7 @@ def appending(path: Path) -> FileIO:
     Raises
     ------
     OSError
-        When it cannot be opened, or is no regular file.
+        When it cannot be opened, or is not a regular file.
     """
     return open(path, "ab", buffering=0, opener=_open_here)
 

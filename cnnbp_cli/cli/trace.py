@@ -119,13 +119,13 @@ def trace(
     Gradients are those of the mean loss over the images traced: loss per unit of the cell.
     """
     if html is None and (light or open_page):
-        raise typer.BadParameter("goes with the page: add --html FILE", param_hint="--light" if light else "--open")
+        raise typer.BadParameter("requires --html FILE", param_hint="--light" if light else "--open")
     if html is not None and (cell or layer or format is TraceFormat.JSON):
         raise typer.BadParameter("writes the whole page; leave out --cell, --layer and --format", param_hint="--html")
     if cell is not None and layer:
         raise typer.BadParameter("limits the whole pass; leave it out with --cell", param_hint="--layer")
     if batch is not None and mode is not Mode.TRAINING:
-        raise typer.BadParameter("goes with --mode training; evaluation shows one image", param_hint="--batch")
+        raise typer.BadParameter("applies only to --mode training; evaluation shows one image", param_hint="--batch")
     shown = parse_top(top)
     from cnnbp_cli.tracing.source import Request, trace_of
 

@@ -81,7 +81,7 @@ def train(
     if resume and out is None:
         raise typer.BadParameter("names no run: give RUN instead of CONFIG, or add --out DIR", param_hint="--resume")
     if allow_changes and not resume:
-        raise typer.BadParameter("goes with --resume", param_hint="--allow-changes")
+        raise typer.BadParameter("requires --resume", param_hint="--allow-changes")
     from contextlib import closing
 
     from cnnbp_cli.build import build
@@ -138,5 +138,5 @@ def _run(run: Path, out: Path | None, *, resume: bool) -> tuple[str, Path]:
 
     RunDirectory(run).require_files()
     if not (run / "config.yaml").exists():
-        raise typer.BadParameter(f"{run} holds no run to resume", param_hint="CONFIG|RUN")
+        raise typer.BadParameter(f"{run} contains no run to resume", param_hint="CONFIG|RUN")
     return str(run / "config.yaml"), run

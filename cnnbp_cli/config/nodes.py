@@ -248,7 +248,7 @@ class _Composer:
             self._stop(f"unknown alias '*{event.anchor}'", span)
         anchored = self._anchors[event.anchor]
         if anchored is None:
-            self._stop(f"alias '*{event.anchor}' stands inside what it refers to", span)
+            self._stop(f"alias '*{event.anchor}' is inside the value it refers to", span)
         node, size = anchored
         self._count += size - 1
         if self._count > MOST_NODES:

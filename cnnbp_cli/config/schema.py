@@ -359,9 +359,9 @@ class Config:
     def _bad_loss(self) -> BadFields:
         head, loss = self.model.head, self.train.loss
         if loss not in LOSSES[head]:
-            yield "train.loss", f"the head {head} goes with {' or '.join(LOSSES[head])}, got {loss}"
+            yield "train.loss", f"the head {head} requires {' or '.join(LOSSES[head])}, got {loss}"
         elif self.train.label_smoothing and loss != "cross_entropy":
-            yield "train.label_smoothing", f"goes with the loss cross_entropy only, not with {loss}"
+            yield "train.label_smoothing", f"applies only to the loss cross_entropy, not to {loss}"
 
     def _bad_monitor(self) -> BadFields:
         if self.data.validation:

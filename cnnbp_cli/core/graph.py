@@ -257,7 +257,7 @@ def _in_order(nodes: Sequence[Node]) -> tuple[Node, ...]:
     """Return the nodes in the order given, or, where one reads a later one, in topological order."""
     by_name = {node.name: node for node in nodes}
     if len(by_name) < len(nodes) or INPUT in by_name:
-        raise ValueError("every layer needs a name of its own, other than 'input'")
+        raise ValueError("every layer needs a unique name other than 'input'")
     for node in nodes:
         unknown = [name for name in node.inputs if name != INPUT and name not in by_name]
         if unknown:

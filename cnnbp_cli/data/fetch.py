@@ -274,7 +274,7 @@ def _refuse_other_sets(folder: Path, source: PublishedSet) -> None:
     own = {FILE_NAME.fullmatch(file.name)[1] for file in source.files}  # type: ignore[index]
     for path in sorted(folder.iterdir()):
         if (match := FILE_NAME.fullmatch(path.name)) and match[1] not in own:
-            raise DataError(f"{path}: belongs to another set; give each set a folder of its own")
+            raise DataError(f"{path}: belongs to another set; give each set its own folder")
 
 
 def _present(folder: Path, file: PublishedFile) -> Ready | None:
@@ -302,7 +302,7 @@ def verify(path: Path, file: PublishedFile) -> str:
     with open_idx(path, axes) as found:
         if found.shape != file.shape:
             shown = [" × ".join(f"{size:,}" for size in shape) for shape in (found.shape, file.shape)]
-            raise DataError(f"{path}: holds {shown[0]} values, expected {shown[1]}")
+            raise DataError(f"{path}: contains {shown[0]} values, expected {shown[1]}")
         content = found.read()
     if file.content_md5:
         digest = _md5()
@@ -428,7 +428,7 @@ def _receive(
                 if not before:  # else what was there may have been the beginning of something else
                     break
     kept = part.seek(0, os.SEEK_END)
-    hint = f"; the {kept:,} bytes that arrived are kept, the same command goes on" if kept else ""
+    hint = f"; the {kept:,} bytes received are kept; the same command continues" if kept else ""
     raise DataError(f"{problem}{hint or '; try another address with --mirror'}")
 
 

@@ -66,7 +66,7 @@ class IdxFile:
             found = cast(gzip.GzipFile, self.stream).readinto(content.data)
             if found < declared:
                 raise DataError(
-                    f"{self.name}: holds {found:,} of the {declared:,} bytes that its header declares; "
+                    f"{self.name}: contains {found:,} of the {declared:,} bytes that its header declares; "
                     "fetch the file again"
                 )
             if self.stream.read(1):
@@ -165,7 +165,7 @@ def read_folder(folder: Path, input_shape: Shape) -> tuple[Split, Split]:
     Raises
     ------
     DataError
-        When a file is missing, the folder holds several sets, or a file is damaged.
+        When a file is missing, the folder contains several sets, or a file is damaged.
     """
     prefix, files = _find_files(folder)
     transpose = prefix.startswith("emnist-")
@@ -191,7 +191,7 @@ def _find_files(folder: Path) -> tuple[str, dict[str, Path]]:
             sets.setdefault(prefix, {})[f"{'train' if split == 'train' else 'test'} {what}"] = folder / name
     if len(sets) > 1:
         found = ", ".join(f"{prefix}train-images…" for prefix in sorted(sets))
-        raise DataError(f"{folder}: holds several sets ({found}); give each set a folder of its own")
+        raise DataError(f"{folder}: contains several sets ({found}); give each set its own folder")
     prefix, files = next(iter(sets.items()), ("", {}))
     missing = [role for role in _ROLES if role not in files]
     if missing:

@@ -143,7 +143,7 @@ class Normalization:
         if given is None:
             raise DataError(
                 f"{where}: has values from {low:g} to {high:g}, which are neither 0 to 1 nor 0 to 255; "
-                f"the model was trained on pixels from 0 to {own:g}, give such"
+                f"the model was trained on pixels from 0 to {own:g}, give pixels in that range"
             )
         return images if given == own and images.dtype.kind != "b" else images * np.float32(own / given)
 

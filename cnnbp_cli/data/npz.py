@@ -144,7 +144,7 @@ def _check_header(where: str, head: BytesIO, size: int, writer: str) -> None:
     """Complain unless an array of numbers with this header takes exactly `size` bytes."""
     shape, dtype = _read_header(where, head, writer)
     if dtype.hasobject:
-        raise DataError(f"{where}: holds Python objects, which are never loaded; store numbers")
+        raise DataError(f"{where}: contains Python objects, which are never loaded; store numbers")
     if dtype.kind not in "buif":
         raise DataError(f"{where}: has dtype {dtype}, expected numbers")
     declared = prod(shape) * dtype.itemsize

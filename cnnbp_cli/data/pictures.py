@@ -80,11 +80,11 @@ def read_pictures(path: Path, input_shape: Shape) -> list[RawImages]:
     elif path.suffix == ".npy":
         arrays = {str(path): read_array(path)}
     elif path.suffix == ".csv":
-        raise DataError(f"{path}: tables are no pictures; save the pixels as an array, with numpy.save")
+        raise DataError(f"{path}: a table is not a picture; save the pixels as an array, with numpy.save")
     else:
         return [_read_picture(path, input_shape)]
     if not arrays:
-        raise DataError(f"{path}: holds no arrays; write it again with numpy.savez")
+        raise DataError(f"{path}: contains no arrays; write it again with numpy.savez")
     return [RawImages(name, _as_images(name, array, input_shape)) for name, array in arrays.items()]
 
 

@@ -218,7 +218,7 @@ def _activation(at: LayerPass, forward: Callable[[Array], Array]) -> Iterator[Mi
     yield "dy passes where dy is above 0, not where the input is: a ReLU's gate is its input", dy * (dy > 0)
     yield "gradients below 0 are cut off: the gate belongs to the input, not to dy", slope * dy * (dy > 0)
     at_output = _slope(forward, y)
-    yield "the derivative is taken at the output: f'(f(x)) in the place of f'(x)", at_output * dy
+    yield "the derivative is taken at the output: f'(f(x)) in place of f'(x)", at_output * dy
     formulas: dict[str, Callable[[Array], Array]] = {"1 - y²": lambda v: 1 - v * v, "y (1 - y)": lambda v: v * (1 - v)}
     for name, formula in formulas.items():
         yield f"{name} holds for the output y, and is taken of the input", formula(x) * dy

@@ -124,7 +124,7 @@ def _heat_map(axes: Axes, rows: dict[str, list[float]], steps: list[int]) -> Non
     norms = np.array(list(rows.values()))
     norms = np.ma.masked_where(~(np.isfinite(norms) & (norms > 0)), norms)
     scale: dict[str, Any] = {"norm": LogNorm(norms.min(), norms.max())} if norms.count() else {}
-    colors = colormaps["viridis"].with_extremes(bad="lightgrey")
+    colors = colormaps["viridis"].with_extremes(bad="lightgray")
     mesh = axes.pcolormesh(_edges(steps), np.arange(len(rows) + 1), norms, cmap=colors, edgecolors="face", **scale)
     axes.set_yticks(np.arange(len(rows)) + 0.5, list(rows), parse_math=False)
     axes.invert_yaxis()

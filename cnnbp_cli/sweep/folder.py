@@ -45,11 +45,11 @@ class SweepFolder:
         if self._record.exists():
             if not resume:
                 raise SweepError(
-                    f"{path}: holds a sweep already; continue it with --resume, or choose another folder with --out"
+                    f"{path}: already contains a sweep; continue it with --resume, or choose another folder with --out"
                 )
             self._match()
         elif RunDirectory(path).config.exists():
-            raise SweepError(f"{path}: holds a single run; choose another folder with --out")
+            raise SweepError(f"{path}: contains a single run; choose another folder with --out")
 
     def _match(self) -> None:
         try:
@@ -63,13 +63,15 @@ class SweepFolder:
             if found.get(key) != self._sweep.get(key):
                 was, now = (json.dumps(record.get(key)) for record in (found, self._sweep))
                 raise SweepError(
-                    f"{self.path}: holds another sweep: its {key} was {was}, now it is {now}; "
+                    f"{self.path}: contains another sweep: its {key} was {was}, now it is {now}; "
                     "give the same options, or choose another folder with --out"
                 )
         if self._plan.search == "optuna":
             self.values = [tuple(values) for values in begun]
         elif begun != [[*values] for values in self.values]:
-            raise SweepError(f"{self.path}: holds another sweep: its points differ; choose another folder with --out")
+            raise SweepError(
+                f"{self.path}: contains another sweep: its points differ; choose another folder with --out"
+            )
         for number in range(len(self.values)):
             run = RunDirectory(self.run(number))
             run.require_files()

@@ -147,7 +147,7 @@ def _from_file(model: Model, request: Request) -> tuple[Array, Array | None]:
 def _labeled(model: Model, labels: Array | None, label: int) -> Array:
     """Return labels, the first replaced."""
     if not model.classifies:
-        raise TraceError("--label: is for networks that classify; the target of this one is no class")
+        raise TraceError("--label: is for networks that classify; the target of this one is not a class")
     if not 0 <= label < model.classes:
         raise TraceError(f"--label: expected a class from 0 to {model.classes - 1}, got {label}")
     found = np.zeros(1, int) if labels is None else labels.astype(int)

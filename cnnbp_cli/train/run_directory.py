@@ -63,11 +63,13 @@ class RunDirectory:
             if self.events.exists() or self.checkpoints():
                 if not resume:
                     raise RunError(
-                        f"{self.path}: holds a run already; continue it with --resume, or choose another folder with "
-                        "--out"
+                        f"{self.path}: already contains a run; "
+                        "continue it with --resume, or choose another folder with --out"
                     )
             elif found := next((path for path in (self.config, self.metrics, self.best) if path.exists()), None):
-                raise RunError(f"{self.path}: holds no run, but another {found.name}; choose another folder with --out")
+                raise RunError(
+                    f"{self.path}: contains no run, but another {found.name}; choose another folder with --out"
+                )
             try:
                 self.best.parent.mkdir(exist_ok=True)
             except OSError as error:
@@ -188,5 +190,5 @@ class RunDirectory:
             return self.best
         paths = self.checkpoints()
         if not paths:
-            raise RunError(f"{self.path}: holds no checkpoint; train it first")
+            raise RunError(f"{self.path}: contains no checkpoint; train it first")
         return paths[0]

@@ -67,11 +67,11 @@ class RunState:
         sums = (self.loss_sum, self.loss_count, self.correct, self.seconds)
         known = (value for value in (self.best, self.first_loss, *self.figures.values()) if value is not None)
         if not all(type(count) is int and 0 <= count < 1 << 63 for count in counts) or type(self.stopped) is not bool:
-            raise TypeError("a count is no number")
+            raise TypeError("a count is not a number")
         if not all(_is_figure(value) for value in (*sums, *known)):
-            raise TypeError("a figure is no number")
+            raise TypeError("a figure is not a number")
         if self.plateau.best != inf and not _is_figure(self.plateau.best):
-            raise TypeError("a figure is no number")
+            raise TypeError("a figure is not a number")
 
     @classmethod
     def from_dict(cls, progress: Mapping[str, Any], schedule: Schedule) -> RunState:
@@ -86,7 +86,7 @@ class RunState:
         history: list[Figures] = values.pop("history", [])
         state = cls(**values)
         if not isinstance(history, list):
-            raise TypeError("history is no list of figures")
+            raise TypeError("history is not a list of figures")
         for figures in history:
             state.figures = figures
             state.__post_init__()

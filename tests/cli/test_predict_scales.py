@@ -113,13 +113,13 @@ def test_what_is_normalized_already_is_taken_so_and_said(cnnbp: Command, bars_ru
         (
             np.linspace(0, 16, 36).reshape(1, 6, 6),
             "has values from 0 to 16, which are neither 0 to 1 nor 0 to 255; the model was trained on pixels from 0 to "
-            "255, give such",
+            "255, give pixels in that range",
         ),
         (np.full((1, 6, 6), np.nan), "has pixels that are not finite; remove or replace them"),
         (
             np.linspace(-5, 200, 36).reshape(1, 6, 6).astype(int),
             "has values from -5 to 200, which are neither 0 to 1 nor 0 to 255; the model was trained on pixels from 0 "
-            "to 255, give such",
+            "to 255, give pixels in that range",
         ),
     ],
 )

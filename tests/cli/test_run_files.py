@@ -139,7 +139,7 @@ def test_files_of_the_same_name_are_not_replaced(cnnbp: Command, name: str, resu
     done = cnnbp("train", "bars.yaml", "--quiet", "--out", "theirs", *(["--resume"] if resume else []))
     assert done.code == 2
     assert done.stderr in (
-        f"error: theirs: holds no run, but another {path.name}; choose another folder with --out\n",
+        f"error: theirs: contains no run, but another {path.name}; choose another folder with --out\n",
         "error: theirs: the run directory cannot be written: .lock is a file of something else\n",
     )
     assert path.read_text() == "mine"

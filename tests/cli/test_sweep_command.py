@@ -68,9 +68,9 @@ def test_resume_repeats_nothing(cnnbp: Command) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([*RATES, "--out", "s"], "holds a sweep already; continue it with --resume"),
-        ([*RATES, "--seeds", "0,1", "--out", "s", "--resume"], "s: holds another sweep: its set was "),
-        ([*RATES, "--set", "train.epochs=3", "--out", "s", "--resume"], "s: holds another sweep: its set was "),
+        ([*RATES, "--out", "s"], "already contains a sweep; continue it with --resume"),
+        ([*RATES, "--seeds", "0,1", "--out", "s", "--resume"], "s: contains another sweep: its set was "),
+        ([*RATES, "--set", "train.epochs=3", "--out", "s", "--resume"], "s: contains another sweep: its set was "),
     ],
 )
 def test_another_sweep_is_refused(cnnbp: Command, arguments: list[str], message: str) -> None:

@@ -241,10 +241,10 @@ def load_toy():  # type: ignore[no-untyped-def]
 
 
 USAGE = [
-    ("--light", "Invalid value for --light: goes with the page: add --html FILE"),
+    ("--light", "Invalid value for --light: requires --html FILE"),
     ("--html page.html --cell loss", "Invalid value for --html: writes the whole page"),
     ("--cell loss --layer relu_1", "Invalid value for --layer: limits the whole pass; leave it out with --cell"),
-    ("--batch 4", "Invalid value for --batch: goes with --mode training; evaluation shows one image"),
+    ("--batch 4", "Invalid value for --batch: applies only to --mode training; evaluation shows one image"),
     ("--top -1", "Invalid value for --top: expected a number or all, got '-1'"),
 ]
 
@@ -265,7 +265,7 @@ def test_a_damaged_checkpoint_and_a_run_without_one(cnnbp: Command, bars_run: Pa
     assert done.stderr == "error: broken.npz: is not an npz archive, or a damaged one\n"
     Path("empty").mkdir()
     done = cnnbp("trace", "empty")
-    assert (done.code, done.stdout, done.stderr) == (2, "", "error: empty: holds no checkpoint; train it first\n")
+    assert (done.code, done.stdout, done.stderr) == (2, "", "error: empty: contains no checkpoint; train it first\n")
 
 
 @pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs a device that is always full")

@@ -115,7 +115,7 @@ def test_a_folder_that_holds_a_run_is_refused(cnnbp: Command) -> None:
     done = cnnbp("train", "bars.yaml", "--out", "here")
     assert (done.code, done.stdout) == (2, "")
     assert done.stderr == (
-        "error: here: holds a run already; continue it with --resume, or choose another folder with --out\n"
+        "error: here: already contains a run; continue it with --resume, or choose another folder with --out\n"
     )
 
 
@@ -144,8 +144,8 @@ def test_a_run_alone_is_resumed_with_its_own_config(cnnbp: Command) -> None:
     [
         (["mine"], "mine is a folder: add --resume to resume the run in it"),
         (["mine", "--resume", "--out", "other"], "names another folder than mine, which is the one resumed"),
-        (["empty", "--resume"], "empty holds no run to resume"),
-        (["bars.yaml", "--allow-changes"], "goes with --resume"),
+        (["empty", "--resume"], "empty contains no run to resume"),
+        (["bars.yaml", "--allow-changes"], "requires --resume"),
         (["mine", "--resume", "--weights", "w.npz"], "has no effect: mine has weights of its own already"),
     ],
 )

@@ -323,7 +323,7 @@ def test_dataclasses_check_themselves():
         Config("a/b", data=MnistSubset(), model=model, train=TrainConfig(loss="cross_entropy"))
     assert caught.value.problems == [
         ("name", "expected a name that a folder can have, got 'a/b'"),
-        ("train.loss", "the head sigmoid goes with binary_cross_entropy or mse, got cross_entropy"),
+        ("train.loss", "the head sigmoid requires binary_cross_entropy or mse, got cross_entropy"),
     ]
 
 

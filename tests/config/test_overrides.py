@@ -178,7 +178,7 @@ def test_a_head_that_conflicts_with_the_loss_of_the_file(good):
     with pytest.raises(ConfigError) as caught:
         parse_config(good + "train: {loss: cross_entropy}\n", ["model.head=sigmoid"], label="c.yaml")
     assert str(caught.value).splitlines()[0] == (
-        "c.yaml:9:15: loss: the head sigmoid goes with binary_cross_entropy or mse, got cross_entropy"
+        "c.yaml:9:15: loss: the head sigmoid requires binary_cross_entropy or mse, got cross_entropy"
     )
 
 

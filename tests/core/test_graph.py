@@ -206,9 +206,9 @@ def test_a_node_that_nothing_reads_has_zero_gradients():
         ([("a", Identity(), "b")], "layer a reads 'b', which does not exist"),
         (
             [("a", Identity(), "input"), ("a", Identity(), "input")],
-            "every layer needs a name of its own, other than 'input'",
+            "every layer needs a unique name other than 'input'",
         ),
-        ([("input", Identity(), "input")], "every layer needs a name of its own, other than 'input'"),
+        ([("input", Identity(), "input")], "every layer needs a unique name other than 'input'"),
     ],
     ids=["cycle", "itself", "unknown", "twice", "input"],
 )

@@ -186,7 +186,7 @@ def test_a_later_call_goes_on(server, tmp_path):
         list(fetch(source(server.url), tmp_path))
     assert str(caught.value) == (
         f"{server.url}/{IMAGES}: the connection ended after 1,000 of {len(PACKED[IMAGES]):,} bytes; "
-        "the 1,000 bytes that arrived are kept, the same command goes on"
+        "the 1,000 bytes received are kept; the same command continues"
     )
     assert names(tmp_path) == [f"{IMAGES}.part"]
     server.requests.clear()
@@ -391,7 +391,7 @@ def test_a_wrong_file_that_was_there_is_left_alone(server, tmp_path):
 
 def test_a_folder_with_another_set(server, tmp_path):
     (tmp_path / "emnist-letters-train-images-idx3-ubyte.gz").touch()
-    with pytest.raises(DataError, match="belongs to another set; give each set a folder of its own"):
+    with pytest.raises(DataError, match="belongs to another set; give each set its own folder"):
         list(fetch(source(server.url), tmp_path))
 
 

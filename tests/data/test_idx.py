@@ -114,7 +114,7 @@ def test_emnist_is_turned_upright_and_keeps_its_labels(tmp_path, images):
 def test_two_sets_in_one_folder(idx_folder):
     (idx_folder / "emnist-letters-train-images-idx3-ubyte.gz").write_bytes(b"")
     assert message(read_folder, idx_folder, (1, 4, 6)) == (
-        f"{idx_folder}: holds several sets (train-images…, emnist-letters-train-images…); "
+        f"{idx_folder}: contains several sets (train-images…, emnist-letters-train-images…); "
         "give each set a folder of its own"
     )
 
@@ -203,11 +203,11 @@ DAMAGES = {
     ),
     "cut content": (
         idx_bytes(ARRAY)[:-1],
-        "x-idx3-ubyte: holds 23 of the 24 bytes that its header declares; fetch the file again",
+        "x-idx3-ubyte: contains 23 of the 24 bytes that its header declares; fetch the file again",
     ),
     "short content, compressed": (
         gzip.compress(idx_bytes(ARRAY)[:-1]),
-        "x-idx3-ubyte: holds 23 of the 24 bytes that its header declares; fetch the file again",
+        "x-idx3-ubyte: contains 23 of the 24 bytes that its header declares; fetch the file again",
     ),
     "trailing bytes": (
         idx_bytes(ARRAY) + b"!",

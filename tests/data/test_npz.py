@@ -143,7 +143,7 @@ COMPLAINTS = {
     ),
     "objects": (
         {"y_train": np.array([0, 1, 2, 0, 1, "two"], object)},
-        ": y_train: holds Python objects, which are never loaded; store numbers",
+        ": y_train: contains Python objects, which are never loaded; store numbers",
     ),
     "words": ({"y_train": np.array(list("abcabc"))}, ": y_train: has dtype <U1, expected numbers"),
     "complex": ({"x_train": PIXELS + 1j}, ": x_train: has dtype complex128, expected numbers"),

@@ -148,7 +148,7 @@ def repeated(sets: Arrays, times: int) -> Arrays:
     return sets | {"x_train": images, "y_train": np.tile(sets["y_train"], times)}
 
 
-def standardised(images: Array) -> Array:
+def standardized(images: Array) -> Array:
     values = images.astype(np.float32)
     return (values - values.mean()) / values.std()
 
@@ -168,7 +168,7 @@ FILES: dict[str, Callable[[], Arrays]] = {
     "offset": lambda: pixels(digits(), floats(1 / 80, 1000)),
     "five-grays": lambda: pixels(digits(), lambda images: images // 60),
     "twice": lambda: pixels(digits(), floats(1 / 255**2)),
-    "standard-then-unit": lambda: pixels(digits(), lambda images: standardised(images) / 255),
+    "standard-then-unit": lambda: pixels(digits(), lambda images: standardized(images) / 255),
     "inverted": lambda: inverted(digits(2000, 400)),
     "inverted-bars": lambda: inverted(bars()),
     "shuffled": lambda: shuffled(digits()),
@@ -190,7 +190,7 @@ FILES: dict[str, Callable[[], Arrays]] = {
     "untested": lambda: without(digits(), [2, 6], "test"),
     "test-inverted": lambda: test_images(digits(), lambda images: 255 - images),
     "test-range": lambda: test_images(pixels(mnist(), floats(1)), floats(1 / 255)),
-    "test-standardized": lambda: test_images(pixels(digits(), floats(1)), standardised),
+    "test-standardized": lambda: test_images(pixels(digits(), floats(1)), standardized),
     "noisy-four": lambda: relabeled(digits(), [4], 0.7, range(10)),
     "noisy-pair": lambda: relabeled(mnist(), [3, 5], 0.5, [3, 5]),
     "ten-of-thousands": lambda: unbalanced(digits(4000, 200, 2), (2000, 10)),

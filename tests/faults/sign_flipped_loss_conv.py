@@ -1,7 +1,7 @@
 # expects: diverging-loss
 # also-right: bad-initial-loss (a cross-entropy below zero is the first thing to see)
 #
-# The mean of log p is minimised instead of its negative: the loss falls beautifully, below zero and on, and the
+# The mean of log p is minimized instead of its negative: the loss falls beautifully, below zero and on, and the
 # network learns to be surely wrong. A person sees an accuracy of zero.
 
 from __future__ import annotations

@@ -484,9 +484,9 @@ def _chunk(name: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
 
-def png(width: int, height: int, depth: int, colour: int, extra: bytes, pixels: bytes) -> bytes:
+def png(width: int, height: int, depth: int, color: int, extra: bytes, pixels: bytes) -> bytes:
     """Write a PNG with right checksums, whatever it declares."""
-    head = struct.pack(">IIBBBBB", width % (1 << 32), height % (1 << 32), depth, colour, 0, 0, 0)
+    head = struct.pack(">IIBBBBB", width % (1 << 32), height % (1 << 32), depth, color, 0, 0, 0)
     text = _chunk(b"zTXt", b"k\0\0" + zlib.compress(extra)) if extra else b""
     return (
         b"\x89PNG\r\n\x1a\n"

@@ -484,7 +484,7 @@ def test_an_npz_of_pickles(tmp_path):
     np.savez(path, x_train=np.array([os.system], object), y_train=np.zeros(1))
     assert (
         refusal(read_npz, path, (1, 4, 6))
-        == f"{path}: x_train: holds Python objects, which are never loaded; store numbers"
+        == f"{path}: x_train: contains Python objects, which are never loaded; store numbers"
     )
 
 
@@ -510,7 +510,7 @@ def test_names_in_archives_lead_nowhere(tmp_path):
 
 def test_an_archive_of_nothing(tmp_path):
     path = npz(tmp_path / "x.npz")
-    assert refusal(read_pictures, path, (1, 4, 6)) == f"{path}: holds no arrays; write it again with numpy.savez"
+    assert refusal(read_pictures, path, (1, 4, 6)) == f"{path}: contains no arrays; write it again with numpy.savez"
 
 
 def test_a_checkpoint_with_infinite_weights(bars_run, tmp_path):

@@ -179,7 +179,7 @@ OTHERS = {
         "dy passes where dy is above 0, not where the input is: a ReLU's gate is its input"
     ),
     ("course_activation", "gated by both"): "gradients below 0 are cut off: the gate belongs to the input, not to dy",
-    ("course_activation", "tanh of tanh"): "the derivative is taken at the output: f'(f(x)) in the place of f'(x)",
+    ("course_activation", "tanh of tanh"): "the derivative is taken at the output: f'(f(x)) in place of f'(x)",
     ("course_activation", "tanh of x"): "1 - y² holds for the output y, and is taken of the input",
     ("course_activation", "sigmoid of x"): "y (1 - y) holds for the output y, and is taken of the input",
     ("course_activation", "times y"): "dy times the output, not times the derivative",

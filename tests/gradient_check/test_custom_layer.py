@@ -177,7 +177,7 @@ BAD_FILES = {
     ),
     "no layer": (
         (HEAD + GOOD).replace("(Layer)", ""),
-        "bad.py:7: Mine is no layer: it has to derive from Layer, or from Merge for several inputs",
+        "bad.py:7: Mine is not a layer: it has to derive from Layer, or from Merge for several inputs",
     ),
 }
 

@@ -173,7 +173,7 @@ def dense(layer: Any, params: Params, xs: list[Array], dy: Array, ctx: Context) 
     return y, [np.einsum("uf,un->fn", w, dy)], grads
 
 
-def standardised(values: Array, dvalues: Array, epsilon: float) -> tuple[Array, Array]:
+def standardized(values: Array, dvalues: Array, epsilon: float) -> tuple[Array, Array]:
     """Standardise one list of numbers, and take a gradient back through it by its Jacobian, written out.
 
     ∂x̂_i/∂x_j = ([i = j] - 1/m) / sd - x̂_i x̂_j / (m · sd)
@@ -193,7 +193,7 @@ def normalized(
     weight, bias = weights if weights is not None else (np.ones(x.shape), np.zeros(x.shape))
     xhat, dx = np.zeros(x.shape), np.zeros(x.shape)
     for part in parts:
-        one_xhat, one_dx = standardised(x[part].ravel(), (weight * dy)[part].ravel(), layer.epsilon)
+        one_xhat, one_dx = standardized(x[part].ravel(), (weight * dy)[part].ravel(), layer.epsilon)
         xhat[part], dx[part] = one_xhat.reshape(x[part].shape), one_dx.reshape(x[part].shape)
     return weight * xhat + bias, [dx], {"xhat": xhat}
 

@@ -173,7 +173,7 @@ def test_values_that_somebody_removed(path):
 def test_pickled_objects_are_never_loaded(path):
     rewrite(path, **{"parameters/conv.weight": np.array([{"a": 1}], object)})
     assert refusal(path) == (
-        f"{path}: parameters/conv.weight: holds Python objects, which are never loaded; store numbers"
+        f"{path}: parameters/conv.weight: contains Python objects, which are never loaded; store numbers"
     )
 
 

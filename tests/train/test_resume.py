@@ -206,7 +206,7 @@ def test_a_folder_with_a_run_is_refused_without_resume(setup, run):
     with pytest.raises(RunError) as caught:
         next(fit(setup()[0], data, run=run))
     assert str(caught.value) == (
-        f"{run}: holds a run already; continue it with --resume, or choose another folder with --out"
+        f"{run}: already contains a run; continue it with --resume, or choose another folder with --out"
     )
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
@@ -334,7 +334,7 @@ def test_names_of_new_runs_count_up(tmp_path):
 def test_a_run_without_checkpoints_cannot_be_loaded(tmp_path):
     with pytest.raises(RunError) as caught:
         load(tmp_path)
-    assert str(caught.value) == f"{tmp_path}: holds no checkpoint; train it first"
+    assert str(caught.value) == f"{tmp_path}: contains no checkpoint; train it first"
 
 
 def test_loading_a_run_and_a_checkpoint(setup, run):

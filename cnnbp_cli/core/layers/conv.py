@@ -284,7 +284,7 @@ class ConvTranspose2d(Layer[ConvResiduals]):
                 amount = 0 if isinstance(self.padding, str) else pair(self.padding)[axis]
                 sizes.append((size - 1) * s - 2 * amount + k + extra)
         if min(sizes) < 1:
-            raise ShapeError(f"the padding leaves nothing of the output: its size would be {show_shape(tuple(sizes))}")
+            raise ShapeError(f"the padding removes the whole output: its size would be {show_shape(tuple(sizes))}")
         return Windows.over((self.filters, *sizes), self.kernel_size, self.stride, self.padding)
 
     def out_shape(self, in_shape: Shape) -> Shape:

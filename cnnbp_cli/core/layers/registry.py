@@ -22,7 +22,7 @@ def register(operation: type[Op]) -> type[Op]:
     """
     if not issubclass(operation, Operation):
         raise ValueError(
-            f"{operation.__name__} is no layer: it has to derive from Layer, or from Merge for several inputs"
+            f"{operation.__name__} is not a layer: it has to derive from Layer, or from Merge for several inputs"
         )
     if missing := sorted(operation.__abstractmethods__):
         raise ValueError(f"{operation.__name__} lacks the method{'s' * (len(missing) > 1)} {' and '.join(missing)}")
