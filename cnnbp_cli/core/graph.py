@@ -144,28 +144,6 @@ class Graph:
                     del values[name]
         return values[self.output]
 
-    def rerun(
-        self, params: Mapping[str, Params], values: Mapping[str, Array], changed: dict[str, Array], ctx: Context
-    ) -> dict[str, Array]:
-        """Carry imaginary parts forward from some outputs to all that depend on them.
-
-        The real parts stay those of `values`, to the bit: complex products round otherwise than real ones,
-        and a maximum that several pixels share would go to another of them.
-
-        Parameters
-        ----------
-        values : mapping of str to Array
-            Every node's output in the pass that is varied, and ``"input"``.
-        changed : dict of str to Array
-            Some of them, or ``"input"``, with imaginary parts; it is filled up with all that depends on them.
-        """
-        for node in self.nodes:
-            if node.name not in changed and any(name in changed for name in node.inputs):
-                xs = [changed.get(name, values[name]) for name in node.inputs]
-                y, _ = self._compute(node, params, xs, ctx)
-                changed[node.name] = values[node.name] + 1j * y.imag
-        return changed
-
     def _walk(
         self, params: Mapping[str, Params], values: dict[str, Array], ctx: Context
     ) -> Iterator[tuple[Node, Array, Any]]:

@@ -1,5 +1,7 @@
 """How weights start: each initializer draws an array whose variance suits the layer's fan-in or fan-out.
 
+Called with a generator, a shape, and the connections of one unit, `fan_in` and `fan_out`, it returns float64 weights.
+
 References
 ----------
 he: He et al. 2015, arXiv:1502.01852. glorot: Glorot & Bengio 2010. lecun: LeCun et al. 1998, *Efficient
@@ -9,17 +11,11 @@ BackProp*. orthogonal: Saxe et al. 2014, arXiv:1312.6120.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 
 from cnnbp_cli.core.types import Array, Shape, at_least, require
-
-
-class Initializer(Protocol):
-    """Draws float64 weights of a shape; `fan_in` and `fan_out` count the connections of one unit."""
-
-    def __call__(self, rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> Array: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ and a sum over workers one pass over shared memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -60,13 +60,6 @@ class Layout:
         for entry in self.entries:
             params[entry.node][entry.key] = vector[entry.start : entry.stop].reshape(entry.shape)
         return params
-
-    def by_layer(self, vector: Array) -> Iterator[tuple[str, Array]]:
-        """Yield each layer that has parameters, with its contiguous part of `vector`."""
-        for node in self._nodes:
-            own = [entry for entry in self.entries if entry.node == node]
-            if own:
-                yield node, vector[own[0].start : own[-1].stop]
 
     def gather(self, params: Mapping[str, Params], out: Array) -> Array:
         """Copy the trainable arrays of `params` into the vector `out`, but for those that lie there already."""

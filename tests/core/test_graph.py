@@ -285,20 +285,13 @@ def test_what_is_watched_backward_is_the_gradient_at_each_output():
     net.backward(params, tape, dy, TRAINING, flows.__setitem__)
     for name, flow in flows.items():
         v = np.random.default_rng(3).normal(size=flow.shape)
-        changed = net.rerun(params, values, {name: values[name] + 1j * STEP * v}, TRAINING)
+        changed = {name: values[name] + 1j * STEP * v}
+        for node in net.nodes:
+            if node.name != name and any(before in changed for before in node.inputs):
+                xs = [changed.get(before, values[before]) for before in node.inputs]
+                changed[node.name], _ = node.forward(params.get(node.name, {}), xs, TRAINING)
         numeric = (dy * changed[net.output].imag).sum() / STEP
         np.testing.assert_allclose((flow * v).sum(), numeric, rtol=1e-10)
-
-
-def test_rerun_computes_what_depends_on_the_change_and_nothing_else():
-    net = TOPOLOGIES["residual"]
-    params, x, _ = numbers(net)
-    values = {"input": x}
-    net.forward(params, x, TRAINING, values.__setitem__)
-    changed = net.rerun(params, values, {"a": values["a"] + 1e-30j}, TRAINING)
-    assert set(changed) == {"a", "b", "sum", "pool", "dense"}
-    for name, value in changed.items():
-        np.testing.assert_allclose(value.real, values[name], rtol=1e-13, atol=1e-13)
 
 
 @every_topology

@@ -81,18 +81,6 @@ def test_gather_takes_any_layout_and_leaves_what_is_in_place():
     np.testing.assert_array_equal(LAYOUT.gather(half_in_place, out)[69:], [1] * 8 + [0] * 2)
 
 
-def test_layers_come_with_their_part():
-    vector = np.arange(79.0)
-    parts = dict(LAYOUT.by_layer(vector))
-    assert {name: (part[0], part[-1]) for name, part in parts.items()} == {
-        "conv": (0, 14),
-        "norm": (15, 20),
-        "hidden": (21, 68),
-        "dense": (69, 78),
-    }
-    assert all(np.shares_memory(part, vector) for part in parts.values())
-
-
 def test_buffers_can_lie_in_the_gradient_vector():
     gradient, workspace = np.full(79, np.nan), Workspace()
     for entry in LAYOUT.entries:
