@@ -77,9 +77,9 @@ def test_a_config_may_be_all_overrides(good):
     ("override", "message"),
     [
         (
-            "train.optimizer.learning_rate=0.1",
-            "--set train.optimizer.learning_rate=0.1:7: unknown key 'optimizer' of train, did you mean 'optimizer'?\n"
-            "  --set train.optimizer.learning_rate=0.1\n"
+            "train.optimiser.learning_rate=0.1",
+            "--set train.optimiser.learning_rate=0.1:7: unknown key 'optimiser' of train, did you mean 'optimizer'?\n"
+            "  --set train.optimiser.learning_rate=0.1\n"
             "              ^^^^^^^^^",
         ),
         (

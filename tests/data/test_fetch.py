@@ -241,7 +241,7 @@ def test_wrong_content(server, tmp_path):
 def test_another_set_of_the_same_kind(server, tmp_path):
     server.files[IMAGES] = gzip.compress(idx(ARRAYS[2]))
     assert refused(server, tmp_path / "tiny") == (
-        f"URL/{IMAGES}: holds 50 × 28 × 28 values, expected 300 × 28 × 28; try another address with --mirror"
+        f"URL/{IMAGES}: contains 50 × 28 × 28 values, expected 300 × 28 × 28; try another address with --mirror"
     )
 
 
@@ -382,7 +382,7 @@ def test_a_wrong_file_that_was_there_is_left_alone(server, tmp_path):
     with pytest.raises(DataError) as caught:
         list(fetch(source(server.url), tmp_path))
     assert str(caught.value) == (
-        f"{tmp_path / NAMES[2]}: holds 300 × 28 × 28 values, expected 50 × 28 × 28; "
+        f"{tmp_path / NAMES[2]}: contains 300 × 28 × 28 values, expected 50 × 28 × 28; "
         "it was there before and is not replaced: remove it, or name another folder"
     )
     assert names(tmp_path) == [NAMES[2]]

@@ -115,7 +115,7 @@ def test_two_sets_in_one_folder(idx_folder):
     (idx_folder / "emnist-letters-train-images-idx3-ubyte.gz").write_bytes(b"")
     assert message(read_folder, idx_folder, (1, 4, 6)) == (
         f"{idx_folder}: contains several sets (train-images…, emnist-letters-train-images…); "
-        "give each set a folder of its own"
+        "give each set its own folder"
     )
 
 
