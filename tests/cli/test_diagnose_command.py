@@ -128,7 +128,8 @@ class TestRun:
         assert cnnbp("train", "bars.yaml", "--quiet", "--out", "crashed", *huge).code == 1
         done = cnnbp("diagnose", "crashed", "--ignore", "data")  # 48 images are few to find neighbors among
         assert done.code == 1
-        assert done.lines[0].startswith("error: non-finite")
+        assert done.lines[0].startswith("error: learning-rate-too-high")  # the cause comes first
+        assert "non-finite" in done.stdout  # and its symptom below
 
     @pytest.mark.parametrize("option", [("--set", "seed=1"), ("--steps", "3"), ("--confirm",)])
     def test_a_run_is_not_trained(self, cnnbp: Command, bars_run: Path, option: tuple[str, ...]) -> None:

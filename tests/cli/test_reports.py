@@ -227,14 +227,15 @@ class TestGradnorms:
 class TestEvaluate:
     def test_table(self, cnnbp: Command, bars_run: Path) -> None:
         done = cnnbp("evaluate", bars_run)
-        assert (done.code, done.stderr) == (0, "")
+        assert done.code == 0
+        assert done.stderr == f"checkpoint: {bars_run / 'checkpoints' / 'best.npz'} (the best; step 8, epoch 2)\n"
         assert re.fullmatch(r"loss \d\.\d{4}, accuracy \d+\.\d\d%, 20 images", done.lines[0])
         assert done.lines[2] == "class  precision  recall  images"
         assert "confusion: the true class down, the predicted class across" in done.lines
 
     def test_json(self, cnnbp: Command, bars_run: Path) -> None:
         found = json.loads(cnnbp("evaluate", bars_run, "--format", "json").stdout)
-        assert found.keys() == {"loss", "accuracy", "count", "per_class", "confusion"}
+        assert found.keys() == {"loss", "accuracy", "count", "per_class", "confusion", "checkpoint"}
         assert found["count"] == 20
         assert sum(map(sum, found["confusion"])) == 20
         assert found["accuracy"] == sum(found["confusion"][k][k] for k in range(2)) / 20
@@ -315,7 +316,8 @@ class TestPredict:
     def test_table(self, cnnbp: Command, bars_run: Path) -> None:
         np.save("two.npy", np.zeros((2, 1, 6, 6), np.uint8))
         done = cnnbp("predict", bars_run, "two.npy")
-        assert (done.code, done.stderr) == (0, "")
+        assert done.code == 0
+        assert done.stderr == f"checkpoint: {bars_run / 'checkpoints' / 'best.npz'} (the best; step 8, epoch 2)\n"
         headings = [line.split(": class ")[0] for line in done.lines if ": class " in line]
         assert headings == ["two.npy[0]", "two.npy[1]"]
 
