@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from cnnbp_cli.core.terms import Explained, Index, LossPass, Terms
+from cnnbp_cli.core.terms import Explained, Index, LossPass, Terms, unstated
 from cnnbp_cli.core.traits import OnnxOperator, Traits
 
 Array = NDArray[Any]
@@ -435,18 +435,18 @@ class Loss(ABC, Generic[R]):
     def count(self, z: Array) -> int:
         """Return what the sum over this batch is divided by."""
 
-    @abstractmethod
     def expected(self, z: Array, target: Array) -> Array:
-        """Return what predictions are compared with, in the shape of `z`, whether targets are labels or not."""
+        """Return what predictions are compared with, in the shape of `z` where that can be said."""
+        return target
 
-    @abstractmethod
     def loss_terms(self, at: LossPass) -> Terms:
         """Explain the mean loss."""
+        return unstated(type(self), "forward")
 
-    @abstractmethod
     def head_terms(self, at: LossPass, index: Index) -> Terms:
         """Explain a prediction."""
+        return unstated(type(self), "predict")
 
-    @abstractmethod
     def dz_terms(self, at: LossPass, index: Index) -> Terms:
         """Explain the gradient of the mean loss to a logit."""
+        return unstated(type(self), "backward")

@@ -27,15 +27,3 @@ class Flipped(Loss[Any]):
 
     def count(self, z: Array) -> int:
         return self.right.count(z)
-
-    def expected(self, z: Array, target: Array) -> Array:
-        return self.right.expected(z, target)
-
-    def loss_terms(self, at: Any) -> Any:
-        return self.right.loss_terms(at)
-
-    def head_terms(self, at: Any, index: Any) -> Any:
-        return self.right.head_terms(at, index)
-
-    def dz_terms(self, at: Any, index: Any) -> Any:
-        return self.right.dz_terms(at, index)

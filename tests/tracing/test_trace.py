@@ -17,9 +17,9 @@ import pytest
 
 import cnnbp_cli as cnnbp
 from cnnbp_cli.build import build
-from cnnbp_cli.config.load import config_from_dict
+from cnnbp_cli.config.load import config_from_dict, load_config
 from cnnbp_cli.core.layers import LAYERS
-from cnnbp_cli.core.types import Layer
+from cnnbp_cli.core.types import Layer, Loss
 from cnnbp_cli.model import ModelInputError
 from cnnbp_cli.tracing.cells import CellError
 from cnnbp_cli.tracing.update import next_update
@@ -378,3 +378,30 @@ def test_a_notebook_shows_the_page(toy):
     assert html.startswith("<iframe ")
     assert "&lt;script" in html
     assert "<script" not in html
+
+
+class HomeMade(Loss[np.ndarray]):
+    """Half the squared error, with no terms."""
+
+    def predict(self, z):
+        return z
+
+    def forward(self, z, target):
+        return ((z - target) ** 2).sum() / 2, z - target
+
+    def backward(self, residuals):
+        return residuals
+
+    def count(self, z):
+        return z.shape[-1]
+
+
+def test_a_loss_of_ones_own_is_explained_as_far_as_its_numbers_go():
+    config = load_config(
+        str(Path(__file__).parents[2] / "configs" / "toy.yaml"), ["model.head=none", "train.loss=mse", "dtype=float64"]
+    )
+    trace = cnnbp.trace(build(config, loss=HomeMade()), np.ones((1, 6, 6)), np.array([2.0]))
+    found = trace.terms("dense_1[0]")
+    assert (found.stated, found.terms) == (False, ())
+    assert found.value == trace.value("dense_1[0]") - 2
+    assert trace.terms("loss", "value").value == pytest.approx((trace.value("dense_1[0]") - 2) ** 2 / 2)
