@@ -32,7 +32,7 @@ from cnnbp_cli.train.statistics import saturated_ends
 
 load_rules()
 FAMILIES = sorted(
-    path for path in Path(layers.__file__).parent.glob("*.py") if path.stem not in ("__init__", "registry")
+    path for path in Path(layers.__file__).parent.glob("*.py") if "\n@register\n" in path.read_text(encoding="utf-8")
 )
 TYPE = re.compile(r'type: Literal\["(\w+)"\] = "\1"')
 

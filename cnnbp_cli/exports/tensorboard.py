@@ -39,13 +39,13 @@ def export_tensorboard(run: Path, folder: Path) -> None:
     RunError
         When there is no such run, it made no step, or its events are damaged.
     """
+    history = read_history(run)
     try:
         from tensorboard.summary import Writer
     except ImportError:
         raise ExportError(
             f"{folder}: needs tensorboard, which is not installed: pip install 'cnnbp[tensorboard]'"
         ) from None
-    history = read_history(run)
     clock = RunDirectory(run).events.stat().st_mtime - sum(step.seconds for step in history.steps)
     times: dict[int, float] = {}
     for step in history.steps:

@@ -123,6 +123,7 @@ def test_results_and_progress_keep_to_their_streams(cnnbp: Command, words, name:
         assert not any(line.endswith(" ") for line in done.lines)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NAMES if not CASES[name].raw])
 def test_no_line_is_wider_than_the_terminal(cnnbp: Command, words, bars_run: Path, name: str) -> None:
     for columns in WIDTHS:
@@ -248,6 +249,7 @@ def test_quiet_is_silent(cnnbp: Command, words) -> None:
         assert done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="pipes break differently there")
 @pytest.mark.parametrize("name", NAMES)
 def test_nobody_listening(words, name: str) -> None:
@@ -266,6 +268,7 @@ def test_nobody_listening(words, name: str) -> None:
         assert "Exception" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 @pytest.mark.parametrize("name", NAMES)
 def test_an_output_that_is_full(words, name: str) -> None:  # type: ignore[no-untyped-def]

@@ -19,6 +19,8 @@ from cnnbp_cli.train.run_directory import RunDirectory
 
 pty = pytest.importorskip("pty")
 
+pytestmark = pytest.mark.slow
+
 
 def train(folder: Path, *options: str, before: str = "", **streams: object) -> subprocess.Popen[bytes]:
     """Start a long training, after some code of its process."""

@@ -13,7 +13,10 @@ import pytest
 from parallel.config import CONFIG
 from parallel.processes import children_of, is_running, start, wait_until
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs small pipes and /proc")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="needs small pipes and /proc"),
+    pytest.mark.slow,
+]
 
 MOMENTS = 12
 """How many moments of a start-up are tried, from the first line of the program's own on."""

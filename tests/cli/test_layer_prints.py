@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
+
 LAYER = """\
 import sys
 from dataclasses import dataclass

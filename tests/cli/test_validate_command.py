@@ -106,9 +106,9 @@ def test_classes_that_are_never_drawn_are_wrong_without_data(cnnbp: Command) -> 
 
 
 def test_what_looks_like_a_mistake_in_the_data_is_said(cnnbp: Command) -> None:
-    np.savez("same.npz", x_train=np.zeros((4, 6, 6), np.uint8), y_train=np.ones(4, int))
+    np.savez("same.npz", x_train=np.zeros((24, 6, 6), np.uint8), y_train=np.ones(24, int))
     setting = ["--set", "data={source: npz, path: same.npz}"]
-    remark = f"npz {Path.cwd()}/same.npz: all 4 training labels are 1, so that there is nothing to learn\n"
+    remark = f"npz {Path.cwd()}/same.npz: all 24 training labels are 1, so that there is nothing to learn\n"
     done = cnnbp("validate", "bars.yaml", "--data", *setting)
     assert (done.code, done.stderr) == (0, f"bars.yaml: {remark}")
     assert cnnbp("data", "info", "bars.yaml", *setting).stderr == remark
@@ -116,7 +116,7 @@ def test_what_looks_like_a_mistake_in_the_data_is_said(cnnbp: Command) -> None:
 
 
 def test_labels_that_are_floats_or_one_hot(cnnbp: Command) -> None:
-    images, labels = np.zeros((4, 6, 6), np.uint8), np.arange(4) % 2
+    images, labels = np.zeros((24, 6, 6), np.uint8), np.arange(24) % 2
     np.savez("floats.npz", x_train=images, y_train=labels.astype(float))
     np.savez("rows.npz", x_train=images, y_train=np.eye(2)[labels], x_test=images, y_test=np.eye(2)[labels])
     done = cnnbp("train", "bars.yaml", "--set", "data={source: npz, path: floats.npz}", "--out", "a", "--quiet")

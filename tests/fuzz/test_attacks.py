@@ -35,6 +35,9 @@ from cnnbp_cli.loading import load, load_data
 from cnnbp_cli.train.events import NonFinite, StepDone
 from cnnbp_cli.train.fit import fit
 
+pytestmark = pytest.mark.slow
+
+
 GIB = 1 << 30
 HUGE = """\
 name: huge

@@ -31,6 +31,9 @@ from cnnbp_cli.train.run_directory import RunDirectory
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
+pytestmark = pytest.mark.slow
+
+
 BAD_ENDING = "; the last checkpoint is intact: continue with --resume, or with --workers 1"
 
 

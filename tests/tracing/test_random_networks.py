@@ -22,6 +22,8 @@ NETWORKS, CELLS = 60, 40
 
 modes = st.sampled_from(["evaluation", "training"])
 
+pytestmark = pytest.mark.slow
+
 
 def traced(example: Example, mode: str) -> Trace:
     model, images, labels = example.build()
