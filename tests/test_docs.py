@@ -22,7 +22,11 @@ NEEDS = {"export.md": ("onnx", "onnxruntime", "safetensors", "tensorboard", "tor
 
 RUNNABLE = [
     pytest.param(
-        page, marks=pytest.mark.skipif(not all(map(find_spec, NEEDS.get(page.name, ()))), reason="needs extras")
+        page,
+        marks=[
+            pytest.mark.skipif(not all(map(find_spec, NEEDS.get(page.name, ()))), reason="needs extras"),
+            *([] if page.name in ("README.md", "lesson.md") else [pytest.mark.slow]),
+        ],
     )
     for page in PAGES
     if page.name != "custom-layer.md"  # tests/gradient_check/test_custom_layer.py runs that

@@ -54,6 +54,7 @@ def test_shellcheck_finds_nothing(path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
+@pytest.mark.slow
 def test_sweep_lists_the_best_first(script, tmp_path: Path) -> None:
     if not shutil.which("jq"):
         pytest.skip("needs jq")
@@ -109,6 +110,7 @@ def test_ci_gate_fails_below_the_limit(script, tmp_path: Path) -> None:
     assert script("ci-gate.sh", "gone.yaml", "0").returncode == 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("timeout"), reason="needs timeout")
 def test_nightly_goes_on_where_it_stopped(script, tmp_path: Path) -> None:
     for epochs in ("1", "2"):

@@ -6,6 +6,9 @@ import pytest
 from fuzz.kinds import kinds
 from fuzz.runner import check_message, run
 
+pytestmark = pytest.mark.slow
+
+
 INPUTS = 3000
 KINDS = kinds()
 

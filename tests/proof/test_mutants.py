@@ -44,6 +44,7 @@ def test_a_snippet_that_is_lost_is_an_error():
     assert str(caught.value) == "dense Dense.backward: nothing: 'no such code' stands there 0 times"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", SEEN[::6], ids=str)
 def test_faults_in_the_source_are_seen(fault):
     assert verdict(fault) is not None
