@@ -50,6 +50,7 @@ def test_faults_in_the_source_are_seen(fault):
     assert verdict(fault) is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", SPOILT, ids=str)
 def test_spoilt_gradients_are_seen(fault):
     assert ": gradcheck: " in (fault.verdict() or "")
