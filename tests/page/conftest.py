@@ -40,8 +40,9 @@ class Opened:
         return self.page.get_by_role("button", name=name, exact=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    """A browser, gone after the module: its driver has a thread, beside which tests could not fork their workers."""
     playwright = pytest.importorskip("playwright.sync_api", reason="the page's tests need playwright")
     executable = next((path for path in CHROMIUM if Path(path).exists()), None)
     if executable is None:
