@@ -15,6 +15,9 @@ from cnnbp_cli.config.errors import ConfigError
 from cnnbp_cli.errors import UserError
 from cnnbp_cli.train.run_directory import RunError
 
+pytestmark = pytest.mark.slow
+
+
 CONFIG = """
 data: {source: synthetic, kind: bars, image: [1, 8, 8], classes: 4, train: 240, test: 60}
 model:

@@ -23,6 +23,9 @@ from cnnbp_cli.diagnosis.search import proposals
 load_rules()
 ALL = list(RULES.values())
 
+pytestmark = pytest.mark.slow
+
+
 SETTINGS = (
     "train.optimizer={type: sgd, learning_rate: 1e30}",
     "train.optimizer={type: sgd, learning_rate: 0.01, momentum: 0.999}",

@@ -19,6 +19,8 @@ from cnnbp_cli.sweep.plan import SweepError, make_plan
 from cnnbp_cli.sweep.points import read_space
 from cnnbp_cli.train.events import RUN_FIGURES, EpochDone
 
+pytestmark = pytest.mark.slow
+
 
 def make_bars(folder):
     text = ConfigText(BARS.replace("epochs: 2", "epochs: 40"), "bars", folder, "bars")
