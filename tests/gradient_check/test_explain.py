@@ -16,6 +16,7 @@ from cnnbp_cli.core.layers.dense import Dense
 from cnnbp_cli.core.layers.merge import Add
 from cnnbp_cli.core.layers.pool import MaxPool2d
 from cnnbp_cli.core.losses import SoftmaxCrossEntropy
+from cnnbp_cli.core.types import Layer
 from cnnbp_cli.gradient_check.check import gradcheck
 
 Fault = Callable[..., Any]
@@ -400,3 +401,27 @@ def test_a_graph_that_adds_up_wrongly_is_no_layers_fault(explanations, monkeypat
 def test_a_single_wrong_weight_among_many_is_named(explanations):
     found = explanations(*dense("element", 64), image=(2, 6, 6), directions=3, elements=0)
     assert found["dense.weight"].startswith("only one element is wrong, [1, 1]: analytic ")
+
+
+def test_a_forward_that_makes_nan_is_named_and_no_backward(network, batch, registered):
+    @dataclass(frozen=True, slots=True)
+    class RootOfAnything(Layer[Any]):
+        """y = √x, of negative numbers too."""
+
+        type: Literal["root_of_anything"] = "root_of_anything"
+
+        def forward(self, params, x, ctx):
+            with np.errstate(invalid="ignore"):
+                y = np.sqrt(x)
+            return y, y
+
+        def backward(self, params, residuals, dy, ctx):
+            return dy / (2 * residuals), {}
+
+    registered(RootOfAnything)
+    model = network({"type": "root_of_anything", "name": "root"}, "flatten", {"type": "dense", "units": 2})
+    report = gradcheck(model, *batch())
+    assert not report.ok
+    told = {check.explanation for check in report.parameters if check.explanation}
+    assert any("RootOfAnything.forward" in text for text in told), told
+    assert not any("backward" in text for text in told), told
