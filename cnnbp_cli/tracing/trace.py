@@ -6,13 +6,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from cnnbp_cli.core.types import Array
-from cnnbp_cli.model import Model
 from cnnbp_cli.tracing.cells import Cell
 from cnnbp_cli.tracing.document import cell_document, trace_document
-from cnnbp_cli.tracing.numbers import Mode
 from cnnbp_cli.tracing.traced_pass import TracedPass
-from cnnbp_cli.tracing.update import Update
 
 
 class Trace(TracedPass):
@@ -45,42 +41,5 @@ class Trace(TracedPass):
         return f'<iframe sandbox="allow-scripts" style="{style}" srcdoc="{escape(self.to_html())}"></iframe>'
 
 
-def trace(
-    model: Model,
-    image: Array,
-    label: Any = None,
-    *,
-    mode: Mode = "evaluation",
-    shown: int = 0,
-    split: str | None = None,
-    index: int | None = None,
-    exact: bool = False,
-    update: Update | None = None,
-) -> Trace:
-    """Run one pass forward and backward, to ask about every number in it.
-
-    Parameters
-    ----------
-    model : Model
-    image : Array, shape (C, H, W) or (N, C, H, W)
-        One image or a batch; (H, W) will do for one channel. Integers are raw pixels, floats are normalized already.
-    label : int or array, optional
-        The label, or one for each image; none where the target is the image. A classifier without a label is asked
-        about the class that it predicts.
-    mode : {"evaluation", "training"}
-        Training drops units and normalizes over the batch.
-    shown : int
-        The image on show. Gradients are always those of the mean loss over all images.
-    split, index : str and int, optional
-        Where the image on show comes from, for the document.
-    exact : bool
-        Round weights and pixels to eighths first, so that a person with a pencil gets finite decimals.
-    update : Update, optional
-        What the optimizer brings to the next update; by default its first.
-
-    Raises
-    ------
-    ModelInputError
-        When image or label do not fit the model.
-    """
-    return Trace.of(model, image, label, mode=mode, shown=shown, split=split, index=index, exact=exact, update=update)
+trace = Trace.of
+"""Run one pass, to ask about every number in it; see `TracedPass.of`."""

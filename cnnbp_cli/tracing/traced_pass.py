@@ -80,7 +80,32 @@ class TracedPass(Numbers):
         exact: bool = False,
         update: Update | None = None,
     ) -> Self:
-        """Run a pass; see `trace.trace` for the parameters."""
+        """Run one pass forward and backward, to ask about every number in it.
+
+        Parameters
+        ----------
+        model : Model
+        image : Array, shape (C, H, W) or (N, C, H, W)
+            One image or a batch; (H, W) will do for one channel. Integers are raw pixels, floats are normalized.
+        label : int or array, optional
+            The label, or one for each image; none where the target is the image. A classifier without a label is asked
+            about the class that it predicts.
+        mode : {"evaluation", "training"}
+            Training drops units and normalizes over the batch.
+        shown : int
+            The image on show. Gradients are always those of the mean loss over all images.
+        split, index : str and int, optional
+            Where the image on show comes from, for the document.
+        exact : bool
+            Round weights and pixels to eighths first, so that a person with a pencil gets finite decimals.
+        update : Update, optional
+            What the optimizer brings to the next update; by default its first.
+
+        Raises
+        ------
+        ModelInputError
+            When image or label do not fit the model.
+        """
         images = np.asarray(image)
         if images.ndim == 2 and model.config.model.input[0] == 1:
             images = images[None]
