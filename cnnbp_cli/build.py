@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from cnnbp_cli.config.errors import ConfigError
+from cnnbp_cli.config.errors import ConfigError, suggestion
 from cnnbp_cli.config.schema import Config
 from cnnbp_cli.core.graph import Graph, Node, NodeShapeError
 from cnnbp_cli.core.losses import make_loss
@@ -29,7 +31,11 @@ def build_graph(config: Config) -> Graph:
     ConfigError
         When a layer cannot take its input; the message has the shapes up to it.
     """
-    nodes = [Node(spec.name, spec.layer, spec.inputs) for spec in config.model.layers]
+    freeze = config.model.freeze
+    nodes = [
+        Node(spec.name, spec.layer, spec.inputs, spec.trainable and not _matches(spec.name, freeze))
+        for spec in config.model.layers
+    ]
     try:
         graph = Graph(config.model.input, nodes)
     except NodeShapeError as error:
@@ -38,7 +44,35 @@ def build_graph(config: Config) -> Graph:
         trace = " → ".join(["…"] * (len(steps) > TRACE) + steps[-TRACE:])
         message = f"layer {error.node} {error.message} (shapes: {trace} → {error.node})"
         raise ConfigError([config.positions.problem(("model", "layers", index), message)]) from error
+    require_frozen(config, graph)
     return graph
+
+
+def require_frozen(config: Config, graph: Graph) -> None:
+    """Complain where a layer without parameters is to be frozen, or a pattern means no layer.
+
+    Raises
+    ------
+    ConfigError
+        Names the layer or the pattern.
+    """
+    at = config.positions.problem
+    problems = [
+        at(("model", "layers", k, "trainable"), f"layer {spec.name} ({spec.layer.type}) has no parameters to freeze")
+        for k, spec in enumerate(config.model.layers)
+        if not spec.trainable and not graph.param_shapes[spec.name]
+    ]
+    learning = [name for name, shapes in graph.param_shapes.items() if shapes]
+    for k, pattern in enumerate(config.model.freeze):
+        if not any(fnmatchcase(name, pattern) for name in learning):
+            message = f"no layer with parameters is called '{pattern}'{suggestion(pattern, learning)}"
+            problems.append(at(("model", "freeze", k), message))
+    if problems:
+        raise ConfigError(problems)
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def require_target(config: Config, graph: Graph) -> None:

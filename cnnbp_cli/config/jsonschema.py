@@ -43,6 +43,11 @@ _INPUTS: Schema = {
     "description": "The layers that it takes; `input` is the image.",
     "examples": [["input", "conv2d_1"]],
 }
+_TRAINABLE: Schema = {
+    "type": "boolean",
+    "default": True,
+    "description": "Whether training changes the layer's parameters; false freezes them, and running statistics too.",
+}
 
 
 def json_schema() -> Schema:
@@ -140,6 +145,7 @@ def _layer(operation: type[Operation[Any]]) -> Schema:
     """Return the schema of a layer at its place: with a name, and with inputs, which only merges have to name."""
     schema = _record(operation)
     schema["properties"] |= {"name": _NAME, "inputs": _INPUTS if operation.several_inputs else _INPUT}
+    schema["properties"]["trainable"] = _TRAINABLE
     if operation.several_inputs:
         schema["required"].append("inputs")
         schema["examples"] = [schema["examples"][0] | {"inputs": _INPUTS["examples"][0]}]

@@ -299,7 +299,7 @@ class _Reader:
         if any(layer is FAILED for layer in layers) or any(wire is None for wire in wires):
             return FAILED
         return tuple(
-            LayerSpec(wire.name, wire.inputs or default_inputs(names, i), layers[i])
+            LayerSpec(wire.name, wire.inputs or default_inputs(names, i), layers[i], wire.trainable)
             for i, wire in enumerate(wires)
             if wire
         )
@@ -307,11 +307,12 @@ class _Reader:
     def _layer(self, node: YamlNode, path: KeyPath) -> Any:
         if isinstance(node, InvalidNode):
             return FAILED
-        return self._kind(LAYERS, "type", node, path, common=("name", "inputs"))
+        return self._kind(LAYERS, "type", node, path, common=("name", "inputs", "trainable"))
 
     def _wire(self, node: YamlNode, name: str, layer: Any, path: KeyPath) -> Wire | None:
         """Return how a layer is connected; None where that cannot be told."""
-        inputs = None
+        inputs: Any = None
+        trainable: Any = True
         if isinstance(node, YamlMapping):
             if "name" in node.entries:
                 given = self._value(str, node.entries["name"].node, (*path, "name"))
@@ -322,11 +323,13 @@ class _Reader:
                     return None
             if "inputs" in node.entries:
                 inputs = self._value(tuple[str, ...], node.entries["inputs"].node, (*path, "inputs"))
-        if inputs is FAILED:
+            if "trainable" in node.entries:
+                trainable = self._value(bool, node.entries["trainable"].node, (*path, "trainable"))
+        if inputs is FAILED or trainable is FAILED:
             return None
         kind = getattr(layer, "type", "")
         merges = getattr(layer, "several_inputs", inputs is not None and len(inputs) != 1)
-        return Wire(name, inputs, kind, merges)
+        return Wire(name, inputs, kind, merges, trainable)
 
     def _complain(self, path: KeyPath, message: str, *, whole: bool = True) -> None:
         """Add a problem with the value at `path`, or with its key when it is not `whole`."""

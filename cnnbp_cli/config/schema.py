@@ -227,6 +227,7 @@ class LayerSpec:
     name: str
     inputs: tuple[str, ...]
     layer: Operation[Any]
+    trainable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +242,8 @@ class ModelConfig:
     """Initializer of the layers that do not set their own."""
     head: Head = "softmax"
     """Turns the last layer's outputs into predictions."""
+    freeze: tuple[str, ...] = ()
+    """Layers whose parameters training leaves as they are, by name or pattern, for example `[conv1, "block1_*"]`."""
 
     def __post_init__(self) -> None:
         require(at_least(self, 1, "input"))

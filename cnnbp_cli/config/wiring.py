@@ -51,6 +51,7 @@ class Wire:
     inputs: tuple[str, ...] | None
     kind: str
     merges: bool
+    trainable: bool = True
 
 
 def default_inputs(names: Sequence[str], index: int) -> tuple[str, ...]:

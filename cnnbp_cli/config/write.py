@@ -39,7 +39,8 @@ def plain(value: Any) -> Any:
     """Return a declaration as YAML would hold it: mappings, lists and scalars."""
     if isinstance(value, LayerSpec):
         wiring = {"type": value.layer.type, "name": value.name, "inputs": list(value.inputs)}
-        return wiring | _fields(value.layer)
+        frozen = {} if value.trainable else {"trainable": False}
+        return wiring | frozen | _fields(value.layer)
     if is_dataclass(value):
         values = _fields(value)
         return values["type"] if list(values) == ["type"] else values

@@ -91,12 +91,7 @@ class Graph:
             except ShapeError as error:
                 raise NodeShapeError(node.name, str(error), list(self.shapes.items())) from error
         self.param_shapes = {node.name: node.param_shapes(self.in_shapes(node)) for node in self.nodes}
-        self.trainable = {
-            node.name: {
-                key: shape for key, shape in self.param_shapes[node.name].items() if key not in node.layer.state
-            }
-            for node in self.nodes
-        }
+        self.trainable = {node.name: node.trainable_shapes(self.in_shapes(node)) for node in self.nodes}
         self._last_reader = {name: node.name for node in self.nodes for name in node.inputs}
         self._needs_gradient = self._find_needs_gradient()
         self._fusion = Fusion(self.nodes, self.output)
@@ -177,7 +172,8 @@ class Graph:
             The one of the forward pass; with `wants_dx` false the image's gradient is not computed.
         watch : callable, optional
             Called with every node's name and the gradient at its *output*, from the last to the first,
-            and at last with ``"input"`` and the image's gradient.
+            and at last with ``"input"`` and the image's gradient; without `wants_dx`, not with nodes that no
+            parameter to train lies in or before.
 
         Returns
         -------
@@ -189,13 +185,15 @@ class Graph:
         flows: dict[str, Array] = {self.output: dy}
         grads: dict[str, Params] = {}
         for node in reversed(self.nodes):
+            grads[node.name] = {}
+            if not (ctx.wants_dx or self._needs_gradient[node.name]):
+                continue
             flow = flows.pop(node.name, None)
             if flow is None:  # nothing that leads to the output reads this node
                 flow = np.zeros(tape.shapes[node.name], dy.dtype)
             if watch is not None:
                 watch(node.name, flow)
             dxs: tuple[Array | None, ...] = (flow,)
-            grads[node.name] = {}
             if not (ctx.fused and node.name in self._fusion.stopped):
                 dxs, grads[node.name] = node.backward(
                     params[node.name],
@@ -218,7 +216,7 @@ class Graph:
     def next_state(self, params: Mapping[str, Params], tape: Tape) -> dict[str, Params]:
         """Return what changes without a gradient, such as running statistics, as it is after this step."""
         return {
-            node.name: node.layer.next_state(params[node.name], tape.residuals[node.name])
+            node.name: node.next_state(params[node.name], tape.residuals[node.name])
             for node in self.nodes
             if node.layer.state
         }

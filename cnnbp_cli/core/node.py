@@ -13,11 +13,16 @@ from cnnbp_cli.core.types import Array, Context, Operation, Params, Shape
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A layer at its place: what it is called and whose outputs it reads."""
+    """A layer at its place: what it is called and whose outputs it reads.
+
+    A frozen layer, with `trainable` false, keeps its parameters, and its running statistics too: a frozen batch norm
+    normalizes by them, as in evaluation.
+    """
 
     name: str
     layer: Operation[Any]
     inputs: tuple[str, ...]
+    trainable: bool = True
 
     def out_shape(self, in_shapes: Sequence[Shape]) -> Shape:
         """Return the shape of one output sample; raise `ShapeError` when the inputs do not fit."""
@@ -26,6 +31,11 @@ class Node:
     def param_shapes(self, in_shapes: Sequence[Shape]) -> dict[str, Shape]:
         """Return the shapes of the parameters and of the state."""
         return self.layer.param_shapes(in_shapes[0])
+
+    def trainable_shapes(self, in_shapes: Sequence[Shape]) -> dict[str, Shape]:
+        """Return the shapes of the parameters that training changes by their gradients."""
+        shapes = self.param_shapes(in_shapes) if self.trainable else {}
+        return {key: shape for key, shape in shapes.items() if key not in self.layer.state}
 
     def init_params(self, rng: np.random.Generator, in_shapes: Sequence[Shape]) -> Params:
         """Draw fresh parameters, in float64; `{}` when there are none."""
@@ -43,7 +53,7 @@ class Node:
         self, params: Params, xs: Sequence[Array], ctx: Context, *, then_relu: bool = False
     ) -> tuple[Array, Any]:
         """Return the output for the inputs and what `backward` will need."""
-        return self.layer.node_forward(params, xs, ctx.at(self.name, then_relu=then_relu))
+        return self.layer.node_forward(params, xs, self._context(ctx, then_relu=then_relu))
 
     def backward(
         self,
@@ -56,5 +66,14 @@ class Node:
         after_relu: bool = False,
     ) -> tuple[tuple[Array | None, ...], Params]:
         """Return the gradient to each input and the gradients to the parameters, from `dy` at the output."""
-        here = ctx.at(self.name, wants_dx=wants_dx, after_relu=after_relu)
-        return self.layer.node_backward(params, residuals, dy, here)
+        here = self._context(ctx, wants_dx=wants_dx, after_relu=after_relu)
+        dxs, grads = self.layer.node_backward(params, residuals, dy, here)
+        return dxs, grads if self.trainable else {}
+
+    def next_state(self, params: Params, residuals: Any) -> Params:
+        """Return what changes without a gradient, such as running statistics, as it is after this step."""
+        return self.layer.next_state(params, residuals) if self.layer.state and self.trainable else {}
+
+    def _context(self, ctx: Context, **how: bool) -> Context:
+        frozen = bool(self.layer.state) and not self.trainable
+        return ctx.at(self.name, training=ctx.training and not frozen, **how)

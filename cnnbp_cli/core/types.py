@@ -211,9 +211,13 @@ class Context:
     then_relu: bool = False
     after_relu: bool = False
 
-    def at(self, node: str, *, wants_dx: bool = True, then_relu: bool = False, after_relu: bool = False) -> Context:
+    def at(
+        self, node: str, *, training: bool, wants_dx: bool = True, then_relu: bool = False, after_relu: bool = False
+    ) -> Context:
         """The same context, for another node."""
-        return replace(self, node=node, wants_dx=wants_dx, then_relu=then_relu, after_relu=after_relu)
+        return replace(
+            self, node=node, training=training, wants_dx=wants_dx, then_relu=then_relu, after_relu=after_relu
+        )
 
     def empty(self, role: str, shape: Shape, dtype: DTypeLike) -> Array:
         """An array that belongs to this node until the end of the step.

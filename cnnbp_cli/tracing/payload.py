@@ -156,9 +156,9 @@ def node_document(trace: TracedPass, node: Node, *, light: bool) -> dict[str, An
     if (mask := layer.drawn_mask(trace.residuals(node.name))) is not None:
         document["mask"] = pack(by_image(mask))
     if "opaque" in document:
-        dy, here = trace.of_batch(node.name, "gradient"), trace.context.at(node.name)
-        dxs, _ = layer.node_backward(params, trace.residuals(node.name), dy, here)
-        document["input_gradients"] = [pack(by_image(dx)) for dx in dxs]
+        dy = trace.of_batch(node.name, "gradient")
+        dxs, _ = node.backward(dict(params), trace.residuals(node.name), dy, trace.context)
+        document["input_gradients"] = [pack(by_image(dx)) for dx in dxs if dx is not None]
     return document
 
 

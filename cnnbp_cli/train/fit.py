@@ -22,6 +22,7 @@ from cnnbp_cli.core.types import Array
 from cnnbp_cli.data.dataset import Dataset, check_labels
 from cnnbp_cli.data.fingerprint import fingerprint
 from cnnbp_cli.data.split import Split
+from cnnbp_cli.errors import UserError
 from cnnbp_cli.memory import require_batch
 from cnnbp_cli.model import Model
 from cnnbp_cli.parallel.blas import blas_threads
@@ -88,6 +89,8 @@ def fit(
     ------
     ConfigError
         When a batch would not fit into memory.
+    UserError
+        When every layer with parameters is frozen.
     DataError
         When labels do not fit the model.
     RunError, CheckpointError
@@ -95,6 +98,8 @@ def fit(
     """
     if mark is not None:
         observer = partial(_marked, mark)
+    if any(model.params.values()) and not model.layout.size:
+        raise UserError("nothing to train: every layer with parameters is frozen, by trainable: false or model.freeze")
     if model.classifies:
         check_labels(data, model.classes)
     config = config or model.config

@@ -166,3 +166,13 @@ def test_twenty_steps_as_configured(name):
 def test_twenty_steps_of_every_optimizer(name, optimizer):
     worst = training_errors(name, f"train.optimizer={OPTIMIZERS[optimizer]}", "train.schedule=constant")
     assert {key: value for key, value in worst.items() if value > 1e-9} == {}
+
+
+@pytest.mark.parametrize("name", ["resnet-mini", "vgg-bn"])
+@pytest.mark.parametrize("pattern", ["*1", "*"])
+def test_training_with_frozen_layers(name, pattern):
+    """Some layers in the middle, or all but the last; a frozen batch norm of PyTorch's is one in evaluation mode."""
+    last = list(cnnbp.load(CONFIGS / f"{name}.yaml").parameters())[-1].split(".")[0]
+    frozen = f"model.freeze=['{pattern}']" if pattern != "*" else f"model.freeze=['[!{last[0]}]*']"
+    worst = gradient_errors(name, frozen) | training_errors(name, frozen)
+    assert {key: value for key, value in worst.items() if value > 1e-9} == {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,16 @@ class TorchModel:
     def __init__(self, config: Config, parameters: Mapping[str, np.ndarray]) -> None:
         self.config = config
         self.values = {name: torch.tensor(value, dtype=torch.float64) for name, value in parameters.items()}
-        self.trainable = {name: value for name, value in self.values.items() if ".running_" not in name}
+        self.frozen = {
+            spec.name
+            for spec in config.model.layers
+            if not spec.trainable or any(map(PurePath(spec.name).match, config.model.freeze))
+        }
+        self.trainable = {
+            name: value
+            for name, value in self.values.items()
+            if ".running_" not in name and name.split(".")[0] not in self.frozen
+        }
         for value in self.trainable.values():
             value.requires_grad_()
 
@@ -59,7 +69,7 @@ class TorchModel:
             own = {name.removeprefix(prefix): value for name, value in self.values.items() if name.startswith(prefix)}
             if spec.layer.type == "dropout":
                 own["mask"] = masks[spec.name] if training else torch.ones(())
-            y = apply(spec.layer, own, xs, training)
+            y = apply(spec.layer, own, xs, training and spec.name not in self.frozen)
             if values is not None:
                 value = values[spec.name]
                 differences[spec.name] = relative(value, y, *xs)

@@ -61,12 +61,12 @@ def _without_bias(point: ReferencePass, node: Node, y: Array) -> Array:
 
 def _twins(point: ReferencePass, node: Node) -> float:
     """Return the share of a layer's units that are copies of another one, and stay so."""
-    weight = point.params[node.name].get("weight")
-    if weight is None or weight.ndim < 2 or len(weight) < 2:
+    weight, gradient = point.params[node.name].get("weight"), point.gradients.get(f"{node.name}.weight")
+    if weight is None or gradient is None or weight.ndim < 2 or len(weight) < 2:
         return 0.0
     axis = node.layer.unit_axis
     rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
-    slopes = np.moveaxis(point.gradients[f"{node.name}.weight"], axis, 0).reshape(len(rows), -1)
+    slopes = np.moveaxis(gradient, axis, 0).reshape(len(rows), -1)
     if len(rows) < 2:
         return 0.0
     both = np.concatenate([rows / (np.abs(rows).max() or 1), slopes / (np.abs(slopes).max() or 1)], 1)
