@@ -177,6 +177,7 @@ def test_as_written(good):
         "    - {type: dense, name: dense_1, inputs: [flatten_1], units: 10, bias: true, init: he_normal}\n"
         "  init: he_normal\n"
         "  head: softmax\n"
+        "  freeze: []\n"
         "\n"
         "train:\n"
         "  loss: cross_entropy\n"

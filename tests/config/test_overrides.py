@@ -126,7 +126,8 @@ def test_a_config_may_be_all_overrides(good):
         ),
         (
             "model.layers.relu_1.slope=1",
-            "--set model.layers.relu_1.slope=1:21: unknown key 'slope' of relu, expected one of: type, name, inputs, trainable\n"
+            "--set model.layers.relu_1.slope=1:21: unknown key 'slope' of relu, "
+            "expected one of: type, name, inputs, trainable\n"
             "  --set model.layers.relu_1.slope=1\n"
             "                            ^^^^^",
         ),
