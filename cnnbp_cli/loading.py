@@ -17,9 +17,12 @@ from cnnbp_cli.model import Model
 if TYPE_CHECKING:
     from cnnbp_cli.origin import Origin
     from cnnbp_cli.train.checkpoint import Checkpoint
+    from cnnbp_cli.weights import WeightsFrom
 
 
-def load(path: str | Path, overrides: Sequence[Override] = (), *, weights: str | Path | None = None) -> Model:
+def load(
+    path: str | Path, overrides: Sequence[Override] = (), *, weights: str | Path | WeightsFrom | None = None
+) -> Model:
     """Return the model that `path` describes.
 
     Parameters
@@ -29,8 +32,9 @@ def load(path: str | Path, overrides: Sequence[Override] = (), *, weights: str |
         last where there is no validation), or a checkpoint.
     overrides : sequence of str or Path
         As after `--set` on the command line, such as ``"dtype=float64"``, or the paths of files as after `--set-file`.
-    weights : path, optional
-        A weight file, npz or safetensors, whose parameters take the place of those.
+    weights : path or WeightsFrom, optional
+        A weight file, npz, safetensors or a state dict of PyTorch, whose parameters take the place of those.
+        `WeightsFrom` also says how other names become the model's.
 
     Raises
     ------
@@ -45,7 +49,7 @@ def load(path: str | Path, overrides: Sequence[Override] = (), *, weights: str |
 
 
 def load_with_origin(
-    path: str | Path, overrides: Sequence[Override] = (), *, weights: str | Path | None = None
+    path: str | Path, overrides: Sequence[Override] = (), *, weights: str | Path | WeightsFrom | None = None
 ) -> tuple[Model, Origin | None]:
     """Return the model that `path` describes, and the checkpoint that its parameters come from; see `load`."""
     where = Path(path)
@@ -66,7 +70,7 @@ def load_with_origin(
     else:
         model = build(load_config(str(path), overrides))
     if weights is not None:
-        use_weights(model, Path(weights))
+        use_weights(model, Path(weights) if isinstance(weights, str) else weights)
         origin = None
     return model, origin
 

@@ -28,6 +28,9 @@ quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
 IMAGES_AT_A_TIME = 64  # per forward pass in prediction: many more do not fit the cache, and take a fifth longer each
 
 
+MOST_NAMES = 12  # parameters that a message lists
+
+
 class ModelInputError(UserError, ValueError):
     """Images, labels or parameters that do not fit the model."""
 
@@ -149,7 +152,8 @@ class Model:
         for name, value in values.items():
             node, _, key = name.rpartition(".")
             if key not in self.params.get(node, {}):
-                known = ", ".join(self.parameters()) or "none"
+                names = list(self.parameters())
+                known = ", ".join(names[:MOST_NAMES]) + ", …" * (len(names) > MOST_NAMES) or "none"
                 raise ModelInputError(f"there is no parameter {name!r}; the model has {known}")
             old, value = self.params[node][key], np.asarray(value)
             if value.shape != old.shape:

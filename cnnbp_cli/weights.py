@@ -1,4 +1,4 @@
-"""Weight files, npz and safetensors: a model's parameters by name, for other tools and from them.
+"""Weight files in use: a model's parameters by name, for other tools and from them.
 
 Names, shapes and order of the values are those of `Model.parameters`, and of the `state_dict` of an
 equivalent PyTorch module. A file also carries the config and the normalization, as text: in the metadata of
@@ -9,76 +9,138 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
+from cnnbp_cli.config.load import read_names
 from cnnbp_cli.config.write import to_yaml
+from cnnbp_cli.core.graph import Graph
 from cnnbp_cli.core.types import Array
-from cnnbp_cli.data.errors import DataError, require_file, unreadable
-from cnnbp_cli.data.normalization import Normalization
-from cnnbp_cli.data.npz import read_arrays
-from cnnbp_cli.errors import UserError
+from cnnbp_cli.data.errors import DataError
 from cnnbp_cli.files import replace_file
 from cnnbp_cli.model import Model
-from cnnbp_cli.train.checkpoint import Checkpoint
+from cnnbp_cli.weight_files import Weights, WeightsError, read_weights, require_safetensors
+from cnnbp_cli.weight_map import Matching, WeightMapError, layers_of, match_layers, show_shapes
 
 COMMENT_LIMIT = 65_535
 """The most bytes that the comment of a zip archive can have."""
 
-FLOATS = {"F16", "F32", "F64"}
-"""What safetensors calls the numbers that can be parameters."""
-
-COUNTER = ".num_batches_tracked"
-"""How the name ends that PyTorch gives a batch norm's count of batches, which is no parameter."""
+FEW = 3
+"""Layers that a message names."""
 
 
-class WeightsError(UserError):
-    """A weight file that cannot be read or written, or does not fit the model."""
+def ignore(matching: Matching) -> None:
+    """Show nothing."""
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
-    """What a weight file holds.
+class WeightsFrom:
+    """A weight file, and how its layers become those of a model.
 
     Attributes
     ----------
-    parameters : dict of str to Array
-        Floats, by name.
-    normalization : Normalization or None
-        How raw images become inputs, where the file says it.
+    path : Path
+    names : Path, "auto" or None
+        A YAML file that says for layers of the model what the file calls them; the others, and with "auto" all, are
+        matched by name, kind, shape and order. None: every parameter has the model's own name.
+    partial : bool
+        Whether layers that the file has not, or in another shape, keep the values that they have.
+    show : callable
+        Called with what was matched with what, unless every name is the model's own.
     """
 
-    parameters: dict[str, Array]
-    normalization: Normalization | None
+    path: Path
+    names: Path | Literal["auto"] | None = None
+    partial: bool = False
+    show: Callable[[Matching], None] = ignore
 
 
-def use_weights(model: Model, path: Path) -> None:
+def use_weights(model: Model, weights: WeightsFrom | Path) -> None:
     """Give a model the parameters of a weight file, and its normalization where the file has one.
 
     Floats of another width are converted to the model's.
 
     Raises
     ------
-    WeightsError, CheckpointError
-        When the file is damaged, lacks a parameter, has one too many, or one of another shape or kind. The
-        model is as before then.
+    WeightsError, CheckpointError, ConfigError
+        When the file, or the one with names, is damaged; lacks a parameter, has one too many, or one of another shape
+        or kind. The model is as before then.
     """
-    weights = read_weights(path)
+    wanted = weights if isinstance(weights, WeightsFrom) else WeightsFrom(weights)
+    path, strict = wanted.path, wanted.names is None and not wanted.partial
+    found = read_weights(path)
+    names = {name: name for name in found.parameters} if strict else dict(_matched(model, wanted, found).names())
+    for name in names.values():
+        if not np.isfinite(found.parameters[name]).all():
+            raise WeightsError(f"{path}: parameter {name} has values that are not finite; export it before it diverges")
     try:
-        values = converted(model, weights.parameters)
+        if found.normalization:
+            found.normalization.require_channels(model.config.model.input[0])
+        values = converted(model, {own: found.parameters[name] for own, name in names.items()})
         if bad := first_non_finite(values):
-            raise WeightsError(f"{path}: parameter {bad} has values that are not finite; export it before it diverges")
-        if weights.normalization:
-            weights.normalization.require_channels(model.config.model.input[0])
-        model.set_parameters(values, complete=True)
+            raise WeightsError(f"{path}: parameter {names[bad]} has values that are too large for {model.dtype}")
+        model.set_parameters(values, complete=not wanted.partial)
     except (ValueError, DataError) as error:
-        raise WeightsError(f"{path}: does not fit the model: {error}") from None
-    model.normalization = weights.normalization or model.normalization
+        hint = "; --map auto matches layers by kind, shape and order" if names.keys() - model.parameters() else ""
+        raise WeightsError(f"{path}: does not fit the model: {error}{hint}") from None
+    model.normalization = found.normalization or model.normalization
+
+
+def _matched(model: Model, wanted: WeightsFrom, found: Weights) -> Matching:
+    """Return which layer gets which; complain about those that get none, unless that is wanted."""
+    names = read_names(wanted.names) if isinstance(wanted.names, Path) else {}
+    try:
+        matching = match_layers(
+            {name: value.shape for name, value in model.parameters().items()},
+            {name: value.shape for name, value in found.parameters.items()},
+            names,
+            before=_layers_before(model.graph),
+            by_shape=wanted.names is not None,
+            in_order=found.in_order,
+        )
+    except WeightMapError as error:
+        raise WeightsError(f"{wanted.names if names else wanted.path}: {error}") from None
+    missing = [match for match in matching.matches if match.source is None]
+    if missing and (not wanted.partial or len(missing) == len(matching.matches)):
+        raise WeightsError(_unmatched(wanted, found, matching))
+    wanted.show(matching)
+    return matching
+
+
+def _unmatched(wanted: WeightsFrom, found: Weights, matching: Matching) -> str:
+    theirs = layers_of({name: value.shape for name, value in found.parameters.items()})
+    missing = [f"{match.layer} ({show_shapes(match.shapes)})" for match in matching.matches if match.source is None]
+    unused = [f"{layer} ({show_shapes(theirs[layer])})" for layer in matching.unused]
+    remedy = "name pairs in a YAML file for --map, as in `conv1: layer1.0.conv1`"
+    if not wanted.partial:
+        remedy += "; --partial keeps the initial values of the rest"
+    return (
+        f"{wanted.path}: nothing in it is certain to be {_few(missing)}; unmatched in the file: "
+        f"{_few(unused) or 'nothing'}; {remedy}"
+    )
+
+
+def _few(words: list[str]) -> str:
+    more = f" and {len(words) - FEW} more" if len(words) > FEW else ""
+    return ", ".join(words[:FEW]) + more
+
+
+def _layers_before(graph: Graph) -> dict[str, str]:
+    """Return, for each layer, the nearest one with parameters that its first input comes from."""
+    nearest: dict[str, str] = {}
+    before: dict[str, str] = {}
+    for node in graph.nodes:
+        if (source := nearest.get(node.inputs[0])) is not None:
+            before[node.name] = source
+        here = node.name if graph.param_shapes[node.name] else source
+        if here is not None:
+            nearest[node.name] = here
+    return before
 
 
 def converted(model: Model, parameters: Mapping[str, Array]) -> dict[str, Array]:
@@ -90,68 +152,6 @@ def converted(model: Model, parameters: Mapping[str, Array]) -> dict[str, Array]
 def first_non_finite(parameters: Mapping[str, Array]) -> str | None:
     """Return the name of the first parameter that has infinite or NaN values."""
     return next((name for name, value in parameters.items() if not np.isfinite(value).all()), None)
-
-
-def read_weights(path: Path) -> Weights:
-    """Read a weight file: npz, safetensors, or a checkpoint; its content tells which.
-
-    Raises
-    ------
-    WeightsError, CheckpointError
-        When it is missing, damaged or holds anything but parameters.
-    """
-    try:
-        require_file(path, "--weights")
-        with path.open("rb") as file:
-            zipped = file.read(2) == b"PK"
-        parameters, metadata = _read_npz(path) if zipped else _read_safetensors(path)
-        if "normalization" not in metadata:
-            return Weights(parameters, None)
-        return Weights(parameters, Normalization.from_dict(_json(path, metadata["normalization"])))
-    except OSError as error:
-        raise WeightsError(str(unreadable(path, error))) from None
-    except DataError as error:
-        text = str(error)
-        raise WeightsError(text if text.startswith(str(path)) else f"{path}: {text}") from None
-
-
-def _read_npz(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
-    arrays = read_arrays(path)
-    if "header" in arrays:
-        checkpoint = Checkpoint.read(path)
-        return checkpoint.parameters, {"normalization": json.dumps(checkpoint.normalization)}
-    parameters = {name: value for name, value in arrays.items() if not name.endswith(COUNTER)}
-    for name, value in parameters.items():
-        if value.dtype.kind != "f":
-            raise WeightsError(f"{path}: {name} has dtype {value.dtype}, expected float32 or float64")
-    with zipfile.ZipFile(path) as archive:
-        comment = archive.comment.decode(errors="replace")
-    return parameters, _json(path, comment) if comment.startswith("{") else {}  # else another program's
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
-    safetensors = _safetensors(path)
-    parameters: dict[str, Array] = {}
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            for name in file.keys():  # noqa: SIM118 (it is no mapping)
-                kind = file.get_slice(name).get_dtype()
-                if name.endswith(COUNTER):
-                    continue
-                if kind not in FLOATS:
-                    raise WeightsError(f"{path}: {name} has dtype {kind}, expected F32 or F64 (float32, float64)")
-                parameters[name] = file.get_tensor(name)
-            metadata: dict[str, str] = file.metadata() or {}
-    except (safetensors.SafetensorError, ValueError, UnicodeError):
-        raise WeightsError(f"{path}: is neither npz nor safetensors, or is damaged") from None
-    return parameters, metadata
-
-
-def _json(path: Path, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (TypeError, ValueError, RecursionError):
-        raise WeightsError(f"{path}: is damaged: what it says about its model cannot be read") from None
 
 
 def save_weights(model: Model, path: Path, to: str) -> None:
@@ -172,7 +172,7 @@ def save_weights(model: Model, path: Path, to: str) -> None:
     arrays = model.parameters()
     metadata = describe(model)
     if to == "safetensors":
-        _safetensors(path)
+        require_safetensors(path)
         from safetensors.numpy import save
 
         replace_file(path, save(arrays, metadata))
@@ -193,13 +193,3 @@ def describe(model: Model) -> dict[str, str]:
     if model.normalization is not None:
         described["normalization"] = json.dumps(model.normalization.to_dict())
     return described
-
-
-def _safetensors(path: Path) -> Any:
-    try:
-        import safetensors
-    except ImportError:
-        raise WeightsError(
-            f"{path}: safetensors needs the package of that name: pip install 'cnnbp[safetensors]'"
-        ) from None
-    return safetensors

@@ -16,13 +16,14 @@ from cnnbp_cli.model import Model
 
 if TYPE_CHECKING:
     from cnnbp_cli.origin import Origin
+    from cnnbp_cli.weights import WeightsFrom
 
 
 class TrainedError(UserError):
     """Something that is no trained model, or images that there are none of."""
 
 
-def load_trained(path: Path, weights: Path | None = None) -> tuple[Model, Origin | None]:
+def load_trained(path: Path, weights: Path | WeightsFrom | None = None) -> tuple[Model, Origin | None]:
     """Return the model of a run directory or a checkpoint, and which checkpoint it is.
 
     With a weight file, the model of a config will do.

@@ -10,7 +10,16 @@ import typer
 
 from cnnbp_cli.cli import complete
 from cnnbp_cli.cli.help import choices
-from cnnbp_cli.cli.options import CustomLayers, Format, OutputFormat, Trained, WeightFile, examples
+from cnnbp_cli.cli.options import (
+    CustomLayers,
+    Format,
+    OutputFormat,
+    PartialWeights,
+    Trained,
+    WeightFile,
+    WeightMap,
+    examples,
+)
 
 
 class Part(StrEnum):
@@ -47,6 +56,8 @@ def evaluate(
         typer.Option(metavar="A", help="Exit with code 1 if the accuracy is below A (0 to 1)."),
     ] = None,
     weights: WeightFile = None,
+    weight_map: WeightMap = None,
+    partial_weights: PartialWeights = False,
     layers: CustomLayers = None,
     format: OutputFormat = Format.TABLE,
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cnnbp_cli.cli.options import CustomLayers, Overrides, WeightFile, examples
+from cnnbp_cli.cli.options import CustomLayers, Overrides, PartialWeights, WeightFile, WeightMap, examples
 
 
 class Form(StrEnum):
@@ -51,6 +51,8 @@ def export(
     ] = None,
     overrides: Overrides = None,
     weights: WeightFile = None,
+    weight_map: WeightMap = None,
+    partial_weights: PartialWeights = False,
     layers: CustomLayers = None,
 ) -> None:
     """Write a network, its weights or its curves for other tools."""

@@ -34,12 +34,47 @@ Trained = Annotated[
     ),
 ]
 
+
+def weights_from(ctx: typer.Context, path: Path | None) -> Any:
+    """Return what `--weights`, `--map` and `--partial` say together."""
+    names, partial = ctx.params.get("weight_map"), bool(ctx.params.get("partial_weights"))
+    if ctx.resilient_parsing:
+        return path
+    if path is None:
+        if names is not None or partial:
+            option = "--partial" if names is None else "--map"
+            raise typer.BadParameter("says how to read a weight file: add --weights FILE", param_hint=option)
+        return None
+    from cnnbp_cli.report.weights import show_matching
+    from cnnbp_cli.weights import WeightsFrom
+
+    return WeightsFrom(path, "auto" if names == "auto" else names and Path(names), partial, show_matching)
+
+
 WeightFile = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Load parameters from this npz or safetensors file, as `cnnbp export` or PyTorch wrote it.",
+        callback=weights_from,
+        help="Load parameters from this npz, safetensors or PyTorch file, as `cnnbp export` or `torch.save` of a state "
+        "dict wrote it.",
     ),
+]
+
+WeightMap = Annotated[
+    str | None,
+    typer.Option(
+        "--map",
+        metavar="auto|FILE",
+        is_eager=True,
+        help="Match the weight file's layers by name, kind, shape and order; a YAML file of pairs, as in conv1: "
+        "layer1.0.conv1, goes first.",
+    ),
+]
+
+PartialWeights = Annotated[
+    bool,
+    typer.Option("--partial", is_eager=True, help="Layers that the weight file does not fit keep their values."),
 ]
 
 OverrideFiles = Annotated[

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from cnnbp_cli.cli.options import CustomLayers, Format, OutputFormat, Trained, WeightFile, examples
+from cnnbp_cli.cli.options import (
+    CustomLayers,
+    Format,
+    OutputFormat,
+    PartialWeights,
+    Trained,
+    WeightFile,
+    WeightMap,
+    examples,
+)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -37,6 +46,8 @@ def predict(
         ),
     ] = None,
     weights: WeightFile = None,
+    weight_map: WeightMap = None,
+    partial_weights: PartialWeights = False,
     layers: CustomLayers = None,
     format: OutputFormat = Format.TABLE,
 ) -> None:

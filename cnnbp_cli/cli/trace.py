@@ -11,7 +11,15 @@ import typer
 from cnnbp_cli.cli import complete
 from cnnbp_cli.cli.evaluate import Part
 from cnnbp_cli.cli.help import choices
-from cnnbp_cli.cli.options import CustomLayers, OverrideFiles, Overrides, WeightFile, examples
+from cnnbp_cli.cli.options import (
+    CustomLayers,
+    OverrideFiles,
+    Overrides,
+    PartialWeights,
+    WeightFile,
+    WeightMap,
+    examples,
+)
 
 BATCH = 8
 """Images in a batch of training mode, unless `--batch` says otherwise."""
@@ -108,6 +116,8 @@ def trace(
     light: Annotated[bool, typer.Option("--light", help="Leave the weights of dense layers out of the page.")] = False,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     weights: WeightFile = None,
+    weight_map: WeightMap = None,
+    partial_weights: PartialWeights = False,
     layers: CustomLayers = None,
     format: Annotated[TraceFormat, typer.Option("--format", metavar=choices(TraceFormat), help="Output format.")] = (
         TraceFormat.TABLE

@@ -14,7 +14,9 @@ from cnnbp_cli.cli.options import (
     OutputFormat,
     OverrideFiles,
     Overrides,
+    PartialWeights,
     WeightFile,
+    WeightMap,
     examples,
 )
 
@@ -71,6 +73,8 @@ def train(
         ),
     ] = None,
     weights: WeightFile = None,
+    weight_map: WeightMap = None,
+    partial_weights: PartialWeights = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show results only, no progress.")] = False,
     layers: CustomLayers = None,
     format: OutputFormat = Format.TABLE,

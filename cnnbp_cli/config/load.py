@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cnnbp_cli.config.errors import (
+    LINE_BREAK,
     MOST_PROBLEMS,
     SHOWN,
     ConfigError,
@@ -127,6 +128,37 @@ def config_from_dict(mapping: Mapping[str, Any], name: str = "config") -> Config
     """
     problems: list[Problem] = []
     return _Reader(problems).config(from_python(mapping, problems), name)
+
+
+def read_names(path: Path) -> dict[str, str]:
+    """Read a YAML file that says what one name is called elsewhere, as in ``conv1: layer1.0.conv1``.
+
+    Raises
+    ------
+    ConfigError
+        With the place of what is no such pair.
+    """
+    source, problems = Source(str(path), _decode(_read(path), str(path))), list[Problem]()
+    root = compose(source, problems)
+    if not isinstance(root, YamlMapping):
+        message = f"expected pairs of names, as in conv1: layer1.0.conv1, got {show(root)}"
+        raise ConfigError([*problems, Problem(message, span=root.span)])
+    names: dict[str, str] = {}
+    for name, entry in root.entries.items():
+        if isinstance(entry.node, YamlScalar) and entry.node.value is not None:
+            names[name] = _as_written(entry.node)
+        elif not isinstance(entry.node, InvalidNode):
+            problems.append(Problem(f"expected a name, got {show(entry.node)}", (name,), entry.node.span))
+    if problems:
+        raise ConfigError(problems)
+    return names
+
+
+def _as_written(node: YamlScalar) -> str:
+    """Return a name that may look like a number: 1.10 is not 1.1."""
+    if isinstance(node.value, str) or node.span is None:
+        return str(node.value)
+    return LINE_BREAK.split(node.span.source.text)[node.span.line][node.span.column : node.span.end]
 
 
 def _file_of_overrides(path: Path) -> Source:

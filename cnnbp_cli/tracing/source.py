@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,6 +22,9 @@ from cnnbp_cli.tracing.numbers import Mode
 from cnnbp_cli.tracing.precision import EXACT, in_double, numbers_in
 from cnnbp_cli.tracing.trace import Trace, trace
 from cnnbp_cli.tracing.update import Update, next_update
+
+if TYPE_CHECKING:
+    from cnnbp_cli.weights import WeightsFrom
 
 PRACTICE_IMAGES, PRACTICE_PIXELS = 40, 40_000
 """Most training images that go into a page, and most of their pixels."""
@@ -58,7 +62,9 @@ class Request:
     exact: bool = False
 
 
-def trace_of(path: str, request: Request, overrides: Sequence[Override] = (), weights: Path | None = None) -> Trace:
+def trace_of(
+    path: str, request: Request, overrides: Sequence[Override] = (), weights: Path | WeightsFrom | None = None
+) -> Trace:
     """Return the trace of a config with fresh weights, a run, or a checkpoint.
 
     A small network is traced in float64, so that its numbers add up to the last digit shown.

@@ -158,7 +158,8 @@ def without(name: str) -> Callable[[dict[str, np.ndarray]], None]:
         (
             lambda arrays: arrays.update({"extra.weight": np.ones(2, np.float32)}),
             "does not fit the model: there is no parameter 'extra.weight'; the model has conv1.weight, conv1.bias, "
-            "norm.weight, norm.bias, norm.running_mean, norm.running_var, last.weight",
+            "norm.weight, norm.bias, norm.running_mean, norm.running_var, last.weight; --map auto matches layers "
+            "by kind, shape and order",
         ),
         (
             lambda arrays: arrays.update({"conv1.weight": np.ones((3, 1, 5, 5), np.float32)}),
