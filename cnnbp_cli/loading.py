@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 from cnnbp_cli.build import build, build_graph
 from cnnbp_cli.config.load import Override, load_config, parse_config
 from cnnbp_cli.config.schema import Config
+from cnnbp_cli.config.sources import located
 from cnnbp_cli.data.dataset import Dataset, load_dataset
 from cnnbp_cli.data.errors import DataError
 from cnnbp_cli.data.normalization import Normalization
@@ -28,8 +30,8 @@ def load(
     Parameters
     ----------
     path : str or Path
-        A config (the parameters are drawn from its seed), a run directory (its best checkpoint, or its
-        last where there is no validation), or a checkpoint.
+        A config (the parameters are drawn from its seed), the name of a template, a run directory (its best checkpoint,
+        or its last where there is no validation), a checkpoint, or ``"last"``, the newest run under ``runs``.
     overrides : sequence of str or Path
         As after `--set` on the command line, such as ``"dtype=float64"``, or the paths of files as after `--set-file`.
     weights : path or WeightsFrom, optional
@@ -52,9 +54,9 @@ def load_with_origin(
     path: str | Path, overrides: Sequence[Override] = (), *, weights: str | Path | WeightsFrom | None = None
 ) -> tuple[Model, Origin | None]:
     """Return the model that `path` describes, and the checkpoint that its parameters come from; see `load`."""
-    where = Path(path)
-    if weights is None and not where.is_dir() and where.suffix != ".npz":
-        return build(load_config(str(path), overrides)), None  # without the imports that runs need
+    where = located(path)
+    if weights is None and not os.path.isdir(where) and where.suffix != ".npz":
+        return build(load_config(str(where), overrides)), None  # without the imports that runs need
     from cnnbp_cli.origin import origin_of
     from cnnbp_cli.train.checkpoint import Checkpoint
     from cnnbp_cli.train.run_directory import RunDirectory
@@ -68,7 +70,7 @@ def load_with_origin(
         model = _from_checkpoint(where, checkpoint, overrides)
         origin = origin_of(where, checkpoint)
     else:
-        model = build(load_config(str(path), overrides))
+        model = build(load_config(str(where), overrides))
     if weights is not None:
         use_weights(model, Path(weights) if isinstance(weights, str) else weights)
         origin = None
@@ -118,7 +120,7 @@ def _require_shapes(path: Path, config: Config, checkpoint: Checkpoint) -> None:
 
 
 def load_data(source: Model | Config | str | Path) -> Dataset:
-    """Return the data that a model, a config, or the path of a config describes.
+    """Return the data that a model or a config describes, or what `load` takes as a config: a path, a template, a run.
 
     Raises
     ------

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnnbp_cli.config.load import load_config
+from cnnbp_cli.config.sources import located, meant
 from cnnbp_cli.data.dataset import DataError, Dataset, check_labels, load_dataset
 from cnnbp_cli.data.normalization import Normalization
 from cnnbp_cli.data.split import Split
@@ -37,8 +38,10 @@ def load_trained(path: Path, weights: Path | WeightsFrom | None = None) -> tuple
     """
     if weights is not None:
         return load_with_origin(path, weights=weights)
+    path = located(path, template=False)
     if not path.exists():
-        raise TrainedError(f"{path}: does not exist; expected a run directory or a checkpoint")
+        nearest = meant(path, file=False, template=False) or "; expected a run directory or a checkpoint"
+        raise TrainedError(f"{path}: does not exist{nearest}")
     if not path.is_dir() and path.suffix != ".npz":
         raise TrainedError(f"{path}: is not a run directory or a checkpoint; `cnnbp train` makes them from a config")
     return load_with_origin(path)
@@ -56,7 +59,7 @@ def split_for(model: Model, name: str, config: str | None = None) -> tuple[Split
     model : Model
     name : {"train", "validation", "test"}
     config : str, optional
-        The path of the other config.
+        The other config, as `load_config` takes it.
 
     Raises
     ------

@@ -12,25 +12,33 @@ import typer
 if TYPE_CHECKING:
     from cnnbp_cli.config.nodes import YamlNode
 
+Candidate = str | tuple[str, str]
+"""A word, alone or with what it means."""
 
-def configs(incomplete: str) -> list[str]:
+
+def config_files(incomplete: str) -> list[str]:
     """Offer YAML files and folders."""
     return list(_paths(incomplete, ".yaml", ".yml"))
 
 
-def sources(incomplete: str) -> list[str]:
-    """Offer configs, run directories and checkpoints."""
-    return list(_paths(incomplete, ".yaml", ".yml", ".npz", runs=True))
+def configs(incomplete: str) -> list[Candidate]:
+    """Offer YAML files, run directories, templates, and the last run."""
+    return [*_paths(incomplete, ".yaml", ".yml", runs=True), *templates(incomplete), *_last(incomplete)]
 
 
-def trained(incomplete: str) -> list[str]:
-    """Offer run directories and checkpoints."""
-    return list(_paths(incomplete, ".npz", runs=True))
+def sources(incomplete: str) -> list[Candidate]:
+    """Offer configs, run directories, checkpoints, templates, and the last run."""
+    return [*_paths(incomplete, ".yaml", ".yml", ".npz", runs=True), *templates(incomplete), *_last(incomplete)]
 
 
-def runs(incomplete: str) -> list[str]:
-    """Offer run directories."""
-    return list(_paths(incomplete, runs=True))
+def trained(incomplete: str) -> list[Candidate]:
+    """Offer run directories, checkpoints, and runs by name."""
+    return [*_paths(incomplete, ".npz", runs=True), *_names(incomplete), *_last(incomplete)]
+
+
+def runs(incomplete: str) -> list[Candidate]:
+    """Offer run directories, and runs by name."""
+    return [*_paths(incomplete, runs=True), *_names(incomplete), *_last(incomplete)]
 
 
 def layer_files(incomplete: str) -> list[str]:
@@ -38,11 +46,28 @@ def layer_files(incomplete: str) -> list[str]:
     return list(_paths(incomplete, ".py"))
 
 
-def templates(incomplete: str) -> list[tuple[str, str]]:
+def templates(incomplete: str) -> list[Candidate]:
     """Offer the configs that come with the program."""
-    from cnnbp_cli.cli.templates import templates as shipped
+    from cnnbp_cli.config.templates import templates as shipped
 
-    return [(template.name, template.about) for template in shipped()]
+    return [(one.name, one.about) for one in shipped() if one.name.startswith(incomplete)]
+
+
+def _names(incomplete: str) -> Iterator[Candidate]:
+    """Yield the names of runs, which need no path."""
+    from cnnbp_cli.config.sources import RUNS, runs_under
+
+    for run in runs_under(RUNS, 1):
+        if run.parent == RUNS and run.name.startswith(incomplete):
+            yield run.name, str(run)
+
+
+def _last(incomplete: str) -> Iterator[Candidate]:
+    """Yield the word for the last run, if there is one."""
+    from cnnbp_cli.config.sources import LAST, last_run
+
+    if LAST.startswith(incomplete) and (newest := last_run()):
+        yield LAST, f"the last run, {newest}"
 
 
 def overrides(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:

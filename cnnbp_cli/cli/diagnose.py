@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from cnnbp_cli.cli import complete
 from cnnbp_cli.cli.help import choices
 from cnnbp_cli.cli.options import CustomLayers, Format, OutputFormat, Overrides, examples
 
@@ -35,7 +36,11 @@ def diagnose(
     ctx: typer.Context,
     source: Annotated[
         str | None,
-        typer.Argument(metavar="CONFIG|RUN", help="A config to train briefly, or a finished or crashed run to read."),
+        typer.Argument(
+            metavar="CONFIG|RUN",
+            autocompletion=complete.sources,
+            help="A config or a template to train briefly, or a finished or crashed run to read.",
+        ),
     ] = None,
     overrides: Overrides = None,
     select: Annotated[

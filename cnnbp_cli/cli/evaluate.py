@@ -47,7 +47,7 @@ def evaluate(
         typer.Option(
             metavar="CONFIG",
             autocompletion=complete.configs,
-            help="Evaluate on the data of this config instead of the run's.",
+            help="Evaluate on the data of this config, or template, instead of the run's.",
         ),
     ] = None,
     split: Annotated[Part, typer.Option(metavar=choices(Part), help="Split to evaluate.")] = Part.TEST,

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from cnnbp_cli.cli import complete
 from cnnbp_cli.cli.options import CustomLayers, Overrides, PartialWeights, WeightFile, WeightMap, examples
 
 
@@ -34,7 +35,9 @@ def export(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="RUN|CHECKPOINT|CONFIG", help="What to export; a config is exported with its initial weights."
+            metavar="RUN|CHECKPOINT|CONFIG",
+            autocompletion=complete.sources,
+            help="What to export; a config is exported with its initial weights.",
         ),
     ],
     file: Annotated[

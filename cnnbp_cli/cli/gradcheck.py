@@ -50,7 +50,7 @@ def gradcheck(
         typer.Argument(
             metavar="CONFIG|RUN|CHECKPOINT",
             autocompletion=complete.sources,
-            help="A YAML config, or - for standard input; a run or a checkpoint.",
+            help="A YAML config, - for standard input, or the name of a template; a run or a checkpoint.",
         ),
     ],
     overrides: Overrides = None,

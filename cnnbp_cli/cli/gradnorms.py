@@ -44,7 +44,7 @@ def gradnorms(
         typer.Argument(
             metavar="CONFIG|RUN",
             autocompletion=complete.sources,
-            help="A config to train for some steps, or a run, which recorded some.",
+            help="A config or a template to train for some steps, or a run, which recorded some.",
         ),
     ],
     overrides: Overrides = None,

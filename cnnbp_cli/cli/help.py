@@ -14,6 +14,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from cnnbp_cli.cli.sources import settle
 from cnnbp_cli.report.terminal import plain, width
 
 WIDEST = 100  # columns: longer lines are hard to read
@@ -109,7 +110,7 @@ def _bold(text: str) -> str:
 
 
 class Command(TyperCommand):
-    """A command whose help is plain text, and whose options and arguments are never empty."""
+    """A command whose help is plain text, whose options and arguments are never empty, and which knows `last`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the words of a call; an empty one, as of a variable that is not set, would name the current folder."""
@@ -119,7 +120,9 @@ class Command(TyperCommand):
             value = given.get(param.name)
             if value == "" or (isinstance(value, list | tuple) and "" in value):
                 raise typer.BadParameter("is empty", ctx=ctx, param=param)
-        return super().parse_args(ctx, args)
+        rest = super().parse_args(ctx, args)
+        settle(ctx, params)
+        return rest
 
     def get_usage(self, ctx: Any) -> str:
         return usage(self, ctx)

@@ -10,6 +10,11 @@ import typer
 
 from cnnbp_cli.cli import complete
 from cnnbp_cli.cli.options import examples
+from cnnbp_cli.errors import UserError
+
+
+class NotWrittenError(UserError):
+    """A place where a template cannot be written."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -29,7 +34,7 @@ def init(
     ] = None,
 ) -> None:
     """Write a config from a template, or list the templates."""
-    from cnnbp_cli.cli import templates
+    from cnnbp_cli.config import templates
     from cnnbp_cli.report.terminal import note, plain
 
     if template is None:
@@ -44,6 +49,28 @@ def init(
         print(chosen.text, end="")
         return
     path = Path(file or f"{chosen.name}.yaml")
-    templates.write_new(path, chosen.text)
+    write_new(path, chosen.text)
     print(plain(str(path), sys.stdout))
     note(f"next: cnnbp train {path}")
+
+
+def write_new(path: Path, text: str) -> None:
+    """Write a file that does not exist yet.
+
+    Raises
+    ------
+    NotWrittenError
+        When it does, or cannot be written.
+    """
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            try:
+                file.write(text)
+                file.flush()
+            except BaseException:  # a full disk, or Ctrl-C
+                path.unlink(missing_ok=True)
+                raise
+    except FileExistsError:
+        raise NotWrittenError(f"{path}: exists already; name another file") from None
+    except OSError as error:
+        raise NotWrittenError(f"{path}: cannot be written: {error.strerror or error}") from None

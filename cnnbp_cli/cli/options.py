@@ -22,7 +22,11 @@ class Format(StrEnum):
 
 ConfigFile = Annotated[
     str,
-    typer.Argument(metavar="CONFIG", autocompletion=complete.configs, help="A YAML config, or - for standard input."),
+    typer.Argument(
+        metavar="CONFIG",
+        autocompletion=complete.configs,
+        help="A YAML config, - for standard input, the name of a template, or a run.",
+    ),
 ]
 
 Trained = Annotated[
@@ -30,7 +34,8 @@ Trained = Annotated[
     typer.Argument(
         metavar="RUN|CHECKPOINT",
         autocompletion=complete.trained,
-        help="A run directory (its best checkpoint is used) or a checkpoint file; with --weights, also a config.",
+        help="A run (its best checkpoint is used), last for the newest in runs/, or a checkpoint file; with "
+        "--weights, also a config.",
     ),
 ]
 
@@ -83,7 +88,7 @@ OverrideFiles = Annotated[
         "--set-file",
         metavar="FILE",
         is_eager=True,
-        autocompletion=complete.configs,
+        autocompletion=complete.config_files,
         help="Override config values with those of this YAML file; repeatable. --set takes precedence.",
     ),
 ]

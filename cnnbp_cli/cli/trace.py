@@ -71,7 +71,7 @@ def trace(
         typer.Argument(
             metavar="CONFIG|RUN|CHECKPOINT",
             autocompletion=complete.sources,
-            help="A config, whose weights are fresh, a run (its best checkpoint is used) or a checkpoint file.",
+            help="A config or a template, with fresh weights, a run (its best checkpoint is used) or a checkpoint.",
         ),
     ],
     overrides: Overrides = None,

@@ -38,7 +38,8 @@ def train(
         typer.Argument(
             metavar="CONFIG|RUN",
             autocompletion=complete.sources,
-            help="A YAML config, or - for standard input; with --resume, also a run directory.",
+            help="A YAML config, - for standard input, or a template's name. The config of a run is trained anew; "
+            "with --resume, the run goes on.",
         ),
     ],
     overrides: Overrides = None,
@@ -80,8 +81,8 @@ def train(
     format: OutputFormat = Format.TABLE,
 ) -> None:
     """Train a network, save it as a run, and test it."""
-    if Path(config).is_dir():
-        config, out = _run(Path(config), out, resume=resume)
+    if resume and Path(config).is_dir():
+        config, out = _run(Path(config), out)
     if resume and out is None:
         raise typer.BadParameter("names no run: give RUN instead of CONFIG, or add --out DIR", param_hint="--resume")
     if allow_changes and not resume:
@@ -109,6 +110,8 @@ def train(
     for remark in data.remarks:
         note(remark)
     warn_of_void_keys(loaded, data=data)
+    if Path(config).is_dir() and not quiet:
+        note(f"a new run with the config of {config}; add --resume to continue that run instead")
     run = out or RunDirectory.next_under(Path("runs"), loaded.name)
     if weights is not None:
         if resume and RunDirectory(run).checkpoints():
@@ -132,10 +135,8 @@ def train(
         raise typer.Exit(VERDICT if isinstance(last, NonFinite) else INTERRUPTED)
 
 
-def _run(run: Path, out: Path | None, *, resume: bool) -> tuple[str, Path]:
+def _run(run: Path, out: Path | None) -> tuple[str, Path]:
     """Return the config of a run that was given instead of one, and where it goes on."""
-    if not resume:
-        raise typer.BadParameter(f"{run} is a folder: add --resume to resume the run in it", param_hint="CONFIG|RUN")
     if out is not None and out.resolve() != run.resolve():
         raise typer.BadParameter(f"names another folder than {run}, which is the one resumed", param_hint="--out")
     from cnnbp_cli.train.run_directory import RunDirectory

@@ -17,7 +17,11 @@ def add_to(app: typer.Typer) -> None:
 def validate(
     configs: Annotated[
         list[str],
-        typer.Argument(metavar="CONFIG", autocompletion=complete.configs, help="YAML configs; - is standard input."),
+        typer.Argument(
+            metavar="CONFIG",
+            autocompletion=complete.configs,
+            help="YAML configs, - for standard input, templates or runs.",
+        ),
     ],
     data: Annotated[
         bool, typer.Option("--data", help="Read the data too, and check that the network can learn it.")

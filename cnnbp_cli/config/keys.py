@@ -15,6 +15,8 @@ from typing import Any
 from cnnbp_cli.config.errors import ConfigError, Source
 from cnnbp_cli.config.nodes import MAX_CONFIG_BYTES, YamlList, YamlMapping, YamlNode, YamlScalar, compose
 from cnnbp_cli.config.overrides import apply_overrides
+from cnnbp_cli.config.sources import is_template, located
+from cnnbp_cli.config.templates import template
 from cnnbp_cli.config.wiring import layer_names
 
 Schema = Mapping[str, Any]
@@ -27,6 +29,9 @@ _LAYERS = "model.layers."
 def read_tree(config: Path, overrides: Sequence[str] = ()) -> YamlNode:
     """Return what a config says so far; nothing where there is none, or it is broken."""
     try:
+        if is_template(str(config)):
+            return apply_overrides(compose(Source("", template(str(config)).text), []), overrides, Path(), [])
+        config = located(config)
         path = config / "config.yaml" if config.is_dir() else config
         if not path.is_file() or path.stat().st_size > MAX_CONFIG_BYTES:  # a pipe would wait
             return YamlMapping()

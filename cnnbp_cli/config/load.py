@@ -39,6 +39,8 @@ from cnnbp_cli.config.nodes import (
 )
 from cnnbp_cli.config.overrides import Setting, apply_overrides
 from cnnbp_cli.config.schema import Config, LayerSpec, Positions
+from cnnbp_cli.config.sources import is_template, located, meant
+from cnnbp_cli.config.templates import template
 from cnnbp_cli.config.wiring import Wire, bad_name, default_inputs, layer_names, wiring_problems
 from cnnbp_cli.core.layers import LAYERS
 from cnnbp_cli.core.types import FieldErrors
@@ -56,7 +58,7 @@ def load_config(source: str | Path, overrides: Sequence[Override] = (), *, stdin
     Parameters
     ----------
     source : str or Path
-        A YAML file, or ``-`` for standard input.
+        A YAML file, ``-`` for standard input, a template's name, or a run, whose config is read.
     overrides : sequence of str or Path
         ``key.path=YAML``, or a file of overrides, applied from left to right. A relative path in one is relative to
         the current folder, or to the file.
@@ -88,8 +90,13 @@ def read_config(source: str | Path, *, stdin: str | None = None) -> ConfigText:
     if str(source) == "-":
         text = _decode(sys.stdin.buffer.read(MAX_CONFIG_BYTES + 1), "<stdin>") if stdin is None else stdin
         return ConfigText(text, "<stdin>", Path(), "config")
-    path = Path(source)
-    return ConfigText(_decode(_read(path), str(path)), str(path), path.parent, path.stem)
+    if is_template(str(source)):
+        return ConfigText(template(str(source)).text, str(source), Path(), str(source))
+    path = located(source)
+    name = path.stem
+    if os.path.exists(path / "config.yaml"):
+        name, path = path.name, path / "config.yaml"
+    return ConfigText(_decode(_read(path), str(path)), str(path), path.parent, name)
 
 
 def parse_config(
@@ -162,10 +169,10 @@ def _as_written(node: YamlScalar) -> str:
 
 
 def _file_of_overrides(path: Path) -> Source:
-    return Source(str(path), _decode(_read(path), str(path)), _absolute(path.parent))
+    return Source(str(path), _decode(_read(path, file_only=True), str(path)), _absolute(path.parent))
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, *, file_only: bool = False) -> bytes:
     try:
         mode = path.stat().st_mode
         # A pipe with a name waits for somebody to write; one that is open already, as from <(…), does not.
@@ -174,7 +181,8 @@ def _read(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(MAX_CONFIG_BYTES + 1)
     except FileNotFoundError:
-        raise ConfigError([Problem(f"{path}: no such file")]) from None
+        nearest = meant(path, template=not file_only, run=not file_only)
+        raise ConfigError([Problem(f"{path}: no such file{nearest}")]) from None
     except IsADirectoryError:
         raise ConfigError([Problem(f"{path}: a directory, expected a YAML file")]) from None
     except (OSError, ValueError) as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnbp_cli.build import build
+from cnnbp_cli.config.sources import located
 from cnnbp_cli.data.dataset import Dataset, check_labels
 from cnnbp_cli.diagnosis.collect.data import data_facts
 from cnnbp_cli.diagnosis.collect.run import evidence_of_run
@@ -39,7 +40,7 @@ def diagnose(
     Parameters
     ----------
     source : str or Path
-        A config, ``-`` for standard input, or a run directory.
+        A config as `load` takes it, ``-`` for standard input, or a run: its directory, or ``"last"``.
     overrides : sequence of str
         As after `--set` on the command line; for a config only.
     select, ignore : sequence of str
@@ -57,8 +58,9 @@ def diagnose(
         When config, data or run cannot be used.
     """
     rules = _rules(select, ignore)
-    if Path(source).is_dir():
-        evidence, data, notes = evidence_of_run(Path(source))
+    source = located(source)
+    if source.is_dir():
+        evidence, data, notes = evidence_of_run(source)
         if data is not None and evidence.can_be_judged:
             model = build(evidence.config)
             evidence = with_trials(evidence, VariantFactory(model, data), steps or probe_steps(model, data))

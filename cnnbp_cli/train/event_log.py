@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from cnnbp_cli.config.sources import meant
 from cnnbp_cli.data.errors import DataError, require_file
 from cnnbp_cli.files import appending, replacing
 from cnnbp_cli.train.events import EPOCH_FIGURES, EpochDone, Event, RunFinished, from_dict, to_dict
@@ -100,7 +101,8 @@ def run_events(run: Path, *, without: tuple[type[Event], ...] = ()) -> Iterator[
     directory = RunDirectory(run)
     directory.require_files()
     if not run.is_dir() or not directory.events.exists():
-        raise RunError(f"{run}: is not a run directory; `cnnbp train` makes one from a config")
+        nearest = "" if run.exists() else meant(run, file=False, template=False)
+        raise RunError(f"{run}: is not a run directory{nearest or '; `cnnbp train` makes one from a config'}")
     for number, record in _numbered(directory.events, tuple(_start(kind) for kind in without)):
         try:
             yield from_dict(record)

@@ -188,8 +188,10 @@ def test_as_json(train):
 def test_what_is_no_run(train, tmp_path):
     one, _ = train("one")
     with pytest.raises(RunError) as caught:
-        compare([one, tmp_path / "none"])
-    assert str(caught.value) == f"{tmp_path / 'none'}: is not a run directory; `cnnbp train` makes one from a config"
+        compare([one, tmp_path / "elsewhere"])
+    assert (
+        str(caught.value) == f"{tmp_path / 'elsewhere'}: is not a run directory; `cnnbp train` makes one from a config"
+    )
     (one / "config.yaml").unlink()
     with pytest.raises(ConfigError) as lost:
         compare([one, one])

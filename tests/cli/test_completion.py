@@ -17,6 +17,7 @@ import pytest
 from by_type import OPTIMIZERS
 from cli.bars import BARS
 
+from cnnbp_cli.config import templates
 from cnnbp_cli.config.jsonschema import json_schema
 from cnnbp_cli.config.keys import complete_override, names_of_layers, read_tree
 
@@ -134,7 +135,14 @@ def answer(line: str, folder: Path) -> tuple[list[str], list[str]]:
     [
         ("cnnbp gr", ["gradcheck", "gradnorms"]),
         ("cnnbp data ", ["info", "fetch"]),
-        ("cnnbp train ", ["bars.yaml", "runs/"]),
+        ("cnnbp train ", ["bars.yaml", "runs/", *templates.names(), "last"]),
+        ("cnnbp train le", ["lenet5"]),
+        ("cnnbp gradnorms la", ["last"]),
+        ("cnnbp evaluate ", ["runs/", "bars-1", "last"]),
+        ("cnnbp compare ba", ["bars-1"]),
+        ("cnnbp summary lenet5 --set model.layers.conv1.f", ["model.layers.conv1.filters="]),
+        ("cnnbp gradcheck last --layer e", ["edges"]),
+        ("cnnbp train bars.yaml --set-file ", ["bars.yaml", "runs/"]),
         ("cnnbp gradnorms runs/", ["runs/bars-1"]),
         ("cnnbp evaluate runs/b", ["runs/bars-1"]),
         ("cnnbp train bars.yaml --layers ", ["own.py", "runs/"]),

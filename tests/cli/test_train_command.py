@@ -142,7 +142,6 @@ def test_a_run_alone_is_resumed_with_its_own_config(cnnbp: Command) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["mine"], "mine is a folder: add --resume to resume the run in it"),
         (["mine", "--resume", "--out", "other"], "names another folder than mine, which is the one resumed"),
         (["empty", "--resume"], "empty contains no run to resume"),
         (["bars.yaml", "--allow-changes"], "requires --resume"),

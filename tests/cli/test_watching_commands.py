@@ -73,7 +73,7 @@ class TestCompare:
         assert done.code == 2
         assert "Invalid value for RUN: expected two runs or more" in done.stderr
 
-    @pytest.mark.parametrize("other", ["none", "bars.yaml"])
+    @pytest.mark.parametrize("other", ["elsewhere", "bars.yaml"])
     def test_what_is_no_run(self, cnnbp: Command, other: str) -> None:
         done = cnnbp("compare", "one", other)
         assert (done.code, done.stdout) == (2, "")
@@ -108,9 +108,9 @@ class TestPlot:
         assert done.stderr == f"error: {Path('nowhere/one.png')}: No such file or directory\n"
 
     def test_what_is_no_run(self, cnnbp: Command) -> None:
-        done = cnnbp("plot", "none")
+        done = cnnbp("plot", "elsewhere")
         assert (done.code, done.stdout) == (2, "")
-        assert done.stderr == "error: none: is not a run directory; `cnnbp train` makes one from a config\n"
+        assert done.stderr == "error: elsewhere: is not a run directory; `cnnbp train` makes one from a config\n"
 
     def test_damaged_events(self, cnnbp: Command) -> None:
         shutil.copytree("one", "damaged")
