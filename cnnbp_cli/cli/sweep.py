@@ -73,7 +73,19 @@ def sweep(
     jobs: Annotated[
         int | None,
         typer.Option(
-            "--jobs", "-j", min=1, metavar="N", help="Number of runs at the same time; by default one per core."
+            "--jobs",
+            "-j",
+            min=1,
+            metavar="N",
+            help="Number of runs at the same time; by default one per core, or per thread of the Dask workers.",
+        ),
+    ] = None,
+    dask: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Run on the workers of this Dask scheduler, as in tcp://host:8786; --out has to be a folder that all "
+            "machines share.",
         ),
     ] = None,
     out: Annotated[
@@ -89,7 +101,7 @@ def sweep(
         raise typer.BadParameter("names no sweep: add --out DIR", param_hint="--resume")
     if search is Search.OPTUNA and samples is None:
         raise typer.BadParameter("optuna needs --samples N", param_hint="--search")
-    from contextlib import closing
+    from contextlib import ExitStack, closing
 
     from cnnbp_cli.cli.boundary import VERDICT
     from cnnbp_cli.cli.interrupts import INTERRUPTED, Interrupts
@@ -121,7 +133,15 @@ def sweep(
     suggest = optuna_search(plan) if plan.search == "optuna" else None
     folder = out or RunDirectory.next_under(Path("sweeps"), plan.points[0].config.name)
     last: SweepEvent | None = None
-    with Interrupts() as stop, rendering(format.value, plan.space, quiet=quiet) as render:
+    with ExitStack() as stack:
+        team = None
+        if dask is not None:
+            from cnnbp_cli.sweep.dask import dask_team
+
+            team, threads = stack.enter_context(dask_team(dask, folder, layers or ()))
+            jobs = jobs or threads
+        stop = stack.enter_context(Interrupts())
+        render = stack.enter_context(rendering(format.value, plan.space, quiet=quiet))
         events = run_sweep(
             plan,
             folder,
@@ -130,6 +150,7 @@ def sweep(
             stop=stop,
             layers=layers or (),
             suggest=suggest,
+            team=team,
         )
         with closing(events):  # type: ignore[type-var]
             for last in events:
