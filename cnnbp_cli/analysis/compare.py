@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 
 from cnnbp_cli.analysis.history import History, read_history
+from cnnbp_cli.analysis.summary import Summary, summary
 from cnnbp_cli.config.differences import Difference, differences
 from cnnbp_cli.config.load import load_config
 from cnnbp_cli.train.events import RUN_FIGURES, ConfigChanged, to_dict
@@ -86,12 +87,20 @@ class Comparison:
         In network order.
     losses : list of dict of int to float
         The loss of each run's training batches, by step.
+    networks : list of Summary
     """
 
     outcomes: list[ComparedRun]
     differences: list[Difference]
     flows: list[LayerFlow]
     losses: list[dict[int, float]]
+    networks: list[Summary]
+
+    @property
+    def same_layers(self) -> bool:
+        """Whether all networks have the same layers by name and type, so that their keys can be compared one by one."""
+        layers = [[(layer.name, layer.type) for layer in network.layers] for network in self.networks]
+        return all(own == layers[0] for own in layers)
 
     @property
     def most_changed(self) -> LayerFlow | None:
@@ -144,6 +153,7 @@ def compare(runs: Sequence[Path]) -> Comparison:
         differences(configs),
         _flows(histories),
         [{step.step: step.loss for step in history.steps} for history in histories],
+        [summary(config) for config in configs],
     )
 
 

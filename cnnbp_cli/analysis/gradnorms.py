@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnbp_cli.analysis.history import read_history
+from cnnbp_cli.core.graph import INPUT, Graph
 from cnnbp_cli.data.dataset import Dataset
 from cnnbp_cli.errors import UserError
 from cnnbp_cli.model import Model
@@ -63,6 +64,23 @@ def norm_row(done: StepDone, watched: LayersWatched, of: Statistic) -> NormRow:
     if not norms:
         raise NoSuchStatisticError(f"no layer has this statistic; {of}: {DEFINITIONS[of]}")
     return NormRow(done.step, done.loss, done.grad_norm, of, norms)
+
+
+def blocks_of(graph: Graph) -> list[list[str]]:
+    """Return the layers in blocks, in network order: what lies between two places where the network does not branch.
+
+    A block begins with a layer that has a weight matrix or kernels, where everything before is reached through one
+    output only; so a residual block is one, and of a plain network each convolution with what follows it.
+    """
+    last_reader = {name: k for k, node in enumerate(graph.nodes) for name in node.inputs}
+    blocks: list[list[str]] = []
+    for k, node in enumerate(graph.nodes):
+        open_outputs = [before.name for before in graph.nodes[:k] if last_reader.get(before.name, -1) >= k]
+        has_weights = any(len(shape) > 1 for shape in graph.trainable[node.name].values())
+        if not blocks or (has_weights and len(open_outputs) == 1 and last_reader.get(INPUT, -1) < k):
+            blocks.append([])
+        blocks[-1].append(node.name)
+    return blocks
 
 
 def watch_norms(

@@ -57,6 +57,8 @@ class LayerSummary:
     kernel : Kernel or None
     parameters, trainable_parameters : int
         With and without running statistics.
+    tensors : dict of str to int
+        How many values each trainable tensor has, by its name: ``{"weight": 150, "bias": 6}``.
     macs : int
         Multiply-accumulate operations of one image's forward pass.
     receptive_field : list of int
@@ -79,6 +81,7 @@ class LayerSummary:
     receptive_field: list[int]
     activation_bytes: int
     gradient_bytes: int
+    tensors: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +152,7 @@ def describe(graph: Graph, item_bytes: int) -> list[LayerSummary]:
                 receptive_field=view.extent(),
                 activation_bytes=prod(out_shape) * item_bytes,
                 gradient_bytes=gradients * item_bytes,
+                tensors={key: prod(shape) for key, shape in graph.trainable[node.name].items()},
             )
         )
     return layers

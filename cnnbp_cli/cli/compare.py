@@ -8,13 +8,14 @@ from typing import Annotated
 import typer
 
 from cnnbp_cli.cli import complete
-from cnnbp_cli.cli.options import Format, OutputFormat, examples
+from cnnbp_cli.cli.options import PaperFormat, PaperOutput, examples
 
 
 def add_to(app: typer.Typer) -> None:
     app.command(
         epilog=examples(
             "cnnbp compare runs/lenet5-1 runs/lenet5-2",
+            "cnnbp compare runs/lenet5-1 runs/resnet-mini-1 --layers",
             "cnnbp compare runs/lenet5-1 runs/lenet5-2 runs/slow --format json",
         )
     )(compare)
@@ -29,7 +30,10 @@ def compare(
             help="Run directories; the others are measured against the first.",
         ),
     ],
-    format: OutputFormat = Format.TABLE,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Show the layers of the networks side by side, and equal figures too.")
+    ] = False,
+    format: PaperOutput = PaperFormat.TABLE,
 ) -> None:
     """Show what differs in the configs of runs, their figures, their loss curves and their gradient flow."""
     if len(runs) < 2:
@@ -37,4 +41,4 @@ def compare(
     from cnnbp_cli.analysis.compare import compare as compare_runs
     from cnnbp_cli.report.compare import render
 
-    render(compare_runs(runs), format.value)
+    render(compare_runs(runs), format.value, layers=layers)

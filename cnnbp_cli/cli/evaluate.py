@@ -12,8 +12,8 @@ from cnnbp_cli.cli import complete
 from cnnbp_cli.cli.help import choices
 from cnnbp_cli.cli.options import (
     CustomLayers,
-    Format,
-    OutputFormat,
+    PaperFormat,
+    PaperOutput,
     PartialWeights,
     Trained,
     WeightFile,
@@ -59,7 +59,7 @@ def evaluate(
     weight_map: WeightMap = None,
     partial_weights: PartialWeights = False,
     layers: CustomLayers = None,
-    format: OutputFormat = Format.TABLE,
+    format: PaperOutput = PaperFormat.TABLE,
 ) -> None:
     """Measure the loss, the accuracy and the confusion of classes of a trained model."""
     from cnnbp_cli.analysis.trained import load_trained, split_for

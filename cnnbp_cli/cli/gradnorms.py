@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cnnbp_cli.cli import complete
-from cnnbp_cli.cli.options import CustomLayers, Format, OutputFormat, OverrideFiles, Overrides, examples
+from cnnbp_cli.cli.options import CustomLayers, OverrideFiles, Overrides, PaperFormat, PaperOutput, examples
 
 
 class Quantity(StrEnum):
@@ -58,7 +58,7 @@ def gradnorms(
         Quantity, typer.Option(metavar="NAME", help="Statistic to show: " + ", ".join(Quantity) + ".")
     ] = Quantity.GRADIENT,
     layers: CustomLayers = None,
-    format: OutputFormat = Format.TABLE,
+    format: PaperOutput = PaperFormat.TABLE,
 ) -> None:
     """Show the gradient's norm in every layer, or another statistic, step by step."""
     is_run = Path(source).is_dir()
@@ -66,14 +66,17 @@ def gradnorms(
         raise typer.BadParameter("a run is over: name its config to train it differently", param_hint="--set")
     from itertools import islice
 
-    from cnnbp_cli.analysis.gradnorms import recorded_norms, watch_norms
+    from cnnbp_cli.analysis.gradnorms import blocks_of, recorded_norms, watch_norms
+    from cnnbp_cli.build import build_graph
+    from cnnbp_cli.config.load import load_config
     from cnnbp_cli.loading import load, load_data
     from cnnbp_cli.report.gradnorms import render
 
     if is_run:
-        recorded = recorded_norms(Path(source), every=every, of=of.value)
-        render(islice(recorded, steps), format.value, of.value)
+        recorded = list(islice(recorded_norms(Path(source), every=every, of=of.value), steps))
+        graph = build_graph(load_config(Path(source) / "config.yaml"))
+        render(recorded, format.value, of.value, blocks_of(graph))
     else:
         model = load(source, overrides or ())
         rows = watch_norms(model, load_data(model), steps=steps or 10, every=every, of=of.value)
-        render(rows, format.value, of.value)
+        render(rows, format.value, of.value, blocks_of(model.graph))

@@ -20,6 +20,16 @@ class Format(StrEnum):
     CSV = "csv"
 
 
+class PaperFormat(StrEnum):
+    """How a report is written that people paste into texts of their own."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+    MARKDOWN = "markdown"
+    LATEX = "latex"
+
+
 ConfigFile = Annotated[
     str,
     typer.Argument(
@@ -133,6 +143,13 @@ CustomLayers = Annotated[
 ]
 
 OutputFormat = Annotated[Format, typer.Option("--format", metavar=choices(Format), help="Output format.")]
+
+PaperOutput = Annotated[
+    PaperFormat,
+    typer.Option(
+        "--format", metavar=choices(PaperFormat), help="Output format; markdown and latex are for pasting into a text."
+    ),
+]
 
 
 def examples(*lines: str) -> str:

@@ -16,7 +16,7 @@ def add_to(app: typer.Typer) -> None:
         epilog=examples(
             "cnnbp plot runs/lenet5-1",
             "cnnbp plot runs/lenet5-1 --out lenet5.png",
-            "cnnbp plot runs/lenet5-1 --out lenet5.svg",
+            "cnnbp plot runs/lenet5-1 --out lenet5.pdf",
         )
     )(plot)
 
@@ -25,7 +25,9 @@ def plot(
     run: Annotated[Path, typer.Argument(metavar="RUN", autocompletion=complete.runs, help="A run directory.")],
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A .png or .svg file to draw into with matplotlib, instead of the terminal."),
+        typer.Option(
+            metavar="FILE", help="Draw with matplotlib into this .png, .svg or .pdf file instead of the terminal."
+        ),
     ] = None,
 ) -> None:
     """Draw loss, accuracy, learning rate and every layer's gradient norm over a run's steps."""

@@ -89,6 +89,7 @@ def train(
         raise typer.BadParameter("requires --resume", param_hint="--allow-changes")
     from contextlib import closing
 
+    from cnnbp_cli.analysis.gradnorms import blocks_of
     from cnnbp_cli.build import build
     from cnnbp_cli.cli.boundary import VERDICT
     from cnnbp_cli.cli.interrupts import INTERRUPTED, Interrupts
@@ -118,7 +119,8 @@ def train(
             raise typer.BadParameter(f"has no effect: {run} has weights of its own already", param_hint="--weights")
         use_weights(model, weights)
     last: Event | None = None
-    with Interrupts() as stop, rendering(format.value, quiet=quiet, norms=grad_norms) as render:
+    norms = blocks_of(model.graph) if grad_norms else None
+    with Interrupts() as stop, rendering(format.value, quiet=quiet, norms=norms) as render:
         events = fit(
             model,
             data,

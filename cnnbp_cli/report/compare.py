@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from difflib import SequenceMatcher
 from math import isfinite
 from typing import Any
 
-from cnnbp_cli.analysis.compare import FLOW, Comparison, LayerFlow
+from cnnbp_cli.analysis.compare import FLOW, SAME, Comparison, LayerFlow
 from cnnbp_cli.analysis.compare import magnitude as powers
+from cnnbp_cli.analysis.summary import LayerSummary, Summary
+from cnnbp_cli.config.differences import Difference
+from cnnbp_cli.core.types import show_shape
 from cnnbp_cli.report.chart import Series, chart, draw
-from cnnbp_cli.report.gradnorms import magnitude
+from cnnbp_cli.report.markup import Sheet, sheet
 from cnnbp_cli.report.records import write_csv, write_json
-from cnnbp_cli.report.table import Cell, Column, line, show
+from cnnbp_cli.report.summary import type_of
+from cnnbp_cli.report.table import Cell, Column
 from cnnbp_cli.report.terminal import console
 from cnnbp_cli.report.text import count, duration, figure, percent
 from cnnbp_cli.train.events import RUN_FIGURES
@@ -20,16 +25,17 @@ from cnnbp_cli.train.events import RUN_FIGURES
 MARKS = "123456789abcdefghijklmnopqrstuvwxyz"
 STYLES = ("cyan", "yellow", "green", "magenta", "blue", "red")
 WIDEST = 100  # columns of a chart
+ENDS = 3  # layers at each end of a network that is named on one line
 
 
-def render(comparison: Comparison, format: str) -> None:
-    """Write a comparison."""
+def render(comparison: Comparison, format: str, *, layers: bool = False) -> None:
+    """Write a comparison, with `layers` the networks beside each other, and what is equal in them too."""
     if format == "json":
         write_json(comparison.to_dict())
     elif format == "csv":
         write_csv(["part", "name", *(outcome.run for outcome in comparison.outcomes)], _records(comparison))
     else:
-        _tables(comparison)
+        _report(comparison, sheet(format), layers=layers)
 
 
 def _records(comparison: Comparison) -> Iterator[list[Any]]:
@@ -46,63 +52,137 @@ def _records(comparison: Comparison) -> Iterator[list[Any]]:
         yield ["loss", step, *(losses.get(step) for losses in comparison.losses)]
 
 
-def _tables(comparison: Comparison) -> None:
+def _report(comparison: Comparison, sheet: Sheet, *, layers: bool) -> None:
     names = [mark(number) for number in range(len(comparison.outcomes))]
-    _outcomes(comparison, names)
-    line()
-    if comparison.differences:
+    _outcomes(comparison, names, sheet)
+    sheet.line()
+    if not comparison.differences:
+        sheet.line("the configs are the same")
+    elif differences := [one for one in comparison.differences if comparison.same_layers or not _is_of_layer(one)]:
         columns = [Column("config", text=True), *(Column(name, leaves=k, text=True) for k, name in enumerate(names, 1))]
-        show(columns, [[difference.key, *map(_value, difference.values)] for difference in comparison.differences])
-    else:
-        line("the configs are the same")
-    line()
-    line("loss of the training batches", "bold")
-    draw(
-        chart(
-            [
-                Series(list(losses), list(losses.values()), name, STYLES[k % len(STYLES)])
-                for k, (name, losses) in enumerate(zip(names, comparison.losses, strict=True))
-            ],
-            min(console().width, WIDEST),
+        sheet.show(columns, [[difference.key, *map(_value, difference.values)] for difference in differences])
+    if layers or not comparison.same_layers:
+        sheet.line()
+        _networks(comparison, names, sheet, layers=layers)
+    if sheet.draws:
+        sheet.line()
+        curves = [
+            Series(list(losses), list(losses.values()), name, _style(k))
+            for k, (name, losses) in enumerate(zip(names, comparison.losses, strict=True))
+        ]
+        draw(chart(curves, min(console().width, WIDEST), title="loss of the training batches"))
+    if comparison.flows and (layers or comparison.same_layers):
+        sheet.line()
+        _flows(comparison, names, sheet, everything=layers)
+
+
+def _is_of_layer(difference: Difference) -> bool:
+    return difference.key.startswith("model.layers.")
+
+
+def _networks(comparison: Comparison, names: list[str], sheet: Sheet, *, layers: bool) -> None:
+    """Write each network on a line, or layer by layer beside each other."""
+    if layers:
+        rows = aligned([[_layer(layer) for layer in network.layers] for network in comparison.networks])
+        columns = [Column(name, text=True) for name in names]
+        sheet.line("layers, where they differ in color" if console().color_system else "layers", "bold")
+        sheet.show(
+            columns,
+            [[_beside(words, row) for words in row] for row in rows],
+            [_size(one) for one in comparison.networks],
         )
+        return
+    sheet.line("the networks differ; --layers shows their layers beside each other", "bold")
+    sheet.show(
+        [Column(""), Column("layers"), Column("parameters"), Column("network", text=True)],
+        [
+            [(name, _style(k)), count(len(one.layers)), count(one.trainable_parameters), _outline(one)]
+            for k, (name, one) in enumerate(zip(names, comparison.networks, strict=True))
+        ],
     )
-    if comparison.flows:
-        line()
-        _flows(comparison, names)
 
 
-def _outcomes(comparison: Comparison, names: list[str]) -> None:
-    columns = [Column(""), Column("run", text=True), Column("steps", leaves=len(RUN_FIGURES) + 2)]
+def _outline(network: Summary) -> str:
+    """Return the types of a network's layers in order, shortened to a line: ``conv2d, relu, …, dense``."""
+    types = [layer.type for layer in network.layers]
+    if len(types) > 2 * ENDS + 1:
+        types = [*types[:ENDS], "…", *types[-ENDS:]]
+    return ", ".join(types)
+
+
+def _layer(layer: LayerSummary) -> str:
+    parameters = f", {count(sum(layer.tensors.values()))}" if layer.tensors else ""
+    return f"{layer.name}: {type_of(layer)} → {show_shape(layer.output_shape)}{parameters}"
+
+
+def _size(network: Summary) -> str:
+    return f"{count(len(network.layers), 'layer')}, {count(network.trainable_parameters, 'parameter')}"
+
+
+def _beside(words: str, row: Sequence[str]) -> Cell:
+    return (words, "dim") if all(other == row[0] for other in row) else (words, "yellow")
+
+
+def aligned(columns: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Return rows in which equal entries of several sequences stand beside each other, empty where one has none.
+
+    Each sequence is aligned with the rows so far, as `difflib` finds the longest matches.
+    """
+    rows = [[entry] for entry in columns[0]]
+    for number, column in enumerate(columns[1:], start=1):
+        known = [next((entry for entry in row if entry), "") for row in rows]
+        joined: list[list[str]] = []
+        for _, a, b, c, d in SequenceMatcher(None, known, column, autojunk=False).get_opcodes():
+            longest = max(b - a, d - c)
+            left = [*rows[a:b], *([[""] * number] * (longest - (b - a)))]
+            right = [*column[c:d], *([""] * (longest - (d - c)))]
+            joined += [[*before, entry] for before, entry in zip(left, right, strict=True)]
+        rows = joined
+    return rows
+
+
+def _style(k: int) -> str:
+    return STYLES[k % len(STYLES)]
+
+
+def _outcomes(comparison: Comparison, names: list[str], sheet: Sheet) -> None:
+    columns = [Column(""), Column("run", text=True), Column("steps", leaves=len(RUN_FIGURES) + 2, optional=True)]
     titles = [name.replace("_", "\n") for name in RUN_FIGURES]
-    columns += [Column(title, leaves=k, width=8) for k, title in enumerate(titles, 1)]
-    columns.append(Column("time", leaves=len(titles) + 1))
+    columns += [Column(title, leaves=k, width=6) for k, title in enumerate(titles, 1)]
+    columns.append(Column("time", leaves=len(titles) + 1, optional=True))
     rows: list[list[Cell]] = []
     for k, (name, outcome) in enumerate(zip(names, comparison.outcomes, strict=True)):
-        cells: list[Cell] = [(name, STYLES[k % len(STYLES)])]
+        cells: list[Cell] = [(name, _style(k))]
         marks = {"not finished": not outcome.finished, "diverged": outcome.diverged, "changed": bool(outcome.changes)}
         marked = ", ".join(word for word, applies in marks.items() if applies)
         cells += [f"{outcome.run} ({marked})" if marked else outcome.run, count(outcome.steps)]
         cells += [(percent if key.endswith("accuracy") else figure)(outcome.figures[key]) for key in RUN_FIGURES]
         rows.append([*cells, duration(outcome.seconds)])
     shown = [k for k in range(len(columns)) if any(row[k] != "-" for row in rows)]
-    show([columns[k] for k in shown], [[row[k] for k in shown] for row in rows])
+    sheet.show([columns[k] for k in shown], [[row[k] for k in shown] for row in rows])
     for outcome in comparison.outcomes:
         for change in outcome.changes:
-            line(f"{outcome.run}: {change}")
+            sheet.line(f"{outcome.run}: {change}")
 
 
-def _flows(comparison: Comparison, names: list[str]) -> None:
-    line(f"gradient: {FLOW}", "bold")
-    columns = [Column("layer", text=True)]
-    columns += [Column(name, leaves=2 * k + 1, width=8) for k, name in enumerate(names)]
-    columns += [Column(f"{name} / {names[0]}", leaves=2 * k, width=8) for k, name in enumerate(names) if k]
-    rows: list[list[Cell]] = []
-    for flow in comparison.flows:
-        norms: list[Cell] = ["-" if norm is None else magnitude(norm) for norm in flow.norms]
-        rows.append([flow.layer, *norms, *map(_factor, flow.factors[1:])])
-    show(columns, rows)
-    line()
-    line(_verdict(comparison.most_changed, names))
+def _flows(comparison: Comparison, names: list[str], sheet: Sheet, *, everything: bool) -> None:
+    """Write the gradient norms that differ; those that are the same only if asked for."""
+    shown = [flow for flow in comparison.flows if everything or None in flow.norms or flow.change > SAME]
+    if shown:
+        sheet.line(f"gradient: {FLOW}", "bold")
+        columns = [Column("layer", text=True)]
+        columns += [Column(name, leaves=2 * k + 1, width=8) for k, name in enumerate(names)]
+        columns += [Column(f"{name} / {names[0]}", leaves=2 * k, width=8) for k, name in enumerate(names) if k]
+        rows: list[list[Cell]] = []
+        for flow in shown:
+            norms: list[Cell] = ["-" if norm is None else figure(norm) for norm in flow.norms]
+            rows.append([flow.layer, *norms, *map(_factor, flow.factors[1:])])
+        sheet.show(columns, rows)
+        sheet.line()
+    sheet.line(_verdict(comparison.most_changed, names))
+    left_out = len(comparison.flows) - len(shown)
+    if shown and left_out:
+        sheet.line(f"{count(left_out, 'layer')} within 1% left out; --layers shows all")
 
 
 def _verdict(flow: LayerFlow | None, names: list[str]) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cnnbp_cli.report.markup import Sheet, sheet
 from cnnbp_cli.report.records import write_csv, write_json
+from cnnbp_cli.report.table import Cell, Column
 from cnnbp_cli.report.text import count, figure, percent
 
 if TYPE_CHECKING:
     from cnnbp_cli.origin import Origin
-    from cnnbp_cli.report.table import Cell
     from cnnbp_cli.train.evaluate import Evaluation
 
 MATRIX = 30  # classes up to which the whole confusion matrix is shown
@@ -23,7 +24,7 @@ def render(evaluation: Evaluation, format: str, origin: Origin | None = None) ->
     elif format == "csv":
         _csv(evaluation)
     else:
-        _tables(evaluation)
+        _report(evaluation, sheet(format))
 
 
 def _csv(evaluation: Evaluation) -> None:
@@ -41,57 +42,51 @@ def _csv(evaluation: Evaluation) -> None:
     )
 
 
-def _tables(evaluation: Evaluation) -> None:
-    from cnnbp_cli.report.table import Column, line, show
-
+def _report(evaluation: Evaluation, sheet: Sheet) -> None:
     figures = f"loss {figure(evaluation.loss)}"
     if evaluation.accuracy is not None:
         figures += f", accuracy {percent(evaluation.accuracy)}"
-    line(f"{figures}, {count(evaluation.count, 'image')}", "bold")
+    sheet.line(f"{figures}, {count(evaluation.count, 'image')}", "bold")
     if evaluation.per_class is None or evaluation.confusion is None:
         return
-    line()
-    show(
+    sheet.line()
+    sheet.show(
         [Column("class"), Column("precision"), Column("recall"), Column("images")],
         [
             [str(one.label), percent(one.precision), percent(one.recall), count(one.count)]
             for one in evaluation.per_class
         ],
     )
-    line()
+    sheet.line()
     if len(evaluation.confusion) <= MATRIX:
-        _matrix(evaluation.confusion)
+        _matrix(evaluation.confusion, sheet)
     else:
-        _confusions(evaluation.confusion)
+        _confusions(evaluation.confusion, sheet)
 
 
-def _matrix(confusion: list[list[int]]) -> None:
-    from cnnbp_cli.report.table import Column, line, show
-
-    line("confusion: the true class down, the predicted class across", "bold")
+def _matrix(confusion: list[list[int]], sheet: Sheet) -> None:
+    sheet.line("confusion: the true class down, the predicted class across", "bold")
     columns = [Column("true"), *(Column(str(k), leaves=k + 1, width=4) for k in range(len(confusion)))]
     rows: list[list[Cell]] = [
         [str(true), *(_entry(number, true == called) for called, number in enumerate(row))]
         for true, row in enumerate(confusion)
     ]
-    show(columns, rows)
+    sheet.show(columns, rows)
 
 
 def _entry(number: int, right: bool) -> Cell:
     return (count(number), "green" if right else "red") if number else ("0", "dim")
 
 
-def _confusions(confusion: list[list[int]]) -> None:
-    from cnnbp_cli.report.table import Column, line, show
-
+def _confusions(confusion: list[list[int]], sheet: Sheet) -> None:
     worst = sorted(
         ((number, true, called) for true, row in enumerate(confusion) for called, number in enumerate(row) if number),
         key=lambda entry: -entry[0],
     )
     wrong = [entry for entry in worst if entry[1] != entry[2]][:WORST]
     if wrong:
-        line("the most frequent confusions", "bold")
-        show(
+        sheet.line("the most frequent confusions", "bold")
+        sheet.show(
             [Column("true"), Column("predicted"), Column("images")],
             [[str(true), str(called), count(number)] for number, true, called in wrong],
         )

@@ -1,4 +1,4 @@
-"""`cnnbp plot` as a PNG or SVG file, drawn by matplotlib, which only this needs."""
+"""`cnnbp plot` as a PNG, SVG or PDF file, drawn by matplotlib, which only this needs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ from cnnbp_cli.report.plot import gradients
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SUFFIXES = (".png", ".svg")
+SUFFIXES = (".png", ".svg", ".pdf")
+UNDATED: dict[str, dict[str, None]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None},
+    "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
+}
+"""What makes the same run give the same bytes."""
 WINDOWS = 40  # parts of the run over which the dark curve averages
 TRAINING, VALIDATION = "tab:blue", "tab:orange"
 
@@ -27,9 +33,9 @@ class FigureError(UserError):
 
 
 def check_suffix(path: Path) -> None:
-    """Raise `FigureError` when the file's name says something else than PNG or SVG."""
+    """Raise `FigureError` when the file's name says something else than PNG, SVG or PDF."""
     if path.suffix.lower() not in SUFFIXES:
-        raise FigureError(f"{path}: expected a file name that ends in {' or '.join(SUFFIXES)}")
+        raise FigureError(f"{path}: expected a file name that ends in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
 
 
 def save_figure(history: History, path: Path) -> None:
@@ -75,11 +81,13 @@ def save_figure(history: History, path: Path) -> None:
         if rows:
             _heat_map(axes["gradients"], rows, [watched.step for watched in history.watched])
         kind = path.suffix.lower().removeprefix(".")
-        figure.savefig(path, format=kind, metadata={"Date": None} if kind == "svg" else {"Software": None})
+        figure.savefig(path, format=kind, metadata=UNDATED[kind])
 
 
 def _curves(axes: Axes, history: History, name: str) -> None:
     """Draw every batch's figure, their running mean, and what the validation split says."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     steps = np.array([step.step for step in history.steps])
     values = np.array([getattr(step, name) for step in history.steps], np.float64)
     window = max(len(values) // WINDOWS, 1)
@@ -96,6 +104,10 @@ def _curves(axes: Axes, history: History, name: str) -> None:
     finite = values[np.isfinite(values)]
     if name == "loss" and finite.size and finite.max() > WIDE_RANGE * finite.min() > 0:
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        name = f"{name}, logarithmic scale"
     axes.set_title(name)
     _step_axis(axes)
     axes.legend()
@@ -129,7 +141,7 @@ def _heat_map(axes: Axes, rows: dict[str, list[float]], steps: list[int]) -> Non
     axes.set_yticks(np.arange(len(rows)) + 0.5, list(rows), parse_math=False)
     axes.invert_yaxis()
     axes.grid(False)
-    axes.set_title("gradient norm of each layer (L2, before clipping)")
+    axes.set_title("gradient norm of each layer (L2, before clipping), logarithmic scale")
     _step_axis(axes)
     axes.figure.colorbar(mesh, ax=axes, pad=0.01)
 

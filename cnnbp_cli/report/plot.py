@@ -11,10 +11,10 @@ from rich.text import Text
 
 from cnnbp_cli.analysis.history import History
 from cnnbp_cli.report.chart import BARS, Series, binned, chart, draw, limits, logarithms, sparkline
-from cnnbp_cli.report.gradnorms import magnitude
+from cnnbp_cli.report.scale import Scale
 from cnnbp_cli.report.table import line
 from cnnbp_cli.report.terminal import console
-from cnnbp_cli.report.text import count
+from cnnbp_cli.report.text import count, decimal
 from cnnbp_cli.train.statistics import DEFINITIONS
 
 WIDEST = 100
@@ -28,9 +28,8 @@ def render(history: History) -> None:
     width = min(console().width, WIDEST)
     for change in history.changes:
         line(f"note: {change}")
-    for title, series, height in panels(history):
-        line(title, "bold")
-        draw(chart(series, width, height))
+    for title, series, height, from_zero in panels(history):
+        draw(chart(series, width, height, title=title, from_zero=from_zero))
         line()
     if rows := gradients(history):
         line(f"gradient: {DEFINITIONS['gradient']}", "bold")
@@ -39,8 +38,8 @@ def render(history: History) -> None:
         line("no step was watched; train with --watch-every 1 or more")
 
 
-def panels(history: History) -> Iterator[tuple[str, list[Series], int]]:
-    """Yield the title, the curves and the height of every chart that the run has the figures for."""
+def panels(history: History) -> Iterator[tuple[str, list[Series], int, bool]]:
+    """Yield the title, the curves, the height and whether it begins at 0 of every chart that the run has figures for."""
     steps = [step.step for step in history.steps]
     for name in ("loss", "accuracy"):
         values = [getattr(step, name) for step in history.steps]
@@ -53,8 +52,9 @@ def panels(history: History) -> Iterator[tuple[str, list[Series], int]]:
         if held_out:
             series.append(Series([*held_out], [*held_out.values()], *VALIDATION, connected=False))
             title += f", and of the validation split ({VALIDATION[0]})"
-        yield title, series, 10
-    yield "learning rate", [Series(steps, [step.learning_rate for step in history.steps], *TRAINING)], 5
+        yield title, series, 11, False
+    rates = [step.learning_rate for step in history.steps]
+    yield "learning rate", [Series(steps, rates, *TRAINING)], 5, True
 
 
 def gradients(history: History) -> dict[str, list[float]]:
@@ -73,14 +73,16 @@ def _heat_map(rows: dict[str, list[float]], steps: list[int], width: int) -> Ite
     columns = max(width - room - 1, 8)
     heights = {name: logarithms(binned(norms, columns)) for name, norms in rows.items()}
     low, high = limits(np.concatenate([*heights.values()]))
+    scale = Scale()
+    scale.see(10**height for one in heights.values() for height in one.tolist() if isfinite(height))
     repeat = max(columns // max(len(one) for one in heights.values()), 1)
     for name, one in heights.items():
         short = name if cell_len(name) <= room else name[: room - 1] + "…"
         text = Text(short + " " * (room - cell_len(short) + 1))
         for height, bar in zip(one.tolist(), sparkline(one, low, high), strict=True):
-            text.append(bar * repeat, magnitude(10**height)[1] if isfinite(height) else "")
+            text.append(bar * repeat, scale.style(10**height) if isfinite(height) else "")
         yield text
     wide = repeat * max(len(one) for one in heights.values())
     left, right = f"step {count(steps[0])}", count(steps[-1])
     yield Text(" " * (room + 1) + left + right.rjust(max(wide - len(left), len(right) + 1)))
-    yield Text(f"{BARS[0]} {10**low:.1e}   {BARS[-1]} {10**high:.1e}")
+    yield Text(f"{BARS[0]} {decimal(10**low)}   {BARS[-1]} {decimal(10**high)}, logarithmic scale")

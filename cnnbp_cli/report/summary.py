@@ -6,12 +6,17 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from cnnbp_cli.core.types import show_shape
+from cnnbp_cli.report.markup import Sheet, sheet
 from cnnbp_cli.report.records import write_csv, write_json
+from cnnbp_cli.report.table import Cell, Column
 from cnnbp_cli.report.text import count
 from cnnbp_cli.text import show_bytes
 
 if TYPE_CHECKING:
-    from cnnbp_cli.analysis.summary import Kernel, Summary
+    from cnnbp_cli.analysis.summary import Kernel, LayerSummary, Summary
+
+Contents = tuple[list[Column], list[list[Cell]], list[Cell]]
+"""The columns of a table, its rows, and its last row."""
 
 FIELDS = (
     *("name", "type", "inputs", "input_shape", "output_shape", "kernel", "stride", "dilation"),
@@ -19,14 +24,14 @@ FIELDS = (
 )
 
 
-def render(summary: Summary, format: str) -> None:
-    """Write a summary to standard output."""
+def render(summary: Summary, format: str, *, memory: bool = False) -> None:
+    """Write a summary to standard output, with `memory` what it takes and sees instead of what it consists of."""
     if format == "json":
         write_json(summary.to_dict())
     elif format == "csv":
         write_csv(FIELDS, _records(summary))
     else:
-        _table(summary)
+        _report(summary, sheet(format), memory=memory)
 
 
 def _records(summary: Summary) -> Iterator[list[object]]:
@@ -39,43 +44,79 @@ def _records(summary: Summary) -> Iterator[list[object]]:
         yield list(values.values())
 
 
-def _table(summary: Summary) -> None:
-    from cnnbp_cli.report.table import Column, line, show
+def _report(summary: Summary, sheet: Sheet, *, memory: bool) -> None:
+    columns, rows, total = _memory(summary) if memory else _layers(summary)
+    sheet.line(f"{summary.name}: input {show_shape(summary.input_shape)}, {summary.dtype}", "bold")
+    sheet.show(columns, rows, total)
+    fixed = summary.total_parameters - summary.trainable_parameters
+    sheet.line(f"trainable parameters: {count(summary.trainable_parameters)}", "bold")
+    if fixed:
+        sheet.line(f"non-trainable: {count(fixed)} (running statistics), total: {count(summary.total_parameters)}")
+    if memory:
+        batch = summary.batch_size
+        together = show_bytes(batch * summary.total_activation_bytes)
+        sheet.line(f"memory: activations of one image ({together} for a batch of {batch}), gradients of the parameters")
+    else:
+        sheet.line(f"one image takes {count(summary.total_macs)} multiply-accumulate operations (MACs) forward")
 
+
+def _layers(summary: Summary) -> Contents:
+    """What the network consists of; `inputs` only where it branches, and there only where it is not the layer above."""
+    before = ["input", *(layer.name for layer in summary.layers)]
+    inputs = [
+        "" if layer.inputs == [above] else ", ".join(layer.inputs)
+        for layer, above in zip(summary.layers, before, strict=False)
+    ]
     columns = [
         Column("layer", text=True),
-        Column("type", text=True, leaves=7),
-        Column("output", text=True, leaves=1),
-        Column("kernel", text=True, leaves=4),
+        Column("type", text=True),
+        Column("inputs", text=True, leaves=2, folds=True),
+        Column("output", text=True),
         Column("parameters", leaves=1),
-        Column("MACs", leaves=2),
-        Column("receptive\nfield", leaves=3),
-        Column("activation\nmemory", leaves=5),
-        Column("gradient\nmemory", leaves=6),
+        Column("MACs", leaves=3, optional=True),
     ]
-    rows = [
+    rows: list[list[Cell]] = [
+        [layer.name, type_of(layer), read, show_shape(layer.output_shape), _parameters(layer), count(layer.macs)]
+        for layer, read in zip(summary.layers, inputs, strict=True)
+    ]
+    total: list[Cell] = ["total", "", "", "", count(summary.trainable_parameters), count(summary.total_macs)]
+    chosen = [k for k in range(len(columns)) if columns[k].title != "inputs" or any(inputs)]
+    return [columns[k] for k in chosen], [[row[k] for k in chosen] for row in rows], [total[k] for k in chosen]
+
+
+def _memory(summary: Summary) -> Contents:
+    """What the network takes in memory, and how much of the image each layer sees."""
+    columns = [
+        Column("layer", text=True),
+        Column("type", text=True, leaves=2, optional=True),
+        Column("output", text=True, leaves=1),
+        Column("receptive\nfield"),
+        Column("activation\nmemory"),
+        Column("gradient\nmemory"),
+    ]
+    rows: list[list[Cell]] = [
         [
             layer.name,
-            layer.type,
+            type_of(layer),
             show_shape(layer.output_shape),
-            _windows(layer.kernel),
-            count(layer.parameters),
-            count(layer.macs),
             show_shape(layer.receptive_field),
             show_bytes(layer.activation_bytes),
             show_bytes(layer.gradient_bytes) if layer.gradient_bytes else "",
         ]
         for layer in summary.layers
     ]
-    total = ["total", "", "", "", count(summary.total_parameters), count(summary.total_macs), ""]
-    total += [show_bytes(summary.total_activation_bytes), show_bytes(summary.total_gradient_bytes)]
-    line(f"{summary.name}: input {show_shape(summary.input_shape)}, {summary.dtype}", "bold")
-    show(columns, rows, total)
-    fixed = summary.total_parameters - summary.trainable_parameters
-    batch = summary.batch_size
-    line(count(summary.trainable_parameters, "trainable parameter") + (f", {count(fixed)} others" if fixed else ""))
-    together = show_bytes(batch * summary.total_activation_bytes)
-    line(f"memory: activations of one image ({together} for a batch of {batch}), gradients of the parameters")
+    activations, gradients = show_bytes(summary.total_activation_bytes), show_bytes(summary.total_gradient_bytes)
+    return columns, rows, ["total", "", "", "", activations, gradients]
+
+
+def _parameters(layer: LayerSummary) -> str:
+    """Write the sizes of the trainable tensors, weights before biases: ``150 + 6``."""
+    return " + ".join(map(count, layer.tensors.values()))
+
+
+def type_of(layer: LayerSummary) -> str:
+    """Write a layer's type and its windows: ``conv2d 3×3 s2``."""
+    return f"{layer.type} {_windows(layer.kernel)}".rstrip()
 
 
 def _windows(kernel: Kernel | None) -> str:

@@ -39,12 +39,18 @@ class Column:
         Words, which stand at the left and may fold, instead of numbers.
     width : int
         At least so many characters.
+    folds : bool
+        Texts fold before this column leaves.
+    optional : bool
+        Where it leaves, the table does not continue below for its sake.
     """
 
     title: str
     leaves: int = 0
     text: bool = False
     width: int = 0
+    folds: bool = False
+    optional: bool = False
 
 
 class Table:
@@ -63,12 +69,15 @@ class Table:
     ) -> None:
         self._out = out or console()
         self._columns = [
-            replace(column, width=max([column.width, _wide(column.title), *(_wide(_words(row[k])) for row in rows)]))
+            replace(column, width=max([column.width, _wide(column.title), *(_wide(words(row[k])) for row in rows)]))
             for k, column in enumerate(columns)
         ]
         self._shown = list(range(len(columns)))
-        while self._total() > self._out.width and sum(self._columns[k].leaves > 0 for k in self._shown) > 1:
-            self._shown.remove(max(self._shown, key=lambda k: self._columns[k].leaves))
+        while sum(self._columns[k].leaves > 0 for k in self._shown) > 1:
+            next_one = max(self._shown, key=lambda k: self._columns[k].leaves)
+            if self._total(folded=self._columns[next_one].folds) <= self._out.width:
+                break
+            self._shown.remove(next_one)
         self._fold(self._total() - self._out.width)
 
     @property
@@ -96,9 +105,9 @@ class Table:
     def row(self, cells: Sequence[Cell], style: str = "") -> None:
         """Write a row, on several lines where a text folds."""
         lines = [
-            [(part, _style(cells[k]) or style) for part in folded(_words(cells[k]), self._columns[k].width)]
+            [(part, _style(cells[k]) or style) for part in folded(words(cells[k]), self._columns[k].width)]
             if self._columns[k].text
-            else [(_words(cells[k]), _style(cells[k]) or style)]
+            else [(words(cells[k]), _style(cells[k]) or style)]
             for k in self._shown
         ]
         for line in range(max(map(len, lines))):
@@ -109,30 +118,36 @@ class Table:
             self._write(cells)
             return
         line = Text()
-        for place, (k, (words, style)) in enumerate(zip(self._shown, cells, strict=True)):
+        for place, (k, (text, style)) in enumerate(zip(self._shown, cells, strict=True)):
             column = self._columns[k]
-            space = " " * (column.width - cell_len(words))
+            space = " " * (column.width - cell_len(text))
             line.append(" " * GAP if place else "")
             if column.text:
-                line.append(words, style).append(space)
+                line.append(text, style).append(space)
             else:
-                line.append(space).append(words, style)
+                line.append(space).append(text, style)
         line.rstrip()
         self._print(line)
 
     def _write(self, cells: Sequence[tuple[str, str]]) -> None:
         texts: list[str] = []
-        for k, (words, _) in zip(self._shown, cells, strict=True):
-            space = " " * (self._columns[k].width - cell_len(words))
-            texts.append(words + space if self._columns[k].text else space + words)
+        for k, (text, _) in zip(self._shown, cells, strict=True):
+            space = " " * (self._columns[k].width - cell_len(text))
+            texts.append(text + space if self._columns[k].text else space + text)
         self._out.file.write(plain((" " * GAP).join(texts).rstrip(), sys.stdout) + "\n")
 
     def _print(self, line: Text) -> None:
         line.plain = plain(line.plain, sys.stdout)
         self._out.print(line)
 
-    def _total(self) -> int:
-        return sum(self._columns[k].width for k in self._shown) + GAP * (len(self._shown) - 1)
+    def _total(self, *, folded: bool = False) -> int:
+        """Return the columns of the whole line, texts at their least width or at their own."""
+        widths = [self._least(self._columns[k]) if folded else self._columns[k].width for k in self._shown]
+        return sum(widths) + GAP * (len(self._shown) - 1)
+
+    @staticmethod
+    def _least(column: Column) -> int:
+        return min(column.width, max(NARROWEST, _wide(column.title))) if column.text else column.width
 
     def _fold(self, excess: int) -> None:
         """Take the columns that are too many from the widest texts."""
@@ -140,7 +155,7 @@ class Table:
         while excess > 0 and texts:
             widest = max(texts, key=lambda k: self._columns[k].width)
             width = self._columns[widest].width
-            if width <= max(NARROWEST, _wide(self._columns[widest].title)):
+            if width <= self._least(self._columns[widest]):
                 return
             self._columns[widest] = replace(self._columns[widest], width=width - 1)
             excess -= 1
@@ -158,7 +173,7 @@ def show(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], total: Seque
         if total:
             table.rule()
             table.row([total[k] for k in chosen], "bold")
-        remaining = [chosen[k] for k in table.left_out]
+        remaining = [chosen[k] for k in table.left_out if not columns[chosen[k]].optional]
         chosen = [k for k in range(len(columns)) if k in remaining or not columns[k].leaves] if remaining else []
         if chosen:
             line()
@@ -171,7 +186,8 @@ def line(text: str = "", style: str = "") -> None:
         out.print(Text(part, style))
 
 
-def _words(cell: Cell) -> str:
+def words(cell: Cell) -> str:
+    """Return what a cell says."""
     return cell if isinstance(cell, str) else cell[0]
 
 

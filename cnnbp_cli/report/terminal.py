@@ -33,7 +33,7 @@ ASCII = str.maketrans(
         "η": "rate",
         "\N{NO-BREAK SPACE}": " ",
     }
-    | dict(zip("▁▂▃▄▅▆▇█•│└", "_.:-=+*#*|+", strict=True))
+    | dict(zip("▁▂▃▄▅▆▇█•│└┬┤", "_.:-=+*#*|+++", strict=True))
 )
 """Stand-ins where the encoding is not Unicode."""
 

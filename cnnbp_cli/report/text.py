@@ -19,6 +19,15 @@ def figure(number: float | None) -> str:
     return f"{number:.4f}" if abs(number) < 100 else f"{number:,.1f}"
 
 
+def decimal(number: float) -> str:
+    """Write a norm in eight characters at most: plainly, with three digits that count or more, where they suffice."""
+    if not math.isfinite(number) or number == 0:
+        return f"{number:g}"
+    if not 0.001 <= abs(number) < 99_999.95:
+        return f"{number:.2e}"
+    return f"{number:.5f}" if abs(number) < 10 else f"{number:.4f}" if abs(number) < 100 else f"{number:,.1f}"
+
+
 def percent(share: float | None) -> str:
     """Write a share between 0 and 1: ``98.97%``."""
     return "-" if share is None else f"{100 * share:.2f}%"

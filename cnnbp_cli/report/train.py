@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from cnnbp_cli.analysis.gradnorms import norm_row
-from cnnbp_cli.report.gradnorms import NormTable
+from cnnbp_cli.report.gradnorms import Blocks, NormTable
 from cnnbp_cli.report.progress import progress
 from cnnbp_cli.report.records import write_csv_row, write_json_line
 from cnnbp_cli.report.table import Column, Table, line
@@ -17,10 +17,10 @@ from cnnbp_cli.train.events import EpochDone, Event, LayersWatched, RunFinished,
 
 
 @contextmanager
-def rendering(format: str, *, quiet: bool, norms: bool = False) -> Iterator[Callable[[Event], None]]:
+def rendering(format: str, *, quiet: bool, norms: Blocks | None = None) -> Iterator[Callable[[Event], None]]:
     """Render events until the block ends: results on standard output, progress on standard error.
 
-    With `norms` the tables begin with one of gradient norms.
+    With `norms`, the blocks of the network's layers, the tables begin with one of gradient norms.
     """
     watch = progress(quiet=quiet, results_are_table=format == "table")
     results: Results = Tables(norms) if format == "table" else EpochRows() if format == "csv" else JsonLines()
@@ -78,8 +78,8 @@ class EpochRows:
 class Tables:
     """A table of epochs and the test's figures; before it a table of norms, if they were asked for."""
 
-    def __init__(self, norms: bool) -> None:
-        self._norms = NormTable("gradient") if norms else None
+    def __init__(self, norms: Blocks | None) -> None:
+        self._norms = NormTable("gradient", norms) if norms is not None else None
         self._step: StepDone | None = None
         self._epochs: list[EpochDone] = []
         self._table: Table | None = None
@@ -95,9 +95,7 @@ class Tables:
                 self._norms.add(norm_row(self._step, event, "gradient"))
         elif isinstance(event, EpochDone):
             self._epochs.append(event)
-            if self._norms:
-                self._norms.flush()
-            else:
+            if self._norms is None:
                 self._write_epochs()
         elif isinstance(event, RunFinished):
             self.close()
