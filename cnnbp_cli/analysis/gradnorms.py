@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from cnnbp_cli.analysis.history import read_history
+from cnnbp_cli.build import build_graph
+from cnnbp_cli.config.load import load_config
 from cnnbp_cli.core.graph import INPUT, Graph
 from cnnbp_cli.data.dataset import Dataset
 from cnnbp_cli.errors import UserError
 from cnnbp_cli.model import Model
 from cnnbp_cli.train.events import LayersWatched, NonFinite, StepDone
 from cnnbp_cli.train.fit import fit
-from cnnbp_cli.train.run_directory import RunError
+from cnnbp_cli.train.run_directory import RunDirectory, RunError
 from cnnbp_cli.train.statistics import DEFINITIONS, Statistic
 
 
@@ -81,6 +83,14 @@ def blocks_of(graph: Graph) -> list[list[str]]:
             blocks.append([])
         blocks[-1].append(node.name)
     return blocks
+
+
+def blocks_of_run(run: Path) -> list[list[str]]:
+    """Return the blocks of a run's network; none where its config cannot be read, as without its custom layers."""
+    try:
+        return blocks_of(build_graph(load_config(RunDirectory(run).config)))
+    except UserError:
+        return []
 
 
 def watch_norms(

@@ -58,7 +58,7 @@ class LayerSummary:
     parameters, trainable_parameters : int
         With and without running statistics.
     tensors : dict of str to int
-        How many values each trainable tensor has, by its name: ``{"weight": 150, "bias": 6}``.
+        How many values each parameter has, running statistics aside: ``{"weight": 150, "bias": 6}``.
     macs : int
         Multiply-accumulate operations of one image's forward pass.
     receptive_field : list of int
@@ -152,7 +152,11 @@ def describe(graph: Graph, item_bytes: int) -> list[LayerSummary]:
                 receptive_field=view.extent(),
                 activation_bytes=prod(out_shape) * item_bytes,
                 gradient_bytes=gradients * item_bytes,
-                tensors={key: prod(shape) for key, shape in graph.trainable[node.name].items()},
+                tensors={
+                    key: prod(shape)
+                    for key, shape in graph.param_shapes[node.name].items()
+                    if key not in node.layer.state
+                },
             )
         )
     return layers

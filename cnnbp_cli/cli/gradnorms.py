@@ -66,16 +66,13 @@ def gradnorms(
         raise typer.BadParameter("a run is over: name its config to train it differently", param_hint="--set")
     from itertools import islice
 
-    from cnnbp_cli.analysis.gradnorms import blocks_of, recorded_norms, watch_norms
-    from cnnbp_cli.build import build_graph
-    from cnnbp_cli.config.load import load_config
+    from cnnbp_cli.analysis.gradnorms import blocks_of, blocks_of_run, recorded_norms, watch_norms
     from cnnbp_cli.loading import load, load_data
     from cnnbp_cli.report.gradnorms import render
 
     if is_run:
         recorded = list(islice(recorded_norms(Path(source), every=every, of=of.value), steps))
-        graph = build_graph(load_config(Path(source) / "config.yaml"))
-        render(recorded, format.value, of.value, blocks_of(graph))
+        render(recorded, format.value, of.value, blocks_of_run(Path(source)))
     else:
         model = load(source, overrides or ())
         rows = watch_norms(model, load_data(model), steps=steps or 10, every=every, of=of.value)

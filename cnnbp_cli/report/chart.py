@@ -147,9 +147,9 @@ def _x_axis(first: float, last: float, columns: int, name: str) -> Iterator[Text
 def round_ticks(low: float, high: float, wanted: int, *, whole: bool = False) -> list[float]:
     """Return about `wanted` multiples of 1, 2 or 5 times a power of ten, from `low` or below to `high` or above.
 
-    One number alone where both are the same.
+    One number alone where both are the same, to nine digits.
     """
-    if not high > low:
+    if not high - low > 1e-9 * max(abs(high), abs(low)):
         return [low]
     rough = (high - low) / wanted
     power = 10.0 ** floor(log10(rough))

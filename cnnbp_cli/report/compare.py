@@ -85,12 +85,9 @@ def _networks(comparison: Comparison, names: list[str], sheet: Sheet, *, layers:
     if layers:
         rows = aligned([[_layer(layer) for layer in network.layers] for network in comparison.networks])
         columns = [Column(name, text=True) for name in names]
-        sheet.line("layers, where they differ in color" if console().color_system else "layers", "bold")
-        sheet.show(
-            columns,
-            [[_beside(words, row) for words in row] for row in rows],
-            [_size(one) for one in comparison.networks],
-        )
+        sheet.line("layers", "bold")
+        sizes = [_size(network) for network in comparison.networks]
+        sheet.show(columns, [[_beside(words, row) for words in row] for row in rows], sizes)
         return
     sheet.line("the networks differ; --layers shows their layers beside each other", "bold")
     sheet.show(

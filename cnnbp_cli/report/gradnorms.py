@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from itertools import chain
+from itertools import chain, pairwise
 from math import hypot, isfinite
 
 from cnnbp_cli.analysis.gradnorms import NormRow
@@ -32,6 +32,7 @@ def render(rows: Iterable[NormRow], format: str, of: Statistic, blocks: Blocks =
         for row in rows:
             write_json_line(row.to_dict())
     elif format == "csv":
+        rows = iter(rows)
         for first in rows:  # the header needs the names of the layers
             write_csv(["step", "loss", "total", *first.norms], map(_values, chain([first], rows)))
             break
@@ -206,4 +207,4 @@ def evenly(blocks: Sequence[list[str]], most: int) -> list[list[list[str]]]:
     """Return the blocks in at most so many groups of neighbors, of about the same number each."""
     number = min(most, len(blocks))
     ends = [round(k * len(blocks) / number) for k in range(number + 1)]
-    return [list(blocks[start:end]) for start, end in zip(ends, ends[1:], strict=False)]
+    return [list(blocks[start:end]) for start, end in pairwise(ends)]

@@ -2,8 +2,8 @@
 
 The layout has one row for each rank, the longest path from the image (Sugiyama, Tagawa & Toda 1981, *Methods for Visual
 Understanding of Hierarchical System Structures*): an edge over several rows gets a place of its own in each, so that it
-passes beside the boxes; rows are ordered by the mean place of their neighbors; then chains become straight columns, which
-move as near to what they are joined with as the order and the gaps allow.
+passes beside the boxes; rows are ordered by the mean place of their neighbors; then chains become straight columns,
+which move as near to what they are joined with as the order and the gaps allow.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from html import escape
+from itertools import pairwise
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -170,7 +171,7 @@ def _placed(boxes: Sequence[Box]) -> tuple[dict[str, Place], list[list[Place]]]:
         for read in box.inputs:
             start = places[read]
             path = [start, *(Place(SLOT, between) for between in range(start.rank + 1, rank)), here]
-            for upper, lower in zip(path, path[1:], strict=False):
+            for upper, lower in pairwise(path):
                 upper.below.append(lower)
                 lower.above.append(upper)
             paths.append(path)
@@ -210,7 +211,7 @@ def _align(rows: Sequence[Sequence[Place]]) -> None:
         id(place): ([], []) for row in rows for place in row
     }
     for row in rows:
-        for left, right in zip(row, row[1:], strict=False):
+        for left, right in pairwise(row):
             space = (left.width + right.width) / 2 + GAP
             beside[id(left)][1].append((right, space))
             beside[id(right)][0].append((left, space))
@@ -246,7 +247,7 @@ def _left_to_right(rows: Sequence[Sequence[Place]], columns: dict[int, list[Plac
     by_first = {id(column[0]): column for column in columns.values()}
     before: dict[int, set[int]] = {first: set() for first in by_first}
     for row in rows:
-        for left, right in zip(row, row[1:], strict=False):
+        for left, right in pairwise(row):
             before[id(columns[id(right)][0])].add(id(columns[id(left)][0]))
     return [by_first[first] for first in TopologicalSorter(before).static_order()]
 

@@ -39,7 +39,7 @@ def render(history: History) -> None:
 
 
 def panels(history: History) -> Iterator[tuple[str, list[Series], int, bool]]:
-    """Yield the title, the curves, the height and whether it begins at 0 of every chart that the run has figures for."""
+    """Yield title, curves, height and whether it begins at 0, for every chart that the run has the figures for."""
     steps = [step.step for step in history.steps]
     for name in ("loss", "accuracy"):
         values = [getattr(step, name) for step in history.steps]

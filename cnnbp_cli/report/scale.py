@@ -31,7 +31,7 @@ class Scale:
         """Return the style of a number."""
         if not isfinite(value):
             return "bold red"
-        if value == 0:
+        if value == 0 or self._low > self._high:
             return STYLES[0]
         low, high = self._limits()
         share = (log10(abs(value)) - low) / (high - low)

@@ -51,7 +51,10 @@ def _report(summary: Summary, sheet: Sheet, *, memory: bool) -> None:
     fixed = summary.total_parameters - summary.trainable_parameters
     sheet.line(f"trainable parameters: {count(summary.trainable_parameters)}", "bold")
     if fixed:
-        sheet.line(f"non-trainable: {count(fixed)} (running statistics), total: {count(summary.total_parameters)}")
+        frozen = sum(map(_values, summary.layers)) - summary.trainable_parameters
+        kinds = {"frozen": frozen, "running statistics": fixed - frozen}
+        said = ", ".join(f"{count(number)} {kind}" for kind, number in kinds.items() if number)
+        sheet.line(f"non-trainable: {count(fixed)} ({said}), total: {count(summary.total_parameters)}")
     if memory:
         batch = summary.batch_size
         together = show_bytes(batch * summary.total_activation_bytes)
@@ -79,7 +82,7 @@ def _layers(summary: Summary) -> Contents:
         [layer.name, type_of(layer), read, show_shape(layer.output_shape), _parameters(layer), count(layer.macs)]
         for layer, read in zip(summary.layers, inputs, strict=True)
     ]
-    total: list[Cell] = ["total", "", "", "", count(summary.trainable_parameters), count(summary.total_macs)]
+    total: list[Cell] = ["total", "", "", "", count(sum(map(_values, summary.layers))), count(summary.total_macs)]
     chosen = [k for k in range(len(columns)) if columns[k].title != "inputs" or any(inputs)]
     return [columns[k] for k in chosen], [[row[k] for k in chosen] for row in rows], [total[k] for k in chosen]
 
@@ -110,8 +113,13 @@ def _memory(summary: Summary) -> Contents:
 
 
 def _parameters(layer: LayerSummary) -> str:
-    """Write the sizes of the trainable tensors, weights before biases: ``150 + 6``."""
-    return " + ".join(map(count, layer.tensors.values()))
+    """Write the sizes of the parameters, weights before biases: ``150 + 6``; and whether they are frozen."""
+    sizes = " + ".join(map(count, layer.tensors.values()))
+    return f"{sizes} frozen" if sizes and not layer.trainable_parameters else sizes
+
+
+def _values(layer: LayerSummary) -> int:
+    return sum(layer.tensors.values())
 
 
 def type_of(layer: LayerSummary) -> str:

@@ -206,4 +206,4 @@ def test_a_run_without_a_step(train):
 
 
 def test_an_empty_comparison_has_no_most_changed_layer():
-    assert Comparison([], [], [], []).most_changed is None
+    assert Comparison([], [], [], [], []).most_changed is None

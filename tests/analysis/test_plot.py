@@ -9,13 +9,25 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cnnbp_cli.analysis.history import read_history
 from cnnbp_cli.build import build
 from cnnbp_cli.config.load import parse_config
 from cnnbp_cli.loading import load_data
 from cnnbp_cli.report import plot
-from cnnbp_cli.report.chart import Series, binned, chart, limits, logarithms, sparkline
+from cnnbp_cli.report.chart import (
+    Series,
+    binned,
+    chart,
+    limits,
+    log_ticks,
+    logarithms,
+    round_ticks,
+    sparkline,
+    tick_labels,
+)
 from cnnbp_cli.report.figure import FigureError, check_suffix, save_figure
 from cnnbp_cli.train.fit import fit
 
@@ -67,31 +79,59 @@ class TestCharacters:
     def test_a_line(self):
         lines = [text.plain for text in chart([Series(range(1, 21), range(1, 21), "•")], 30, 5)]
         assert lines == [
-            " 20.0000 │                 •••",
+            "      20 ┤                 •••",
             "         │            •••••",
-            " 10.5000 │        ••••",
-            "         │   •••••",
-            "  1.0000 │•••",
-            "         └────────────────────",
-            "          1      step       20",
+            "      10 ┤       •••••",
+            "         │  •••••",
+            "       0 ┤••",
+            "         └─────────┬──────────",
+            "                  10      step",
         ]
+
+    def test_the_values_beside_an_axis_are_round(self):
+        assert round_ticks(0.0137, 2.9, 5) == [0, 1, 2, 3]
+        assert round_ticks(0.0, 0.005, 2) == [0, 0.005]
+        assert round_ticks(0.52, 0.98, 5) == [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
+        assert round_ticks(3.0, 3.0, 5) == [3]
+        assert round_ticks(1, 3, 8, whole=True) == [1, 2, 3]
+        assert log_ticks(0.02, 0.9) == [0.01, 0.03, 0.1, 0.3, 1]
+        assert log_ticks(1.2, 45) == [1, 2, 5, 10, 20, 50] or log_ticks(1.2, 45) == [1, 3, 10, 30, 100]
+        assert tick_labels([0, 0.002, 0.004]) == ["0.000", "0.002", "0.004"]
+        assert tick_labels([1e-7, 1e-4, 0.1]) == ["1e-07", "1e-04", "1e-01"]
+        assert tick_labels([0.01, 1, 100]) == ["0.01", "1", "100"]
+
+    @given(low=st.floats(1e-12, 1e12), ratio=st.floats(1.1, 1e9), wanted=st.integers(2, 8))
+    def test_ticks_cover_the_range(self, low, ratio, wanted):
+        high = low * ratio
+        for ticks in (round_ticks(low, high, wanted), *([log_ticks(low, high)] if ratio > 30 else [])):
+            assert ticks == sorted(set(ticks))
+            assert ticks[0] <= low * 1.01
+            assert ticks[-1] >= high * 0.99
+            assert len(ticks) <= 2 * wanted + 3
+            assert len(set(tick_labels(ticks))) == len(ticks)
+
+    def test_the_title_says_which_axis_is_logarithmic(self):
+        wide = Series([1, 2, 3], [0.01, 1, 100], "*")
+        title, *lines = [text.plain for text in chart([wide], 60, 5, title="loss")]
+        assert title == "loss, logarithmic scale"
+        assert lines[-1].split() == ["1", "2", "step"] or lines[-1].split()[-1] == "step"
+        title, first, *_ = [text.plain for text in chart([wide], 60, 5, title="rate", from_zero=True)]
+        assert (title, first.split()[0]) == ("rate", "100")
 
     def test_curves_lie_above_each_other_and_points_stand_alone(self):
         flat, dots = Series([1, 10], [1, 1], "-"), Series([1, 10], [1, 2], "o", connected=False)
         top, *_, bottom, _, _ = [text.plain for text in chart([flat, dots], 20, 3)]
-        assert top == "  2.0000 │         o"
-        assert bottom == "  1.0000 │o---------"
+        assert top == "       2 ┤         o"
+        assert bottom == "       1 ┤o---------"
 
     def test_wide_ranges_are_logarithmic(self):
         *lines, axis = [text.plain for text in chart([Series([1, 2, 3], [0.01, 1, 100], "*")], 60, 5)]
-        assert lines[0].startswith("   100.0 │")
-        assert lines[2].startswith("  1.0000 │")
-        assert lines[4].startswith("  0.0100 │")
-        assert "step, logarithmic scale" in axis
+        assert [line.split()[0] for line in lines[:5]] == ["100", "10", "1", "0.1", "0.01"]
+        assert axis.split()[-1] == "step"
 
     def test_a_constant_stands_in_the_middle(self):
         lines = [text.plain for text in chart([Series([1, 2], [3, 3], "*")], 20, 5)]
-        assert lines[:5] == ["         │"] * 2 + ["  3.0000 │**********"] + ["         │"] * 2
+        assert lines[:5] == ["         │"] * 2 + ["  3.0000 ┤**********"] + ["         │"] * 2
 
     def test_what_is_not_finite_is_left_out(self):
         lines = [text.plain for text in chart([Series([1, 2, 3], [np.nan, np.inf, 1.0], "*")], 20, 3)]
@@ -140,6 +180,14 @@ class TestFiles:
         save_figure(history, tmp_path / "again.PNG")
         assert (tmp_path / "again.PNG").read_bytes() == content
 
+    def test_a_pdf(self, history, tmp_path):
+        pytest.importorskip("matplotlib")
+        save_figure(history, tmp_path / "run.pdf")
+        content = (tmp_path / "run.pdf").read_bytes()
+        assert content.startswith(b"%PDF-")
+        save_figure(history, tmp_path / "again.pdf")
+        assert (tmp_path / "again.pdf").read_bytes() == content
+
     def test_an_svg(self, history, tmp_path):
         pytest.importorskip("matplotlib")
         save_figure(history, tmp_path / "run.svg")
@@ -176,7 +224,7 @@ class TestFiles:
     def test_other_files(self, name):
         with pytest.raises(FigureError) as caught:
             check_suffix(Path(name))
-        assert str(caught.value) == f"{name}: expected a file name that ends in .png or .svg"
+        assert str(caught.value) == f"{name}: expected a file name that ends in .png, .svg or .pdf"
 
     def test_without_matplotlib(self, history, tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, "matplotlib", None)

@@ -14,6 +14,8 @@ from cli.bars import BARS, Command
 from cnnbp_cli.cli.gradnorms import Quantity
 from cnnbp_cli.train.statistics import DEFINITIONS
 
+CONFIGS = Path(__file__).parents[2] / "configs"
+
 
 def rows(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(text.splitlines()))
@@ -26,20 +28,61 @@ class TestSummary:
         assert done.stdout == (
             """\
 bars: input 1×6×6, float32
-                                                            receptive  activation  gradient
-layer         type        output  kernel  parameters  MACs      field      memory    memory
-───────────────────────────────────────────────────────────────────────────────────────────
-edges         conv2d      2×4×4   3×3             20   288        3×3       128 B      80 B
-relu_1        relu        2×4×4                    0     0        3×3       128 B
-max_pool2d_1  max_pool2d  2×2×2   2×2 s2           0     0        4×4        32 B
-flatten_1     flatten     8                        0     0        6×6        32 B
-dense_1       dense       2                       18    16        6×6         8 B      72 B
-───────────────────────────────────────────────────────────────────────────────────────────
-total                                             38   304                  328 B     152 B
-38 trainable parameters
-memory: activations of one image (3.8 KiB for a batch of 12), gradients of the parameters
+layer         type               output  parameters  MACs
+─────────────────────────────────────────────────────────
+edges         conv2d 3×3         2×4×4       18 + 2   288
+relu_1        relu               2×4×4                  0
+max_pool2d_1  max_pool2d 2×2 s2  2×2×2                  0
+flatten_1     flatten            8                      0
+dense_1       dense              2           16 + 2    16
+─────────────────────────────────────────────────────────
+total                                            38   304
+trainable parameters: 38
+one image takes 304 multiply-accumulate operations (MACs) forward
 """
         )
+
+    def test_memory(self, cnnbp: Command) -> None:
+        done = cnnbp("summary", "bars.yaml", "--memory", columns=80)
+        assert (done.code, done.stderr) == (0, "")
+        assert done.lines[4].split() == ["edges", "conv2d", "3×3", "2×4×4", "3×3", "128", "B", "80", "B"]
+        assert "a batch of 12" in " ".join(done.lines)
+
+    @pytest.mark.parametrize("name", ["resnet-mini", "autoencoder", "vgg-bn", "depthwise", "lenet5"])
+    def test_80_columns_hold_it_in_one_table(self, cnnbp: Command, name: str) -> None:
+        for options in ([], ["--memory"]):
+            done = cnnbp("summary", CONFIGS / f"{name}.yaml", *options, columns=80)
+            assert max(map(len, done.lines)) <= 80
+            assert sum(line.startswith("layer ") for line in done.lines) == 1
+            (total,) = [line for line in done.lines if line.startswith("total")]
+            assert len(total.split()) > 1
+
+    def test_inputs_stand_where_the_graph_branches(self, cnnbp: Command) -> None:
+        lines = cnnbp("summary", CONFIGS / "resnet-mini.yaml", columns=80).lines
+        assert lines[1].split() == ["layer", "type", "inputs", "output", "parameters"]
+        by_name = {line.split()[0]: line for line in lines[3:-4]}
+        assert "branch1, stem" in by_name["add_1"]
+        assert "block1" in by_name["conv2d_6"]
+        assert "stem" not in by_name["conv2d_2"]  # the layer above
+        assert "inputs" not in cnnbp("summary", "bars.yaml").stdout
+
+    def test_trainable_parameters_come_first(self, cnnbp: Command) -> None:
+        lines = cnnbp("summary", CONFIGS / "resnet-mini.yaml", columns=80).lines
+        assert lines[-3:-1] == [
+            "trainable parameters: 19,706",  # torch: sum(p.numel() for p in model.parameters())
+            "non-trainable: 288 (288 running statistics), total: 19,994",
+        ]
+
+    def test_frozen_layers(self, cnnbp: Command) -> None:
+        lines = cnnbp("summary", "bars.yaml", "--set", "model.layers.edges.trainable=false").lines
+        assert lines[3].split()[-5:] == ["18", "+", "2", "frozen", "288"]
+        assert lines[-3:-1] == ["trainable parameters: 18", "non-trainable: 20 (20 frozen), total: 38"]
+
+    def test_a_drawing_is_no_report(self, cnnbp: Command) -> None:
+        for options in (["--memory"], ["--format", "json"]):
+            done = cnnbp("summary", "bars.yaml", "--graph", "svg", *options)
+            assert (done.code, done.stdout) == (2, "")
+            assert " ".join(options) in done.stderr
 
     def test_json(self, cnnbp: Command) -> None:
         found = json.loads(cnnbp("summary", "bars.yaml", "--format", "json").stdout)
@@ -152,7 +195,7 @@ class TestGradnorms:
         )
         assert done.lines[2] == " step      loss  gradient     edges   dense_1"
         assert [line.split()[0] for line in done.lines[4:7]] == ["1", "2", "3"]
-        assert all(re.fullmatch(r" +\d+  +\d\.\d{4}(  +\d\.\d\de[+-]\d\d){3}", line) for line in done.lines[4:7])
+        assert all(re.fullmatch(r" +\d+  +\d\.\d{4}(  +\d\.\d{5}){3}", line) for line in done.lines[4:7])
         assert re.fullmatch(r"trend(  +[▁-█]{3}){4}", done.lines[8])
 
     def test_json_lines(self, cnnbp: Command) -> None:
@@ -168,11 +211,24 @@ class TestGradnorms:
         assert done.lines[0] == "step,loss,total,edges,dense_1"
         assert len(done.lines) == 3
 
-    def test_many_layers_continue_below_at_40_columns(self, cnnbp: Command) -> None:
+    def test_40_columns(self, cnnbp: Command) -> None:
         done = cnnbp("gradnorms", "bars.yaml", "--steps", "2", columns=40)
-        assert done.lines[4] == " step      loss  gradient     edges"
-        assert done.lines[-6] == " step   dense_1"
+        assert done.lines[4] == " step  gradient     edges   dense_1"
         assert max(map(len, done.lines)) <= 40
+
+    def test_layers_that_do_not_fit_fold_into_blocks(self, cnnbp: Command) -> None:
+        resnet = CONFIGS / "resnet-mini.yaml"
+        call = ("gradnorms", resnet, "--steps", "2", "--set", "data.limit.train=128", "--set", "train.workers=1")
+        done = cnnbp(*call, columns=80)
+        assert done.code == 0
+        assert max(map(len, done.lines)) <= 80
+        (header,) = [line for line in done.lines if line.startswith(" step")]
+        assert header.split() == ["step", "loss", "gradient", "stem", "block1", "block2", "dense_1"]
+        assert "  block1: conv2d_2, batch_norm_2, conv2d_3, branch1" in done.lines
+        each = [json.loads(line)["norms"] for line in cnnbp(*call, "--format", "json").lines]
+        for line, norms in zip(done.lines[-4:-2], each, strict=True):
+            block1 = sum(norms[name] ** 2 for name in ("conv2d_2", "batch_norm_2", "conv2d_3", "branch1")) ** 0.5
+            assert float(line.split()[4]) == pytest.approx(block1, abs=1e-5)
 
     @pytest.mark.parametrize("of", ["update", "activation", "weight", "ratio", "mean", "zeros", "dead", "signal"])
     def test_other_quantities(self, cnnbp: Command, of: str) -> None:

@@ -89,7 +89,7 @@ class TestPlot:
         assert "learning rate" in done.lines
         assert done.lines[-4].startswith("edges   ")
 
-    @pytest.mark.parametrize("suffix", ["png", "svg"])
+    @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
     def test_into_a_file(self, cnnbp: Command, suffix: str) -> None:
         pytest.importorskip("matplotlib")
         done = cnnbp("plot", "one", "--out", f"one.{suffix}")
@@ -99,7 +99,7 @@ class TestPlot:
     def test_an_unknown_suffix(self, cnnbp: Command) -> None:
         done = cnnbp("plot", "one", "--out", "one.gif")
         assert (done.code, done.stdout) == (2, "")
-        assert done.stderr == "error: one.gif: expected a file name that ends in .png or .svg\n"
+        assert done.stderr == "error: one.gif: expected a file name that ends in .png, .svg or .pdf\n"
 
     def test_a_folder_that_is_not_there(self, cnnbp: Command) -> None:
         pytest.importorskip("matplotlib")
