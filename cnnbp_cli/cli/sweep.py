@@ -106,9 +106,9 @@ def sweep(
     from cnnbp_cli.cli.boundary import VERDICT
     from cnnbp_cli.cli.interrupts import INTERRUPTED, Interrupts
     from cnnbp_cli.config.load import read_config
-    from cnnbp_cli.parallel.processes import available_cores
     from cnnbp_cli.report.sweep import rendering
     from cnnbp_cli.report.void import warn_of_void_keys
+    from cnnbp_cli.sweep.choice import chosen_team, everyone
     from cnnbp_cli.sweep.engine import SweepEvent, SweepFinished
     from cnnbp_cli.sweep.engine import sweep as run_sweep
     from cnnbp_cli.sweep.plan import make_plan
@@ -116,42 +116,32 @@ def sweep(
     from cnnbp_cli.sweep.search import optuna_search
     from cnnbp_cli.train.run_directory import RunDirectory
 
-    space = read_space(
-        [*(overrides or ()), *([] if seeds is None else [f"seed={seeds}"])], sampling=samples is not None
-    )
-    if not space.axes:
-        raise typer.BadParameter("nothing to sweep: give a key several values, as in --set train.batch_size=32,64")
-    plan = make_plan(
-        read_config(config),
-        space,
-        search="grid" if samples is None else search.value,
-        samples=samples or 0,
-        seed=search_seed,
-        by=by.value if by else None,
-    )
-    warn_of_void_keys(*(point.config for point in plan.points))
-    suggest = optuna_search(plan) if plan.search == "optuna" else None
-    folder = out or RunDirectory.next_under(Path("sweeps"), plan.points[0].config.name)
     last: SweepEvent | None = None
     with ExitStack() as stack:
-        team = None
-        if dask is not None:
-            from cnnbp_cli.sweep.dask import dask_team
-
-            team, threads = stack.enter_context(dask_team(dask, folder, layers or ()))
-            jobs = jobs or threads
+        processes = stack.enter_context(everyone())
+        if processes.served:
+            return
+        space = read_space(
+            [*(overrides or ()), *([] if seeds is None else [f"seed={seeds}"])], sampling=samples is not None
+        )
+        if not space.axes:
+            raise typer.BadParameter("nothing to sweep: give a key several values, as in --set train.batch_size=32,64")
+        figure = by.value if by else None
+        plan = make_plan(
+            read_config(config),
+            space,
+            search="grid" if samples is None else search.value,
+            samples=samples or 0,
+            seed=search_seed,
+            by=figure,
+        )
+        warn_of_void_keys(*(point.config for point in plan.points))
+        suggest = optuna_search(plan) if plan.search == "optuna" else None
+        folder = out or RunDirectory.next_under(Path("sweeps"), plan.points[0].config.name)
+        team, most = stack.enter_context(chosen_team(processes, folder, layers or (), dask=dask))
         stop = stack.enter_context(Interrupts())
         render = stack.enter_context(rendering(format.value, plan.space, quiet=quiet))
-        events = run_sweep(
-            plan,
-            folder,
-            jobs=jobs or available_cores(),
-            resume=resume,
-            stop=stop,
-            layers=layers or (),
-            suggest=suggest,
-            team=team,
-        )
+        events = run_sweep(plan, folder, jobs=jobs or most, resume=resume, stop=stop, suggest=suggest, team=team)
         with closing(events):  # type: ignore[type-var]
             for last in events:
                 render(last)
