@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnnbp_cli.build import build, build_graph
+from cnnbp_cli.config.errors import ConfigError
 from cnnbp_cli.config.load import Override, load_config, parse_config
 from cnnbp_cli.config.schema import Config
 from cnnbp_cli.config.sources import located
-from cnnbp_cli.data.dataset import Dataset, load_dataset
+from cnnbp_cli.data.dataset import Dataset, Task, load_dataset
 from cnnbp_cli.data.errors import DataError
 from cnnbp_cli.data.normalization import Normalization
-from cnnbp_cli.model import Model
+from cnnbp_cli.model import Model, task_of
 
 if TYPE_CHECKING:
     from cnnbp_cli.origin import Origin
@@ -98,6 +99,7 @@ def _from_checkpoint(path: Path, checkpoint: Checkpoint, overrides: Sequence[Ove
         model.set_parameters(values, complete=True)
         model.normalization = Normalization.from_dict(checkpoint.normalization)
         model.normalization.require_channels(config.model.input[0])
+        model.class_names = tuple(checkpoint.class_names) or model.class_names
     except (ValueError, DataError) as error:
         raise CheckpointError(f"{path}: does not fit the model: {error}") from None
     return model
@@ -128,7 +130,17 @@ def load_data(source: Model | Config | str | Path) -> Dataset:
         When the config is wrong, or the data cannot be read.
     """
     if isinstance(source, Model):
-        config = source.config
+        config, task = source.config, source.task
     else:
         config = source if isinstance(source, Config) else load_config(str(source))
-    return load_dataset(config.data, config.model.input, config.seed)
+        task = _task(config)
+    return load_dataset(config.data, config.model.input, config.seed, task)
+
+
+def _task(config: Config) -> Task:
+    """Return what a network is to learn, which its data can be looked at without: it may be wrong."""
+    try:
+        graph = build_graph(config)
+    except ConfigError:
+        return Task()
+    return task_of(config, graph.shapes[graph.output])

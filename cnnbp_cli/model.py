@@ -18,6 +18,7 @@ from cnnbp_cli.core.backprop import backpropagate
 from cnnbp_cli.core.graph import INPUT, Graph
 from cnnbp_cli.core.parameters import Layout
 from cnnbp_cli.core.types import Array, Communicator, Context, Loss, Params, Shape, Workspace, show_shape
+from cnnbp_cli.data.labels import Task
 from cnnbp_cli.data.normalization import Normalization
 from cnnbp_cli.errors import UserError
 from cnnbp_cli.memory import affordable, require_batch
@@ -48,6 +49,8 @@ class Model:
         Initial values by node and key; copied into one vector.
     dtype : float32 or float64
     normalization : Normalization, optional
+    class_names : tuple of str, optional
+        By default those that the config declares.
 
     Attributes
     ----------
@@ -59,6 +62,8 @@ class Model:
         Trainable values and running statistics, by node and key.
     normalization : Normalization or None
         How raw images become inputs: known once the model was trained, or loaded from a run.
+    class_names : tuple of str, or None
+        By class number, perhaps of the first classes only: declared by the config, or known from training.
     """
 
     def __init__(
@@ -69,6 +74,7 @@ class Model:
         params: Mapping[str, Params],
         dtype: np.dtype[Any],
         normalization: Normalization | None = None,
+        class_names: tuple[str, ...] | None = None,
     ) -> None:
         self._config = config
         self.graph = graph
@@ -76,6 +82,7 @@ class Model:
         self.dtype = dtype
         self.target = target_of(config, self.output_shape)
         self.normalization = normalization
+        self.class_names = class_names or config.data.class_names
         self.layout = Layout(graph)
         self.vector = np.empty(self.layout.size, dtype)
         self.params: dict[str, Params] = {}
@@ -119,9 +126,26 @@ class Model:
         return classifies(self.config, self.output_shape)
 
     @property
+    def task(self) -> Task:
+        """What the network is to learn."""
+        return task_of(self.config, self.output_shape)
+
+    @property
     def classes(self) -> int:
         """How many classes a classifier tells apart."""
         return class_count(self.output_shape)
+
+    def class_name(self, number: int) -> str:
+        """Return what people call a class: its number where it has no name."""
+        names = self.class_names or ()
+        return names[number] if number < len(names) else str(number)
+
+    @property
+    def named_classes(self) -> list[str] | None:
+        """The name of every class of a classifier whose classes have names."""
+        if not self.class_names or not self.classifies:
+            return None
+        return [self.class_name(number) for number in range(self.classes)]
 
     def parameters(self) -> dict[str, Array]:
         """Return copies of all parameters and running statistics by name, in layer order.
@@ -339,6 +363,11 @@ def target_of(config: Config, output: Shape) -> Literal["label", "image"]:
     if config.data.target != "auto":
         return config.data.target
     return "image" if len(output) == 3 and config.model.head != "softmax" else "label"
+
+
+def task_of(config: Config, output: Shape) -> Task:
+    """Return what a network with outputs of this shape is to learn."""
+    return Task(target_of(config, output), classifies(config, output))
 
 
 def classifies(config: Config, output: Shape) -> bool:

@@ -188,8 +188,10 @@ def save_weights(model: Model, path: Path, to: str) -> None:
 
 
 def describe(model: Model) -> dict[str, str]:
-    """Return what an exported file says about its model: the config as YAML, the normalization as JSON."""
+    """Return what an exported file says about its model: the config as YAML, all else as JSON."""
     described = {"config": to_yaml(model.config)}
     if model.normalization is not None:
         described["normalization"] = json.dumps(model.normalization.to_dict())
+    if names := model.named_classes:
+        described["classes"] = json.dumps(names, ensure_ascii=False)
     return described

@@ -37,6 +37,10 @@ class Prediction:
         Whether dark and light were swapped.
     is_normalized : bool
         Whether the image was taken as normalized already.
+    names : sequence of str
+        Of all classes; their numbers where they have no names.
+    is_named : bool
+        Whether they have.
     """
 
     image: str
@@ -46,13 +50,21 @@ class Prediction:
     pixels: Array
     inverted: bool = False
     is_normalized: bool = False
+    names: Sequence[str] = ()
+    is_named: bool = False
+
+    @property
+    def name(self) -> str:
+        """What people call the class."""
+        return "" if self.label is None else self.names[self.label]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON; the pixels are not among them."""
         start = {"image": self.image, "inverted": self.inverted}
         if self.output is not None:
             return start | {"output": self.output.tolist()}
-        return start | {"class": self.label, "probabilities": self.probabilities}
+        named = {"name": self.name} if self.is_named else {}
+        return start | {"class": self.label} | named | {"probabilities": self.probabilities}
 
 
 def predict_files(model: Model, paths: Sequence[Path], *, invert: bool | None = None) -> list[Prediction]:
@@ -165,7 +177,8 @@ def predict(model: Model, images: Array, names: Sequence[str]) -> list[Predictio
         ]
     if outputs.shape[1] == 1:  # a single unit gives the probability of class 1
         outputs = np.concatenate([1 - outputs, outputs], 1)
+    classes, is_named = [model.class_name(k) for k in range(model.classes)], model.named_classes is not None
     return [
-        Prediction(name, int(output.argmax()), output.tolist(), None, image)
+        Prediction(name, int(output.argmax()), output.tolist(), None, image, names=classes, is_named=is_named)
         for name, output, image in zip(names, outputs, images, strict=True)
     ]

@@ -69,14 +69,14 @@ def split_for(model: Model, name: str, config: str | None = None) -> tuple[Split
         When the config is wrong, or the data cannot be read or do not fit the model.
     """
     chosen = model.config if config is None else load_config(config)
-    data = load_dataset(chosen.data, model.config.model.input, chosen.seed)
+    data = load_dataset(chosen.data, model.config.model.input, chosen.seed, model.task, model.class_names)
     if model.classifies:
         check_labels(data, model.classes)
     split: Split | None = getattr(data, name)
     if split is None:
         raise TrainedError(f"{data.name}: has no {name} split")
     if model.normalization is None:
-        model.normalization = data.normalization
+        model.normalization, model.class_names = data.normalization, data.class_names
         return split, [*data.remarks]
     split, remarks = _in_training_scale(split, data, model.normalization)
     return split, [*data.remarks, *remarks]

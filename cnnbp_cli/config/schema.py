@@ -125,9 +125,28 @@ class Data:
     """Limits on how many images are used, for example `{train: 1000}`."""
     target: Literal["auto", "label", "image"] = "auto"
     """What the model learns to output: the label, the image itself, or auto: whichever its output shape fits."""
+    classes: int | tuple[str, ...] | None = None
+    """Names of the classes in the order of their numbers, or how many there are, for example `[cat, dog]`."""
+    first_label: int = 0
+    """The label of the first class, where labels are numbers: 1 for data whose labels start at 1."""
 
     def __post_init__(self) -> None:
         require(self._problems())
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names of the classes, if they are declared."""
+        return self.classes if isinstance(self.classes, tuple) else None
+
+    @property
+    def class_count(self) -> int | None:
+        """How many classes are declared, if that is said."""
+        return len(self.classes) if isinstance(self.classes, tuple) else self.classes
+
+    @property
+    def may_validate(self) -> bool:
+        """Whether there may be images for validation, some of the source's own among them."""
+        return bool(self.validation)
 
     @property
     def has_test(self) -> bool:
@@ -138,6 +157,17 @@ class Data:
         yield from at_least(self, 0, "validation")
         if isinstance(self.validation, float) and self.validation >= 1:
             yield "validation", f"expected a fraction below 1 or a count, got {self.validation}"
+        yield from self._bad_classes()
+
+    def _bad_classes(self) -> BadFields:
+        if self.class_count is not None and self.class_count < 1:
+            yield "classes", f"expected 1 or more, got {self.class_count}"
+        names = self.class_names or ()
+        for place, name in enumerate(names):
+            if not name.strip() or not name.isprintable():
+                yield "classes", f"expected names that can be shown, got {name!r}"
+            elif names.index(name) < place:
+                yield "classes", f"{name!r} is there twice; each class has a name of its own"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,28 +186,62 @@ class Idx(Data):
     """The folder, relative to the config's folder, for example `mnist`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """What the arrays of an npz file are called; those left out are found by their usual names."""
+
+    x_train: str | None = None
+    """Training images, for example `images`."""
+    y_train: str | None = None
+    """Training labels, for example `labels`."""
+    x_validation: str | None = None
+    """Validation images, for example `val_images`."""
+    y_validation: str | None = None
+    """Validation labels, for example `val_labels`."""
+    x_test: str | None = None
+    """Test images, for example `test_images`."""
+    y_test: str | None = None
+    """Test labels, for example `test_labels`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Npz(Data):
-    """A NumPy file with x_train, y_train, x_test and y_test."""
+    """A NumPy file with x_train, y_train, x_test and y_test, or the like."""
 
     source: Literal["npz"] = "npz"
     path: Path
     """The file, relative to the config's folder, for example `images.npz`."""
+    keys: Keys = field(default_factory=Keys)
+    """What the arrays are called, where that is not usual, for example `{x_train: pictures, y_train: species}`."""
+
+    @property
+    def may_validate(self) -> bool:
+        return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Csv(Data):
-    """A CSV file per split: in each line the label first, then the pixels 0..255."""
+    """A CSV file per split: in each line the label and the pixels, channel by channel."""
 
     source: Literal["csv"] = "csv"
     path: Path
     """The file with training images, relative to the config's folder, for example `train.csv`."""
     test_path: Path | None = None
     """The file with test images, relative to the config's folder."""
+    label: int | str = "auto"
+    """The column of the label: first, last, its name in the header, its index from 0, or none; auto is the one that
+    the header calls so, else the first."""
+    delimiter: str = "auto"
+    """What separates the fields: a single character, or auto."""
 
     @property
     def has_test(self) -> bool:
         return self.test_path is not None
+
+    def _problems(self) -> BadFields:
+        yield from Data._problems(self)  # slots: a dataclass made anew is not what super() knows
+        if self.delimiter != "auto" and (len(self.delimiter) != 1 or self.delimiter in '"\n\r'):
+            yield "delimiter", f"expected a single character or auto, got {self.delimiter!r}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,8 +257,8 @@ class Synthetic(Data):
     """Number of test images."""
     image: tuple[int, int, int] = DERIVED
     """Image shape as [channels, height, width]; by default [1, 28, 28] for digits and [1, 6, 6] for bars."""
-    classes: int = DERIVED
-    """Number of classes; by default 10 for digits and 2 for bars."""
+    classes: int | tuple[str, ...] | None = DERIVED
+    """Number of classes, or their names; by default 10 for digits and 2 for bars."""
 
     def __post_init__(self) -> None:
         image, classes = {"digits": ((1, 28, 28), 10), "bars": ((1, 6, 6), 2)}[self.kind]
@@ -209,10 +273,17 @@ class Synthetic(Data):
             self._undrawable(),
         )
 
+    def _bad_classes(self) -> BadFields:
+        most = {"digits": 10, "bars": 4}[self.kind]
+        if not 2 <= (self.class_count or 0) <= most:
+            yield "classes", f"{self.kind} have 2 to {most} classes, got {self.class_count}"
+        else:
+            yield from Data._bad_classes(self)
+        if self.first_label:
+            yield "first_label", "synthetic labels start at 0"
+
     def _undrawable(self) -> BadFields:
-        smallest, most = {"digits": (8, 10), "bars": (4, 4)}[self.kind]
-        if not 2 <= self.classes <= most:
-            yield "classes", f"{self.kind} have 2 to {most} classes, got {self.classes}"
+        smallest = {"digits": 8, "bars": 4}[self.kind]
         if min(self.image) >= 1 and min(self.image[1:]) < smallest:
             yield "image", f"{self.kind} need a height and width of {smallest} or more, got {show(self.image)}"
 
@@ -367,7 +438,7 @@ class Config:
             yield "train.label_smoothing", f"applies only to the loss cross_entropy, not to {loss}"
 
     def _bad_monitor(self) -> BadFields:
-        if self.data.validation:
+        if self.data.may_validate:
             return
         stopping = self.train.early_stopping
         if stopping and stopping.monitor.startswith("validation"):

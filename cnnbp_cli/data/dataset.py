@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, assert_never
 
@@ -11,13 +11,15 @@ import numpy as np
 from cnnbp_cli.core.rng import generator
 from cnnbp_cli.core.types import Array, Shape
 from cnnbp_cli.data.errors import DataError
+from cnnbp_cli.data.labels import Names, Task, one_hot, resolved
 from cnnbp_cli.data.normalization import Normalization
+from cnnbp_cli.data.source import Source
 from cnnbp_cli.data.split import Split
 
 if TYPE_CHECKING:
     from cnnbp_cli.config.schema import AnyData
 
-__all__ = ["DataError", "Dataset", "Normalization", "Split", "check_labels", "load_dataset"]
+__all__ = ["DataError", "Dataset", "Normalization", "Split", "Task", "check_labels", "load_dataset"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +40,8 @@ class Dataset:
         The source and where it lies, for people.
     remarks : tuple of str
         What is no error, but looks like a mistake.
+    class_names : tuple of str, or None
+        In the order of the class numbers; None where these are all that is known.
     """
 
     train: Split
@@ -47,9 +51,16 @@ class Dataset:
     classes: int | None
     name: str
     remarks: tuple[str, ...] = ()
+    class_names: tuple[str, ...] | None = None
 
 
-def load_dataset(data_config: AnyData, input_shape: Shape, seed: int) -> Dataset:
+def load_dataset(
+    data_config: AnyData,
+    input_shape: Shape,
+    seed: int,
+    task: Task = Task(),  # noqa: B008  (immutable)
+    class_names: Sequence[str] | None = None,
+) -> Dataset:
     """Load what the config's `data` describes.
 
     Parameters
@@ -60,6 +71,10 @@ def load_dataset(data_config: AnyData, input_shape: Shape, seed: int) -> Dataset
         The config's `model.input`: (channels, height, width).
     seed : int
         The config's seed; the hold-out and synthetic images depend on it.
+    task : Task
+        What the network is to learn.
+    class_names : sequence of str, optional
+        Those of a trained model that the data are for: named classes get its numbers.
 
     Notes
     -----
@@ -74,40 +89,55 @@ def load_dataset(data_config: AnyData, input_shape: Shape, seed: int) -> Dataset
         When a file is missing or damaged, or does not fit the model.
     """
     try:
-        return _load(data_config, tuple(input_shape), seed)
+        return _load(data_config, tuple(input_shape), seed, task, tuple(class_names) if class_names else None)
     except MemoryError:
         raise DataError("data: does not fit into memory; use a smaller set") from None
 
 
-def _load(data_config: AnyData, input_shape: Shape, seed: int) -> Dataset:
-    train, test, classes, name = _read_source(data_config, input_shape, seed)
-    if classes is None and train.has_classes:
-        classes = int(train.labels.max()) + 1
-    remarks = tuple(_remarks(train, name))
+def _load(data_config: AnyData, input_shape: Shape, seed: int, task: Task, of_model: tuple[str, ...] | None) -> Dataset:
+    names = Names(data_config.class_names, of_model, data_config.first_label)
+    source = resolved(_read_source(data_config, input_shape, seed), task, names)
+    train, validation, test, classes = source.train, source.validation, source.test, source.classes
+    if train.has_classes:
+        known = len(source.class_names) if source.class_names else int(train.labels.max()) + 1
+        classes = data_config.class_count or classes or known
+    remarks = (*source.remarks, *_remarks(source))
     limit = data_config.limit
     if limit is not None:
         train = _limited(train, limit.train)
         test = _limited(test, limit.test) if test else None
-    train, validation = _hold_out(train, data_config.validation, seed)
+    if validation is None:
+        train, validation = _hold_out(train, data_config.validation, seed)
+    elif data_config.validation:
+        raise DataError(f"{source.origin}: has a validation split of its own; leave out `data.validation`")
     normalization = Normalization.fit(data_config.normalize, train.images)
-    return Dataset(train, validation, test, normalization, classes, name, remarks)
+    return Dataset(
+        train,
+        validation,
+        test,
+        normalization,
+        classes if train.has_classes else None,
+        source.origin,
+        remarks,
+        source.class_names if train.has_classes else None,
+    )
 
 
-def _remarks(train: Split, name: str) -> Iterator[str]:
+def _remarks(source: Source) -> Iterator[str]:
     """Yield what looks like a mistake in the labels of the training images."""
-    labels = train.labels
-    if train.has_classes and len(labels) > 1 and labels.min() == labels.max():
-        where = "; is the label in another column? it has to be the first" if name.startswith("csv ") else ""
-        yield f"{name}: all {len(labels):,} training labels are {labels[0]}, so that there is nothing to learn{where}"
-    if (
-        labels.ndim == 2
-        and labels.shape[1] > 1
-        and ((labels == 0) | (labels == 1)).all()
-        and (labels.sum(1) == 1).all()
-    ):
+    labels = source.train.labels
+    if source.train.has_classes and len(labels) > 1 and labels.min() == labels.max():
+        is_table = source.origin.startswith("csv ")
+        where = "; is the label in another column? `data.label` says which it is" if is_table else ""
+        label = source.class_names[labels[0]] if source.class_names else labels[0]
         yield (
-            f"{name}: one-hot rows of floats are taken as targets, so that there is no accuracy; store the numbers of "
-            "the classes, as with y.argmax(1)"
+            f"{source.origin}: all {len(labels):,} training labels are {label}, so that there is nothing "
+            f"to learn{where}"
+        )
+    if labels.ndim == 2 and labels.shape[1] > 1 and one_hot(labels):
+        yield (
+            f"{source.origin}: one-hot rows are taken as targets, so that there is no accuracy; for a head softmax or "
+            "sigmoid they are the numbers of the classes"
         )
 
 
@@ -138,18 +168,17 @@ def _remedy(dataset: Dataset, classes: int) -> str:
     low, high = int(found[0]), int(found[-1])
     if low > 0 and high - low < classes:
         more = f", or give the last layer {high + 1} units" if low == 1 else ""
-        return f"do labels start at {low}? subtract {low}{more}"
+        return f"do labels start at {low}? write `data.first_label: {low}`{more}"
     if len(found) <= classes:
         words = ", ".join(map(str, found[:5])) + ", …" * (len(found) > 5)
         return f"the labels are {words}: number them from 0, as with np.unique(y, return_inverse=True)[1]"
     return f"give the last layer {high + 1} units or more" if low >= 0 else "labels start at 0"
 
 
-def _read_source(data_config: AnyData, input_shape: Shape, seed: int) -> tuple[Split, Split | None, int | None, str]:
-    """Return the training split, the test split, the number of classes if declared, and a name."""
+def _read_source(data_config: AnyData, input_shape: Shape, seed: int) -> Source:
+    """Read what a source has."""
     from cnnbp_cli.config.schema import Csv, Idx, MnistSubset, Npz, Synthetic
 
-    test: Split | None
     match data_config:
         case MnistSubset(source=source):
             from importlib.resources import files
@@ -163,30 +192,28 @@ def _read_source(data_config: AnyData, input_shape: Shape, seed: int) -> tuple[S
                 )
                 for part in ("train", "t10k")
             )
-            return train, test, 10, source
+            return Source(source, train, test=test, classes=10)
         case Idx(path=path):
             from cnnbp_cli.data.idx import read_folder
 
             train, test = read_folder(path, input_shape)
-            return train, test, None, f"idx {path}"
-        case Npz(path=path):
+            return Source(f"idx {path}", train, test=test)
+        case Npz(path=path, keys=keys):
             from cnnbp_cli.data.npz import read_npz
 
-            train, test = read_npz(path, input_shape)
-            return train, test, None, f"npz {path}"
-        case Csv(path=path, test_path=test_path):
-            from cnnbp_cli.data.csv import read_csv
+            return read_npz(path, input_shape, keys)
+        case Csv(path=path, test_path=test_path, label=label, delimiter=delimiter):
+            from cnnbp_cli.data.csv import read_tables
 
-            train = read_csv(path, input_shape, "data.path")
-            test = read_csv(test_path, input_shape, "data.test_path") if test_path else None
-            return train, test, None, f"csv {path}"
-        case Synthetic(kind=kind, image=image, classes=classes):
+            return read_tables(path, test_path, input_shape, label, delimiter)
+        case Synthetic(kind=kind, image=image):
+            classes = data_config.class_count or 0
             from cnnbp_cli.data.synthetic import check_synthetic, draw_split
 
             check_synthetic(kind, data_config.train + data_config.test, image, input_shape)
             train = draw_split(kind, data_config.train, image, classes, seed, "train")
-            test = draw_split(kind, data_config.test, image, classes, seed, "test") if data_config.test else None
-            return train, test, classes, f"synthetic {kind}"
+            drawn = draw_split(kind, data_config.test, image, classes, seed, "test") if data_config.test else None
+            return Source(f"synthetic {kind}", train, test=drawn, classes=classes)
         case _:
             assert_never(data_config)
 

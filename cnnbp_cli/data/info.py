@@ -63,6 +63,8 @@ class DataInfo:
         Those that exist, in the order train, validation, test.
     bytes : int
         All splits in memory.
+    class_names : tuple of str, or None
+        In the order of the class numbers.
     """
 
     name: str
@@ -71,11 +73,17 @@ class DataInfo:
     normalization: Normalization
     splits: tuple[SplitInfo, ...]
     bytes: int
+    class_names: tuple[str, ...] | None = None
+
+    def class_name(self, label: int) -> str:
+        """Return what people call a class: its number where it has no name."""
+        return self.class_names[label] if self.class_names and label < len(self.class_names) else str(label)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON; the keys of `per_class` are strings there."""
         values = asdict(self)
         values["shape"] = list(self.shape)
+        values["class_names"] = self.class_names and list(self.class_names)
         values["normalization"] = self.normalization.to_dict()
         values["splits"] = [
             {
@@ -100,6 +108,7 @@ def data_info(dataset: Dataset) -> DataInfo:
         normalization=dataset.normalization,
         splits=splits,
         bytes=sum(split.bytes for split in splits),
+        class_names=dataset.class_names,
     )
 
 

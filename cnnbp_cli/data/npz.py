@@ -7,21 +7,33 @@ NumPy Enhancement Proposal 1, "A Simple File Format for NumPy Arrays".
 
 from __future__ import annotations
 
+import re
 import struct
 import warnings
 import zipfile
 import zlib
+from dataclasses import fields
 from io import BytesIO
 from math import prod
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cnnbp_cli.core.types import Array, Shape, show
 from cnnbp_cli.data.errors import DEFLATE_LIMIT, MAX_BYTES, DataError, require_file, require_shape, unreadable
+from cnnbp_cli.data.labels import listed
+from cnnbp_cli.data.source import Source
 from cnnbp_cli.data.split import Split
+
+if TYPE_CHECKING:
+    from cnnbp_cli.config.schema import Keys
+
+ROLES = ("x_train", "y_train", "x_validation", "y_validation", "x_test", "y_test")
+
+NUMBERS = "buif"
+"""Booleans, whole numbers and floats, as NumPy abbreviates them."""
 
 HEADER_LIMIT = 10_000
 """The most bytes of a header that are looked at, as in NumPy itself."""
@@ -30,12 +42,18 @@ _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, Runtim
 _HEADER_DAMAGE = (ValueError, SyntaxError, TypeError, OverflowError, MemoryError, RecursionError, TokenError)
 
 
-def read_npz(path: Path, input_shape: Shape) -> tuple[Split, Split | None]:
-    """Read `x_train`, `y_train` and, where present, `x_test`, `y_test`.
+def read_npz(path: Path, input_shape: Shape, keys: Keys | None = None) -> Source:
+    """Read training images and labels and, where present, those for validation and for a test.
 
     Images are (N, H, W), (N, H, W, C) or (N, C, H, W): the model's input says which. Whole numbers from
-    0 to 255 stay bytes, all others become float32 (float64 stays). Whole-number labels, (N,) or (N, 1),
-    are classes; floats, (N,) or (N, K), are regression targets.
+    0 to 255 stay bytes, all others become float32 (float64 stays). `labels` says what labels may be.
+
+    Parameters
+    ----------
+    path : Path
+    input_shape : tuple of int
+    keys : Keys, optional
+        What the arrays are called, where `roles` would not tell.
 
     Raises
     ------
@@ -49,37 +67,84 @@ def read_npz(path: Path, input_shape: Shape) -> tuple[Split, Split | None]:
         raise unreadable(path, error) from None
     try:
         with file, zipfile.ZipFile(file) as archive:
-            arrays = _read_sets(path, archive)
+            names = _names(path, archive, keys)
+            arrays = {
+                each: _read_member(archive, f"{path}: {name}", f"{name}.npy", kinds=NUMBERS + "US" * (each[0] == "y"))
+                for each, name in names.items()
+            }
     except (*_DAMAGE, OSError):  # a directory that points outside the file ends in an invalid seek
         raise DataError(f"{path}: is not an npz archive, or a damaged one; write it again with numpy.savez") from None
-    train = _split(path, "train", arrays, input_shape)
-    if "x_test" not in arrays:
-        return train, None
-    test = _split(path, "test", arrays, input_shape)
-    if (train.images.dtype.kind, train.labels.dtype, train.labels.shape[1:]) != (
-        test.images.dtype.kind,
-        test.labels.dtype,
-        test.labels.shape[1:],
-    ):
-        raise DataError(
-            f"{path}: training and test arrays differ in kind (images {train.images.dtype} and {test.images.dtype}, "
-            f"labels {train.labels.dtype} and {test.labels.dtype}); store both alike"
-        )
-    return train, test
+    splits = {
+        split: _split(path, names, split, arrays, input_shape)
+        for split in ("train", "validation", "test")
+        if f"x_{split}" in arrays
+    }
+    for split, part in splits.items():
+        if part.images.dtype.kind != splits["train"].images.dtype.kind:
+            raise DataError(
+                f"{path}: the images of train and {split} differ in kind ({splits['train'].images.dtype} and "
+                f"{part.images.dtype}); store both alike"
+            )
+    labels_at = {split: f"{path}: {names[f'y_{split}']}" for split in splits}
+    train, validation, test = splits["train"], splits.get("validation"), splits.get("test")
+    return Source(f"npz {path}", train, validation, test, labels_at=labels_at)
 
 
-def _read_sets(path: Path, archive: zipfile.ZipFile) -> dict[str, Array]:
-    names = {name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")}
-    wanted = ["x_train", "y_train"]
-    if names & {"x_test", "y_test"}:
-        wanted += ["x_test", "y_test"]
-    missing = [name for name in wanted if name not in names]
+SPLITS = {
+    **{"train": "train", "training": "train"},
+    **{"val": "validation", "valid": "validation", "validation": "validation"},
+    **{"test": "test", "testing": "test"},
+}
+PARTS = {
+    **dict.fromkeys(("x", "image", "images", "img", "imgs", "data", "features"), "x"),
+    **dict.fromkeys(("y", "label", "labels", "target", "targets", "class", "classes", "mask", "masks"), "y"),
+}
+
+
+def role(name: str) -> str | None:
+    """Return what an array is by its name, such as ``x_train``: what Keras, MedMNIST and others write.
+
+    A name has a word for the part and one for the split, in any order; without the latter it is for training.
+    """
+    words = re.split(r"[_\-. ]+", name.lower())
+    parts = [PARTS[word] for word in words if word in PARTS]
+    splits = [SPLITS[word] for word in words if word in SPLITS]
+    if len(parts) != 1 or len(splits) > 1 or len(parts) + len(splits) != len(words):
+        return None
+    return f"{parts[0]}_{splits[0] if splits else 'train'}"
+
+
+def _names(path: Path, archive: zipfile.ZipFile, keys: Keys | None) -> dict[str, str]:
+    """Return which array is what: by the config's word, by its own name, or by a usual one."""
+    found = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+    known = dict[str, str]()
+    declared = {} if keys is None else {f.name: getattr(keys, f.name) for f in fields(keys)}
+    for each in ROLES:
+        usual = [name for name in found if name == each] or [name for name in found if role(name) == each]
+        name = declared.get(each)
+        if name is not None and name not in found:
+            raise DataError(
+                f"{path}: has no array {name!r}, which `data.keys` calls {each}; it has "
+                f"{listed(sorted(found)) or 'none'}"
+            )
+        if name is None and len(usual) > 1:
+            raise DataError(
+                f"{path}: {' and '.join(usual[:3])} may all be {each}; say which, as with "
+                f"`data.keys: {{{each}: {usual[0]}}}`"
+            )
+        if name is not None or usual:
+            known[each] = name or usual[0]
+    missing = [each for each in ROLES[:2] if each not in known]
+    for x, y in zip(ROLES[2::2], ROLES[3::2], strict=True):
+        missing += [each for each, other in ((x, y), (y, x)) if other in known and each not in known]
     if missing:
+        others = [name for name in found if name not in known.values()]
+        hint = f"; `data.keys` says what is what, as with `data.keys: {{{missing[0]}: {others[0]}}}`" if others else ""
         raise DataError(
             f"{path}: has no {' and no '.join(missing)}; expected the arrays x_train, y_train, x_test, y_test, "
-            f"found {', '.join(sorted(names)[:8]) or 'none'}"
+            f"found {listed(sorted(found)) or 'none'}{hint}"
         )
-    return {name: _read_member(archive, f"{path}: {name}", f"{name}.npy") for name in wanted}
+    return known
 
 
 def read_arrays(path: Path) -> dict[str, Array]:
@@ -125,7 +190,7 @@ def read_array(path: Path) -> Array:
         raise unreadable(path, error) from None
 
 
-def _read_member(archive: zipfile.ZipFile, where: str, name: str) -> Array:
+def _read_member(archive: zipfile.ZipFile, where: str, name: str, kinds: str = NUMBERS) -> Array:
     """Read one array after its header, the archive's directory and the compressed size agree."""
     info = archive.getinfo(name)
     # Other methods inflate by any factor, and Python's decompressors do it in one go.
@@ -135,19 +200,21 @@ def _read_member(archive: zipfile.ZipFile, where: str, name: str) -> Array:
         head = BytesIO(file.read(HEADER_LIMIT + 12))
     if info.file_size > min(MAX_BYTES, info.compress_size * DEFLATE_LIMIT):
         raise DataError(f"{where}: declares {info.file_size:,} bytes, more than a file of its size can hold")
-    _check_header(where, head, info.file_size, "savez")
+    _check_header(where, head, info.file_size, "savez", kinds)
     with archive.open(info) as file:
         return np.lib.format.read_array(file, allow_pickle=False)
 
 
-def _check_header(where: str, head: BytesIO, size: int, writer: str) -> None:
-    """Complain unless an array of numbers with this header takes exactly `size` bytes."""
+def _check_header(where: str, head: BytesIO, size: int, writer: str, kinds: str = NUMBERS) -> None:
+    """Complain unless an array of one of these kinds, by NumPy's letters, takes exactly `size` bytes."""
     shape, dtype = _read_header(where, head, writer)
     if dtype.hasobject:
         raise DataError(f"{where}: contains Python objects, which are never loaded; store numbers")
-    if dtype.kind not in "buif":
+    if dtype.kind not in kinds:
         raise DataError(f"{where}: has dtype {dtype}, expected numbers")
     declared = prod(shape) * dtype.itemsize
+    if dtype.itemsize == 0:
+        raise DataError(f"{where}: holds empty texts; store the names of the classes")
     if 0 in shape:
         raise DataError(f"{where}: is empty (shape {show(shape)}); store at least one sample")
     if head.tell() + declared != size:
@@ -171,15 +238,20 @@ def _read_header(where: str, head: BytesIO, writer: str) -> tuple[Shape, np.dtyp
     return shape, dtype
 
 
-def _split(path: Path, name: str, arrays: dict[str, Array], input_shape: Shape) -> Split:
-    images, labels = arrays[f"x_{name}"], arrays[f"y_{name}"]
-    split = Split(_images(f"{path}: x_{name}", images, input_shape), _labels(f"{path}: y_{name}", labels))
-    if len(split.images) != len(split.labels):
+def _split(path: Path, names: dict[str, str], split: str, arrays: dict[str, Array], input_shape: Shape) -> Split:
+    x, y = f"x_{split}", f"y_{split}"
+    found = Split(_images(f"{path}: {names[x]}", arrays[x], input_shape), _texts(arrays[y]))
+    if len(found.images) != len(found.labels):
         raise DataError(
-            f"{path}: x_{name} has {len(split.images):,} images, but y_{name} has {len(split.labels):,} labels; "
+            f"{path}: {names[x]} has {len(found.images):,} images, but {names[y]} has {len(found.labels):,} labels; "
             "store one label for each image"
         )
-    return split
+    return found
+
+
+def _texts(labels: Array) -> Array:
+    """Return bytes as texts, and all other labels as they are."""
+    return np.char.decode(labels, "utf-8", "replace") if labels.dtype.kind == "S" else labels
 
 
 def _images(where: str, images: Array, input_shape: Shape) -> Array:
@@ -233,30 +305,3 @@ def _pixels(where: str, images: Array) -> Array:
         sample = int(np.argwhere(~np.isfinite(images))[0][0])
         raise DataError(f"{where}: image {sample} has a pixel that is not finite; remove or replace it")
     return images.astype(np.float64 if images.dtype.itemsize >= 8 else np.float32, copy=False)
-
-
-def _labels(where: str, labels: Array) -> Array:
-    """Return class numbers as int64 (N,), or targets as float64 (N,) or (N, K)."""
-    if labels.dtype.kind == "f":
-        if labels.ndim not in (1, 2):
-            raise DataError(f"{where}: has shape {show(labels.shape)}, expected targets as (N,) or (N, K)")
-        if not np.isfinite(labels).all():
-            sample = int(np.argwhere(~np.isfinite(labels))[0][0])
-            raise DataError(f"{where}: target {sample} is not finite; remove or replace it")
-        return labels.astype(np.float64)
-    if labels.dtype.kind == "b":
-        labels = labels.astype(np.int64)
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.ndim != 1:
-        raise DataError(
-            f"{where}: has shape {show(labels.shape)}, expected class numbers as (N,); "
-            "store the class's number instead of one-hot rows, as with y.argmax(1), or floats for regression"
-        )
-    if labels.min() < 0 or labels.max() >= 1 << 63:
-        sample = int(np.argmax((labels < 0) | (labels >= 1 << 63)))
-        remedy = "; write 0 for -1" if set(np.unique(labels).tolist()) == {-1, 1} else ""
-        raise DataError(
-            f"{where}: label {sample} is {labels[sample]}, expected a class number; classes start at 0{remedy}"
-        )
-    return labels.astype(np.int64)

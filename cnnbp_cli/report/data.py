@@ -40,7 +40,7 @@ def _csv(info: DataInfo) -> None:
         row: list[object] = [split.name, split.count, split.dtype, split.minimum, split.maximum]
         row += [" ".join(map(str, split.mean)), " ".join(map(str, split.std)), split.bytes]
         rows.append([*row, *((split.per_class or {}).get(label, 0) for label in labels)])
-    write_csv([*header, *(f"class_{label}" for label in labels)], rows)
+    write_csv([*header, *(f"class_{info.class_name(label)}" for label in labels)], rows)
 
 
 def _tables(info: DataInfo) -> None:
@@ -75,11 +75,14 @@ def _tables(info: DataInfo) -> None:
     labels = _labels(info)
     if labels:
         line()
-        columns = [Column("class"), *(Column(split.name, leaves=k) for k, split in enumerate(info.splits, start=1))]
+        columns = [
+            Column("class", text=info.class_names is not None),
+            *(Column(split.name, leaves=k) for k, split in enumerate(info.splits, start=1)),
+        ]
         show(
             columns,
             [
-                [str(label), *(count((split.per_class or {}).get(label, 0)) for split in info.splits)]
+                [info.class_name(label), *(count((split.per_class or {}).get(label, 0)) for split in info.splits)]
                 for label in labels
             ],
         )

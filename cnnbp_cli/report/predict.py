@@ -22,6 +22,7 @@ DRAWN = 10
 
 WIDEST = 32  # columns of a drawn image
 ROWS = 14  # classes beside it, as many as MNIST's images have lines
+HEADING = 12  # characters of a class's name in a line above a column
 PERCENT = 8  # columns of a probability
 
 
@@ -40,9 +41,12 @@ def render(
     elif predictions[0].output is not None:
         _outputs(predictions, format)
     elif format == "csv":
-        classes = range(len(predictions[0].probabilities or ()))
-        header = ["image", "class", *(f"probability_{k}" for k in classes)]
-        write_csv(header, [[one.image, one.label, *(one.probabilities or ())] for one in predictions])
+        header = ["image", "class", *(f"probability_{name}" for name in predictions[0].names)]
+        rows: list[list[object]] = [[one.image, one.label, *(one.probabilities or ())] for one in predictions]
+        if predictions[0].is_named:
+            header.append("name")
+            rows = [[*row, one.name] for row, one in zip(rows, predictions, strict=True)]
+        write_csv(header, rows)
     elif len(predictions) > DRAWN:
         _classes(predictions)
     else:
@@ -67,7 +71,7 @@ def _drawn(one: Prediction, *, is_first: bool) -> None:
     from cnnbp_cli.report.terminal import width
 
     probabilities = one.probabilities or []
-    chosen: list[tuple[str, float]] = [(str(k), value) for k, value in enumerate(probabilities)]
+    chosen: list[tuple[str, float]] = list(zip(one.names, probabilities, strict=True))
     if len(chosen) > ROWS:
         chosen.sort(key=lambda pair: -pair[1])
         rest = chosen[ROWS - 1 :]
@@ -80,14 +84,14 @@ def _drawn(one: Prediction, *, is_first: bool) -> None:
     bar = min((room if is_beside else width() - labels - 1 - PERCENT) - GAP, 40)
     bars: list[Text] = []
     for label, value in chosen:
-        text = Text(f"{label:>{labels}} {percent(value):>{PERCENT}}", "bold" if label == str(one.label) else "")
+        text = Text(f"{label:>{labels}} {percent(value):>{PERCENT}}", "bold" if label == one.name else "")
         if full := round(max(bar, 0) * value) if isfinite(value) else 0:
             text.append(" " * GAP + "█" * full)
         bars.append(text)
     if not is_first:
         line()
     best = probabilities[one.label or 0]
-    line(f"{one.image}: class {one.label}, {percent(best)}", "bold")
+    line(f"{one.image}: {'' if one.is_named else 'class '}{one.name}, {percent(best)}", "bold")
     if not is_beside:
         draw([*picture, *bars])
         return
@@ -102,13 +106,16 @@ def _drawn(one: Prediction, *, is_first: bool) -> None:
 
 
 def _classes(predictions: Sequence[Prediction]) -> None:
-    from cnnbp_cli.report.table import Column, show
+    from cnnbp_cli.report.table import Column, folded, show
 
-    classes = range(len(predictions[0].probabilities or ()))
-    columns = [Column("image", text=True), Column("class", leaves=1)]
-    columns += [Column(f"class {k}", leaves=2 + k, width=8) for k in classes]
+    first = predictions[0]
+    columns = [Column("image", text=True), Column("class", leaves=1, text=first.is_named)]
+    columns += [
+        Column("\n".join(folded(name, HEADING)) if first.is_named else f"class {name}", leaves=2 + k, width=8)
+        for k, name in enumerate(first.names)
+    ]
     rows: list[list[Cell]] = [
-        [one.image, (str(one.label), "bold"), *map(percent, one.probabilities or ())] for one in predictions
+        [one.image, (one.name, "bold"), *map(percent, one.probabilities or ())] for one in predictions
     ]
     show(columns, rows)
 

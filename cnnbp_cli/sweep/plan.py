@@ -12,9 +12,9 @@ from cnnbp_cli.build import build_graph, require_target
 from cnnbp_cli.config.errors import ConfigError, Problem
 from cnnbp_cli.config.load import ConfigText
 from cnnbp_cli.config.schema import Config
-from cnnbp_cli.data.dataset import Dataset, check_labels, load_dataset
+from cnnbp_cli.data.dataset import Dataset, Task, check_labels, load_dataset
 from cnnbp_cli.errors import UserError
-from cnnbp_cli.model import class_count, classifies
+from cnnbp_cli.model import class_count, classifies, task_of
 from cnnbp_cli.sweep.outcome import BY
 from cnnbp_cli.sweep.points import Choices, Space, Values
 
@@ -188,9 +188,11 @@ def _figure(points: Sequence[SweepPoint], by: str | None) -> str:
 
 def load_data(config: Config) -> Dataset:
     """Load what a config describes, or take it from the last few that were loaded."""
-    return _load_data(replace(config.data, augment=None), tuple(config.model.input), config.seed)
+    output = (graph := build_graph(config)).shapes[graph.output]
+    data = replace(config.data, augment=None)
+    return _load_data(data, tuple(config.model.input), config.seed, task_of(config, output))
 
 
 @lru_cache(maxsize=4)
-def _load_data(data: Any, input_shape: tuple[int, ...], seed: int) -> Dataset:
-    return load_dataset(data, input_shape, seed)
+def _load_data(data: Any, input_shape: tuple[int, ...], seed: int, task: Task) -> Dataset:
+    return load_dataset(data, input_shape, seed, task)

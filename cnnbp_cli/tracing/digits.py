@@ -100,7 +100,8 @@ def snapped(model: Model, images: Array) -> tuple[Model, Array]:
 
     Pixels are rounded as the network sees them, normalized. Variances stay above 0.
     """
-    copy = Model(model.config, model.graph, model.loss_function, model.params, model.dtype, model.normalization)
+    known = (model.normalization, model.class_names)
+    copy = Model(model.config, model.graph, model.loss_function, model.params, model.dtype, *known)
     parameters = {name: np.rint(value * STEPS) / STEPS for name, value in model.parameters().items()}
     for name, value in parameters.items():
         if name.endswith(".running_var"):

@@ -99,7 +99,7 @@ def pass_document(trace: TracedPass, *, light: bool = False) -> dict[str, Any]:
         },
         "measured": pack(np.array([trace.loss], model.dtype)),
         **wanted(trace.target, model),
-        "classes": [str(k) for k in range(model.classes if model.classifies else 0)],
+        "classes": [model.class_name(k) for k in range(model.classes if model.classifies else 0)],
         "nodes": [node_document(trace, node, light=light) for node in model.graph.nodes],
         "output": model.graph.output,
         "optimizer": optimizer_document(trace),

@@ -34,6 +34,7 @@ def in_double(trace: P) -> P:
         {node: {key: value.astype(np.float64) for key, value in own.items()} for node, own in model.params.items()},
         np.dtype(np.float64),
         model.normalization,
+        model.class_names,
     )
     target = trace.target.astype(np.float64) if trace.target.dtype.kind == "f" else trace.target
     x = trace.of_batch(INPUT).astype(np.float64)

@@ -144,7 +144,8 @@ def _from_file(model: Model, request: Request) -> tuple[Array, Array | None]:
     if request.mode == "training":
         raise TraceError("--file: is a single image; a batch in training mode comes from the data, by --image")
     if model.normalization is None:
-        model.normalization = load_data(model).normalization
+        data = load_data(model)
+        model.normalization, model.class_names = data.normalization, data.class_names
     raw = read_pictures(request.file, model.config.model.input)[0]
     images = prepared(model, raw).images[:1]
     return images, None if request.label is None else _labeled(model, None, request.label)

@@ -55,6 +55,8 @@ class Checkpoint:
         The best parameters until then, where a figure says which they are.
     data : dict of str to str
         What the data are, as `fingerprint` has it; empty in checkpoints of version 0.1.
+    class_names : list of str
+        In the order of the class numbers; empty where the classes have no names.
     """
 
     config: str
@@ -64,6 +66,7 @@ class Checkpoint:
     optimizer: dict[str, Array] = field(default_factory=dict[str, Array])
     best: dict[str, Array] = field(default_factory=dict[str, Array])
     data: dict[str, str] = field(default_factory=dict[str, str])
+    class_names: list[str] = field(default_factory=list[str])
 
     def of_best(self) -> Checkpoint:
         """Return the best parameters as a checkpoint to predict with."""
@@ -86,6 +89,7 @@ class Checkpoint:
             "progress": self.progress,
             "normalization": self.normalization,
             "data": self.data,
+            "classes": self.class_names,
         }
         arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
         try:
@@ -132,9 +136,16 @@ class Checkpoint:
                 group, _, rest = name.partition("/")
                 groups[group][rest] = value
             checkpoint = cls(
-                header["config"], header["progress"], header["normalization"], **groups, data=header.get("data", {})
+                header["config"],
+                header["progress"],
+                header["normalization"],
+                **groups,
+                data=header.get("data", {}),
+                class_names=header.get("classes", []),
             )
-            if [type(getattr(checkpoint, f.name)) for f in fields(cls)] != [str, *[dict] * 6]:
+            if [type(getattr(checkpoint, f.name)) for f in fields(cls)] != [str, *[dict] * 6, list]:
+                raise TypeError
+            if not all(isinstance(name, str) and name.isprintable() for name in checkpoint.class_names):
                 raise TypeError
         except (KeyError, TypeError, ValueError, RecursionError):
             raise CheckpointError(f"{path}: is not a checkpoint of cnnbp") from None

@@ -33,12 +33,15 @@ class PerClass:
         Of the images of this class, the share that were called so.
     count : int
         Images of this class.
+    name : str
+        What people call it: its number where it has no name.
     """
 
     label: int
     precision: float | None
     recall: float | None
     count: int
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +135,8 @@ def _evaluate(
     confusion = workers.all_reduce(confusion)
     hits, true, guessed = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
     per_class = [
-        PerClass(k, _ratio(hits[k], guessed[k]), _ratio(hits[k], true[k]), int(true[k])) for k in range(len(hits))
+        PerClass(k, _ratio(hits[k], guessed[k]), _ratio(hits[k], true[k]), int(true[k]), model.class_name(k))
+        for k in range(len(hits))
     ]
     return Evaluation(mean_loss, accuracy, len(split), per_class, confusion.tolist())
 

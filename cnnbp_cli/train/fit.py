@@ -19,7 +19,7 @@ from cnnbp_cli.config.schema import Config
 from cnnbp_cli.config.write import to_yaml
 from cnnbp_cli.core.backprop import Observer, Part, ignore
 from cnnbp_cli.core.types import Array
-from cnnbp_cli.data.dataset import Dataset, check_labels
+from cnnbp_cli.data.dataset import DataError, Dataset, check_labels
 from cnnbp_cli.data.fingerprint import fingerprint
 from cnnbp_cli.data.split import Split
 from cnnbp_cli.errors import UserError
@@ -105,7 +105,8 @@ def fit(
     config = config or model.config
     batch = min(config.train.batch_size, len(data.train))
     require_batch(config, model.graph, batch, model.dtype.itemsize, "choose a smaller train.batch_size")
-    model.normalization = data.normalization
+    require_validation(config, data)
+    model.normalization, model.class_names = data.normalization, data.class_names
     directory = None if run is None else RunDirectory(Path(run))
     job = Job(model, data, config, watch_every)
     try:
@@ -117,6 +118,18 @@ def fit(
             )
     finally:
         model.move_to(np.empty_like(model.vector))  # out of memory that workers shared
+
+
+def require_validation(config: Config, data: Dataset) -> None:
+    """Complain where a figure of validation images is to be watched, and the data have none after all."""
+    schedule = config.train.main_schedule[1]
+    for what, part in (("early_stopping", config.train.early_stopping), ("schedule", schedule)):
+        monitor = getattr(part, "monitor", "")
+        if monitor.startswith("validation") and data.validation is None:
+            raise DataError(
+                f"{data.name}: has no validation images, but train.{what} monitors {monitor}: set data.validation, "
+                "or monitor train_loss"
+            )
 
 
 def _in_directory(job: Job, directory: RunDirectory, *, resume: bool, allow_changes: bool) -> Job:

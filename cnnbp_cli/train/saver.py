@@ -104,4 +104,5 @@ class Saver:
             optimizer=optimizer,
             best=self.best_parameters or {},
             data=dict(self._job.fingerprint),
+            class_names=list(self._job.data.class_names or ()),
         )

@@ -80,7 +80,7 @@ def test_many_classes_show_their_worst_confusions(capsys: pytest.CaptureFixture[
     classes = 40
     confusion = [[10 if true == called else 0 for called in range(classes)] for true in range(classes)]
     confusion[3][5], confusion[7][9] = 4, 6
-    per_class = [PerClass(k, 1.0, 1.0, 10) for k in range(classes)]
+    per_class = [PerClass(k, 1.0, 1.0, 10, str(k)) for k in range(classes)]
     evaluate.render(Evaluation(0.5, 0.975, 410, per_class, confusion), "table")
     *_, title, header, _, first, second = capsys.readouterr().out.splitlines()
     assert title == "the most frequent confusions"

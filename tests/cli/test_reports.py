@@ -295,7 +295,7 @@ class TestEvaluate:
         assert found["count"] == 20
         assert sum(map(sum, found["confusion"])) == 20
         assert found["accuracy"] == sum(found["confusion"][k][k] for k in range(2)) / 20
-        assert found["per_class"][0].keys() == {"label", "precision", "recall", "count"}
+        assert found["per_class"][0].keys() == {"label", "precision", "recall", "count", "name"}
 
     def test_csv(self, cnnbp: Command, bars_run: Path) -> None:
         found = rows(cnnbp("evaluate", bars_run, "--format", "csv").stdout)

@@ -166,6 +166,8 @@ def test_as_written(good):
         "  augment: null\n"
         "  limit: null\n"
         "  target: auto\n"
+        "  classes: null\n"
+        "  first_label: 0\n"
         "\n"
         "model:\n"
         "  input: [1, 28, 28]\n"

@@ -166,13 +166,13 @@ def test_targets_are_not_labels():
             [1, 2],
             [2],
             "label 2 of sample 1 in the train split is outside the model's 2 classes (0 to 1); do labels start at 1? "
-            "subtract 1, or give the last layer 3 units",
+            "write `data.first_label: 1`, or give the last layer 3 units",
         ),
         (
             [97, 98],
             [98],
             "label 97 of sample 0 in the train split is outside the model's 2 classes (0 to 1); do labels start at 97? "
-            "subtract 97",
+            "write `data.first_label: 97`",
         ),
         (
             [0, 10],
@@ -202,11 +202,11 @@ def test_what_looks_like_a_mistake_is_remarked(tmp_path, data_config):
         "one.npz": (f"npz {tmp_path}/one.npz: all 4 training labels are 3, so that there is nothing to learn",),
         "one.csv": (
             f"csv {tmp_path}/one.csv: all 2 training labels are 0, so that there is nothing to learn; is the label in "
-            "another column? it has to be the first",
+            "another column? `data.label` says which it is",
         ),
         "rows.npz": (
-            f"npz {tmp_path}/rows.npz: one-hot rows of floats are taken as targets, so that there is no accuracy; "
-            "store the numbers of the classes, as with y.argmax(1)",
+            f"npz {tmp_path}/rows.npz: one-hot rows are taken as targets, so that there is no accuracy; for a head "
+            "softmax or sigmoid they are the numbers of the classes",
         ),
         "soft.npz": (),
     }

@@ -51,6 +51,7 @@ def test_whole_report(tmp_path, data_config):
             },
         ],
         "bytes": 60,
+        "class_names": None,
     }
 
 

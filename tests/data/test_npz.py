@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cnnbp_cli.config.schema import Keys, Npz
 from cnnbp_cli.data.dataset import load_dataset
 from cnnbp_cli.data.errors import DataError
-from cnnbp_cli.data.npz import read_npz
+from cnnbp_cli.data.labels import Task
+from cnnbp_cli.data.npz import role
 
 RNG = np.random.default_rng(3)
 PIXELS = RNG.integers(0, 256, (6, 2, 4, 5), dtype=np.uint8)
@@ -53,9 +55,17 @@ def npy_header(text, version=1):
     return b"\x93NUMPY" + bytes([version, 0]) + struct.pack("<H" if version == 1 else "<I", len(text)) + text
 
 
-def message(path, input_shape=SHAPE):
+CLASSIFIES = Task(classifies=True)
+
+
+def read_npz(path, input_shape=SHAPE, task=None, **fields):
+    data = load_dataset(Npz(path=path, **fields), input_shape, 0, task or Task())
+    return data.train, data.test
+
+
+def message(path, input_shape=SHAPE, task=None):
     with pytest.raises(DataError) as caught:
-        read_npz(path, input_shape)
+        read_npz(path, input_shape, task)
     return str(caught.value)
 
 
@@ -130,6 +140,120 @@ def test_floats_are_targets(write, data_config, shape):
     np.testing.assert_array_equal(np.sort(both, axis=0), np.sort(targets, axis=0))
 
 
+@pytest.mark.parametrize(
+    "labels",
+    [LABELS.astype(float), LABELS.astype(np.float32)[:, None], np.eye(3)[LABELS], np.eye(3, dtype=int)[LABELS]],
+    ids=["floats", "a column of floats", "one-hot", "one-hot, whole"],
+)
+def test_whole_floats_and_one_hot_rows_are_classes_where_the_network_classifies(write, labels):
+    train, _ = read_npz(write(y_train=labels), task=CLASSIFIES)
+    np.testing.assert_array_equal(train.labels, LABELS)
+    assert train.labels.dtype == np.int64
+
+
+@pytest.mark.parametrize("labels", [LABELS + 0.5, np.eye(3)[LABELS] * 0.9, np.ones((6, 3))])
+def test_other_floats_stay_targets(write, labels):
+    np.testing.assert_array_equal(read_npz(write(y_train=labels), task=CLASSIFIES)[0].labels, labels)
+
+
+def test_labels_from_one(write):
+    path = write(y_train=LABELS + 1, x_test=PIXELS, y_test=LABELS + 1.0)
+    train, test = read_npz(path, first_label=1, task=CLASSIFIES)
+    np.testing.assert_array_equal(train.labels, LABELS)
+    np.testing.assert_array_equal(test.labels, LABELS)
+    data = load_dataset(Npz(path=write(y_train=LABELS + 1), first_label=1), SHAPE, 0)
+    assert (data.class_names, data.classes) == (("1", "2", "3"), 3)
+    with pytest.raises(DataError, match=r"label 0 is 0, expected a class number; `data.first_label` says that labels"):
+        read_npz(write(), first_label=1)
+
+
+@pytest.mark.parametrize("kind", ["U1", "S1"])
+def test_words_are_names(write, kind):
+    path = write(y_train=np.array(list("bcabca")).astype(kind))
+    data = load_dataset(Npz(path=path), SHAPE, 0)
+    assert (data.class_names, data.train.labels.tolist()) == (("a", "b", "c"), [1, 2, 0, 1, 2, 0])
+    data = load_dataset(Npz(path=path, classes=("c", "b", "a", "d")), SHAPE, 0)
+    assert (data.class_names, data.train.labels.tolist()) == (("c", "b", "a", "d"), [1, 0, 2, 1, 0, 2])
+    with pytest.raises(DataError, match=r"y_train: label 'c' of sample 1 is none of data.classes: a, b"):
+        load_dataset(Npz(path=path, classes=("a", "b")), SHAPE, 0)
+
+
+def test_words_of_numbers_are_numbers(write):
+    data = load_dataset(Npz(path=write(y_train=LABELS.astype(str))), SHAPE, 0)
+    assert (data.class_names, data.train.labels.tolist()) == (None, LABELS.tolist())
+
+
+def test_numbers_have_the_declared_names(write):
+    data = load_dataset(Npz(path=write(), classes=("cat", "dog", "cow")), SHAPE, 0)
+    assert data.class_names == ("cat", "dog", "cow")
+    with pytest.raises(DataError, match=r"label 2 of sample 2 has no name; `data.classes` names the 2 classes from 0"):
+        load_dataset(Npz(path=write(), classes=("cat", "dog")), SHAPE, 0)
+
+
+def test_classes_get_the_numbers_of_the_model_that_they_are_for(write):
+    """Other data may have fewer of the classes, or name them in another order."""
+    of_model, words = ("a", "b", "c"), np.array(list("bcbcbc"))
+    for data_config in (Npz(path=write(y_train=words)), Npz(path=write(y_train=words), classes=("c", "b"))):
+        data = load_dataset(data_config, SHAPE, 0, class_names=of_model)
+        assert (data.class_names, data.train.labels.tolist()) == (of_model, [1, 2, 1, 2, 1, 2])
+    numbers = Npz(path=write(y_train=LABELS % 2), classes=("c", "b"))
+    assert load_dataset(numbers, SHAPE, 0, class_names=of_model).train.labels.tolist() == [2, 1, 2, 2, 1, 2]
+    with pytest.raises(DataError, match="label 'd' of sample 1 is none of the model's classes: a, b, c"):
+        load_dataset(Npz(path=write(y_train=LABELS % 2), classes=("c", "d")), SHAPE, 0, class_names=of_model)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("x_train", "x_train"),
+        ("X_Test", "x_test"),
+        ("train_images", "x_train"),
+        ("val_labels", "y_validation"),
+        ("test-images", "x_test"),
+        ("images", "x_train"),
+        ("y", "y_train"),
+        ("x_train_old", None),
+        ("train", None),
+        ("extra", None),
+        ("train_x_y", None),
+    ],
+)
+def test_usual_names(name, expected):
+    assert role(name) == expected
+
+
+def test_the_names_of_medmnist(tmp_path):
+    parts = {"train": 6, "val": 3, "test": 4}
+    arrays = {f"{part}_images": PIXELS[:n] for part, n in parts.items()}
+    np.savez(tmp_path / "a.npz", **arrays, **{f"{part}_labels": LABELS[:n, None] for part, n in parts.items()})
+    data = load_dataset(Npz(path=tmp_path / "a.npz"), SHAPE, 0)
+    assert [len(split) for split in (data.train, data.validation, data.test)] == [6, 3, 4]
+    with pytest.raises(DataError) as caught:
+        load_dataset(Npz(path=tmp_path / "a.npz", validation=0.1), SHAPE, 0)
+    assert str(caught.value) == (
+        f"npz {tmp_path}/a.npz: has a validation split of its own; leave out `data.validation`"
+    )
+
+
+def test_keys_name_the_arrays(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, pictures=PIXELS, species=LABELS, x_train=PIXELS[:2], train_images=PIXELS)
+    keys = Keys(x_train="pictures", y_train="species")
+    assert len(read_npz(path, keys=keys)[0]) == 6
+    with pytest.raises(DataError) as caught:
+        read_npz(path, keys=Keys(x_train="photos"))
+    assert str(caught.value) == (
+        f"{path}: has no array 'photos', which `data.keys` calls x_train; it has pictures, species, train_images, "
+        "x_train"
+    )
+    np.savez(path, images=PIXELS, train_images=PIXELS, y_train=LABELS)
+    with pytest.raises(DataError) as caught:
+        read_npz(path)
+    assert str(caught.value) == (
+        f"{path}: images and train_images may all be x_train; say which, as with `data.keys: {{x_train: images}}`"
+    )
+
+
 def test_as_a_source(write, data_config):
     path = write()
     dataset = load_dataset(data_config("npz", path=path), SHAPE, seed=0)
@@ -145,7 +269,20 @@ COMPLAINTS = {
         {"y_train": np.array([0, 1, 2, 0, 1, "two"], object)},
         ": y_train: contains Python objects, which are never loaded; store numbers",
     ),
-    "words": ({"y_train": np.array(list("abcabc"))}, ": y_train: has dtype <U1, expected numbers"),
+    "words as pixels": ({"x_train": np.array(list("abcabc"))}, ": x_train: has dtype <U1, expected numbers"),
+    "words and numbers": (
+        {"x_test": PIXELS, "y_train": np.array(list("abcabc")), "y_test": LABELS},
+        "npz {path}: the labels of train and test differ in kind (text and int64); store both alike",
+    ),
+    "some words": (
+        {"y_train": np.array(["0", "1", "two", "0", "1", "2"])},
+        ": y_train: label 'two' of sample 2 is text, and others are numbers, such as '0'; if all are names, list them "
+        "in `data.classes`",
+    ),
+    "rows of words": (
+        {"y_train": np.array(list("abcabc")).reshape(6, 1, 1)},
+        ": y_train: has shape [6, 1, 1], expected texts as (N,)",
+    ),
     "complex": ({"x_train": PIXELS + 1j}, ": x_train: has dtype complex128, expected numbers"),
     "empty": ({"x_train": PIXELS[:0]}, ": x_train: is empty (shape [0, 2, 4, 5]); store at least one sample"),
     "counts": (
@@ -199,10 +336,10 @@ COMPLAINTS = {
         {"y_train": np.zeros((6, 2, 2))},
         ": y_train: has shape [6, 2, 2], expected targets as (N,) or (N, K)",
     ),
-    "one-hot": (
+    "several classes": (
         {"y_train": np.eye(6, 3, dtype=int)},
         ": y_train: has shape [6, 3], expected class numbers as (N,); "
-        "store the class's number instead of one-hot rows, as with y.argmax(1), or floats for regression",
+        "store the class's number instead of several numbers in a row, or floats for regression",
     ),
     "negative label": (
         {"y_train": LABELS - 1},
@@ -214,13 +351,11 @@ COMPLAINTS = {
     ),
     "bytes and floats": (
         {"x_test": PIXELS / 255, "y_test": LABELS},
-        ": training and test arrays differ in kind (images uint8 and float64, labels int64 and int64); "
-        "store both alike",
+        ": the images of train and test differ in kind (uint8 and float64); store both alike",
     ),
     "classes and targets": (
         {"x_test": PIXELS, "y_test": LABELS / 2},
-        ": training and test arrays differ in kind (images uint8 and uint8, labels int64 and float64); "
-        "store both alike",
+        "npz {path}: the labels of train and test differ in kind (int64 and float64); store both alike",
     ),
 }
 
@@ -229,7 +364,8 @@ COMPLAINTS = {
 def test_complaint(write, complaint):
     arrays, expected = COMPLAINTS[complaint]
     path = write(**arrays)
-    assert message(path) == f"{path}{expected if expected[0] == ':' else ': ' + expected}"
+    whole = expected if expected.startswith("npz") else f"{{path}}{expected if expected[0] == ':' else ': ' + expected}"
+    assert message(path) == whole.replace("{path}", str(path))
 
 
 def test_channels_that_could_be_anywhere(write):
@@ -334,7 +470,7 @@ def test_archive_names_with_paths_are_not_arrays(tmp_path):
         archive.writestr("../../x_train.npy", b"")
     assert message(path) == (
         f"{path}: has no x_train and no y_train; expected the arrays x_train, y_train, x_test, y_test, "
-        "found ../../x_train"
+        "found ../../x_train; `data.keys` says what is what, as with `data.keys: {x_train: ../../x_train}`"
     )
     assert [entry.name for entry in tmp_path.iterdir()] == ["set.npz"]
 

@@ -113,7 +113,7 @@ def test_json_keys(setup):
     model, split = wide(setup, 3)
     record = json.loads(json.dumps(evaluate(model, split).to_dict(), allow_nan=False))
     assert set(record) == {"loss", "accuracy", "count", "per_class", "confusion"}
-    assert set(record["per_class"][0]) == {"label", "precision", "recall", "count"}
+    assert set(record["per_class"][0]) == {"label", "precision", "recall", "count", "name"}
     assert record["per_class"][2]["recall"] is None  # the bars have two classes only
 
 

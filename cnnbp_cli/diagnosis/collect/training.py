@@ -83,7 +83,7 @@ class VariantFactory:
             if replace(config.data, normalize=old.data.normalize, augment=old.data.augment) == old.data:
                 data = replace(data, normalization=Normalization.fit(config.data.normalize, data.train.images))
             else:
-                data = load_dataset(config.data, config.model.input, config.seed)
+                data = load_dataset(config.data, config.model.input, config.seed, model.task)
         return model, data
 
 

@@ -78,7 +78,7 @@ def _heading(trace: Trace, numerals: Numerals) -> None:
 
     source = trace.source
     image = "an image of your own" if source.split is None else f"image {source.index} of the {source.split} split"
-    label = "" if source.label is None else f", label {source.label:g}"
+    label = "" if source.label is None else f", label {_label(trace, source.label)}"
     label += " (the network's own prediction)" if source.assumed else ""
     write(f"{trace.model.config.name}: {image}{label}, {trace.mode} mode", "bold")
     if trace.images > 1:
@@ -86,3 +86,8 @@ def _heading(trace: Trace, numerals: Numerals) -> None:
     head = trace.prediction.ravel().tolist()
     said = f", prediction {', '.join(map(numerals.short, head))}" if len(head) <= FEW_CLASSES else ""
     write(f"loss {numerals.short(trace.loss)}{said}")
+
+
+def _label(trace: Trace, label: float) -> str:
+    """Return what people call a label: the name of its class, where it has one."""
+    return trace.model.class_name(int(label)) if trace.model.classifies and label == int(label) else f"{label:g}"
