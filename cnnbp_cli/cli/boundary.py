@@ -17,6 +17,7 @@ import typer
 
 from cnnbp_cli.cli.help import Group
 from cnnbp_cli.cli.interrupts import INTERRUPTED, Interruptible
+from cnnbp_cli.cli.words import HINTS, spelled_out
 from cnnbp_cli.errors import UserError
 
 VERDICT, BAD_INPUT, BROKEN_PIPE = 1, 2, 141
@@ -34,6 +35,15 @@ class Boundary(Group):
                 return super().main(*args, **kwargs)
         except typer.Exit as leaving:
             sys.exit(leaving.exit_code)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, spelled_out(args))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command of a call; a word that is none, but known, gets its hint."""
+        if self.get_command(ctx, args[0]) is None and args[0] in HINTS and not ctx.resilient_parsing:
+            fail(f"there is no command '{args[0]}': {HINTS[args[0]]}")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         with boundary():

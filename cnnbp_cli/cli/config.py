@@ -8,7 +8,19 @@ from typing import Annotated
 import typer
 
 from cnnbp_cli.cli.help import choices
-from cnnbp_cli.cli.options import ConfigFile, CustomLayers, OverrideFiles, Overrides, examples
+from cnnbp_cli.cli.options import (
+    BatchSize,
+    ConfigFile,
+    CustomLayers,
+    Epochs,
+    LearningRate,
+    MaxSteps,
+    OverrideFiles,
+    Overrides,
+    Seed,
+    Workers,
+    examples,
+)
 
 
 class Notation(StrEnum):
@@ -32,6 +44,12 @@ def config(
     config: ConfigFile,
     overrides: Overrides = None,
     override_files: OverrideFiles = None,
+    epochs: Epochs = None,
+    max_steps: MaxSteps = None,
+    learning_rate: LearningRate = None,
+    batch_size: BatchSize = None,
+    seed: Seed = None,
+    workers: Workers = None,
     layers: CustomLayers = None,
     format: Annotated[
         Notation, typer.Option("--format", metavar=choices(Notation), help="Output format.")

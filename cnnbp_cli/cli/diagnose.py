@@ -10,7 +10,18 @@ import typer
 
 from cnnbp_cli.cli import complete
 from cnnbp_cli.cli.help import choices
-from cnnbp_cli.cli.options import CustomLayers, Format, OutputFormat, Overrides, examples
+from cnnbp_cli.cli.options import (
+    BatchSize,
+    CustomLayers,
+    Epochs,
+    Format,
+    LearningRate,
+    OutputFormat,
+    Overrides,
+    Seed,
+    as_typed,
+    examples,
+)
 
 
 class FailOn(StrEnum):
@@ -43,6 +54,10 @@ def diagnose(
         ),
     ] = None,
     overrides: Overrides = None,
+    epochs: Epochs = None,
+    learning_rate: LearningRate = None,
+    batch_size: BatchSize = None,
+    seed: Seed = None,
     select: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME,…", help="Report only these rules or families of rules; may be repeated."),
@@ -76,7 +91,7 @@ def diagnose(
     if source is None:
         ctx.fail("Missing argument 'CONFIG|RUN'.")
     if Path(source).is_dir():
-        given = {"--set": overrides, "--steps": steps, "--confirm": confirm}
+        given = {as_typed(overrides): overrides, "--steps": steps, "--confirm": confirm}
         for option in (option for option, value in given.items() if value):
             config = Path(source) / "config.yaml"
             raise typer.BadParameter(f"a run is read, not trained: name {config} to train anew", param_hint=option)

@@ -9,7 +9,20 @@ from typing import Annotated
 import typer
 
 from cnnbp_cli.cli import complete
-from cnnbp_cli.cli.options import CustomLayers, OverrideFiles, Overrides, PaperFormat, PaperOutput, examples
+from cnnbp_cli.cli.options import (
+    BatchSize,
+    CustomLayers,
+    Epochs,
+    LearningRate,
+    OverrideFiles,
+    Overrides,
+    PaperFormat,
+    PaperOutput,
+    Seed,
+    Workers,
+    as_typed,
+    examples,
+)
 
 
 class Quantity(StrEnum):
@@ -49,6 +62,11 @@ def gradnorms(
     ],
     overrides: Overrides = None,
     override_files: OverrideFiles = None,
+    epochs: Epochs = None,
+    learning_rate: LearningRate = None,
+    batch_size: BatchSize = None,
+    seed: Seed = None,
+    workers: Workers = None,
     steps: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="Steps to train, 10 by default; or rows of a run, all by default."),
@@ -63,7 +81,9 @@ def gradnorms(
     """Show the gradient's norm in every layer, or another statistic, step by step."""
     is_run = Path(source).is_dir()
     if is_run and overrides:
-        raise typer.BadParameter("a run is over: name its config to train it differently", param_hint="--set")
+        raise typer.BadParameter(
+            "a run is over: name its config to train it differently", param_hint=as_typed(overrides)
+        )
     from itertools import islice
 
     from cnnbp_cli.analysis.gradnorms import blocks_of, blocks_of_run, recorded_norms, watch_norms

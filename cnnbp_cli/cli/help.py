@@ -15,9 +15,12 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from cnnbp_cli.cli.sources import settle
+from cnnbp_cli.cli.words import options_meant
 from cnnbp_cli.report.terminal import plain, width
 
 WIDEST = 100  # columns: longer lines are hard to read
+WORDS = "cnnbp.words"
+"""Where a command's context keeps the words that it was called with."""
 WIDEST_NAME = 26  # columns of a name that has its sentence beside it
 
 
@@ -114,12 +117,19 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the words of a call; an empty one, as of a variable that is not set, would name the current folder."""
-        given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+        try:
+            given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+        except Exception as error:  # an unknown option, whose class is no part of what typer promises
+            known = [name for param in self.get_params(ctx) for name in param.opts]
+            if meant := options_meant(getattr(error, "option_name", ""), known):
+                error.possibilities = meant  # type: ignore[attr-defined]
+            raise
         params: list[Any] = [] if ctx.resilient_parsing else [*self.get_params(ctx)]
         for param in params:
             value = given.get(param.name)
             if value == "" or (isinstance(value, list | tuple) and "" in value):
                 raise typer.BadParameter("is empty", ctx=ctx, param=param)
+        ctx.meta[WORDS] = [*args]
         rest = super().parse_args(ctx, args)
         settle(ctx, params)
         return rest

@@ -7,13 +7,14 @@ import signal
 import sys
 
 from cnnbp_cli.cli.interrupts import ignore_from_now_on, take_over
+from cnnbp_cli.cli.words import spelled_out
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
     take_over()  # before anything that takes its time to load
     open_closed_streams()
-    if not {"--help", "-h", "--version"}.isdisjoint(sys.argv) and hasattr(signal, "SIGPIPE"):
+    if not {"--help", "-h", "--version", "-V"}.isdisjoint(spelled_out(sys.argv[1:])) and hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # typer and rich would leave with code 1, a verdict
     from cnnbp_cli.cli.app import app
 

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from cnnbp_cli.cli import complete
-from cnnbp_cli.cli.help import choices
+from cnnbp_cli.cli.help import WORDS, choices
+from cnnbp_cli.config.shortcut import Shortcut
 
 
 class Format(StrEnum):
@@ -104,9 +105,43 @@ OverrideFiles = Annotated[
 ]
 
 
-def after_files(ctx: typer.Context, overrides: list[Any] | None) -> list[Any]:
-    """Put the files of `--set-file`, which are read first, before what `--set` says."""
-    return [*(ctx.params.get("override_files") or ()), *(overrides or ())]
+def gathered(ctx: typer.Context, overrides: list[Any] | None) -> list[Any]:
+    """Return all overrides in the order in which they apply: `--set-file`, `--set`, then short options."""
+    short = [value for value in ctx.params.values() if isinstance(value, Shortcut)]
+    return [*(ctx.params.get("override_files") or ()), *(overrides or ()), *short]
+
+
+def as_typed(overrides: list[Any] | None) -> str:
+    """Return the options that overrides were given by."""
+    return ", ".join(dict.fromkeys(getattr(override, "option", "--set") for override in overrides or ()))
+
+
+def short_for(key: str, metavar: str, *names: str, help: str) -> Any:
+    """Return an option that stands for `--set KEY=VALUE`; `gathered` puts it among the overrides."""
+
+    def override(ctx: typer.Context, param: typer.CallbackParam, value: str | None) -> Shortcut | None:
+        if value is None:
+            return None
+        typed = [word.partition("=")[0] for word in ctx.meta.get(WORDS, ())]
+        return Shortcut(f"{key}={value}", next((name for name in names if name in typed), names[0]))
+
+    text = f"{help}: the same as --set {key}={metavar}."
+    return typer.Option(*names, metavar=metavar, is_eager=True, callback=override, help=text)
+
+
+Epochs = Annotated[str | None, short_for("train.epochs", "N", "--epochs", help="Number of epochs")]
+MaxSteps = Annotated[
+    str | None, short_for("train.max_steps", "N", "--max-steps", help="Stop after N steps at the latest")
+]
+LearningRate = Annotated[
+    str | None,
+    short_for("train.optimizer.learning_rate", "RATE", "--lr", "--learning-rate", help="The optimizer's learning rate"),
+]
+BatchSize = Annotated[str | None, short_for("train.batch_size", "N", "--batch-size", help="Images in a batch")]
+Seed = Annotated[str | None, short_for("seed", "N", "--seed", help="Seed of everything random")]
+Workers = Annotated[
+    str | None, short_for("train.workers", "N", "--workers", help="Number of processes that share each batch")
+]
 
 
 Overrides = Annotated[
@@ -114,7 +149,7 @@ Overrides = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        callback=after_files,
+        callback=gathered,
         autocompletion=complete.overrides,
         help="Override a config value, as in train.batch_size=32; repeatable.",
     ),

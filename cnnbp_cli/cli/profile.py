@@ -6,11 +6,20 @@ from typing import Annotated
 
 import typer
 
-from cnnbp_cli.cli.options import ConfigFile, CustomLayers, Format, OutputFormat, OverrideFiles, Overrides, examples
+from cnnbp_cli.cli.options import (
+    ConfigFile,
+    CustomLayers,
+    Format,
+    OutputFormat,
+    OverrideFiles,
+    Overrides,
+    examples,
+    short_for,
+)
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command(epilog=examples("cnnbp profile lenet5.yaml", "cnnbp profile lenet5.yaml --batch 128 --workers 1"))(
+    app.command(epilog=examples("cnnbp profile lenet5.yaml", "cnnbp profile lenet5.yaml --batch-size 128 --workers 1"))(
         profile
     )
 
@@ -20,10 +29,14 @@ def profile(
     overrides: Overrides = None,
     override_files: OverrideFiles = None,
     steps: Annotated[int, typer.Option(min=2, metavar="N", help="Steps to measure; the faster half counts.")] = 40,
-    batch: Annotated[int | None, typer.Option(min=1, metavar="N", help="Images in a batch.")] = None,
+    batch_size: Annotated[
+        str | None, short_for("train.batch_size", "N", "--batch-size", "--batch", help="Images in a batch")
+    ] = None,
     workers: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Number of processes that share each batch; the first is measured."),
+        str | None,
+        short_for(
+            "train.workers", "N", "--workers", help="Number of processes that share each batch, the first is measured"
+        ),
     ] = None,
     layers: CustomLayers = None,
     format: OutputFormat = Format.TABLE,
@@ -33,7 +46,5 @@ def profile(
     from cnnbp_cli.loading import load, load_data
     from cnnbp_cli.report.profile import render
 
-    given = {"batch_size": batch, "workers": workers}
-    settings = [f"train.{key}={value}" for key, value in given.items() if value is not None]
-    model = load(config, [*(overrides or ()), *settings])
+    model = load(config, overrides or ())
     render(measure(model, load_data(model), steps=steps), format.value)

@@ -9,7 +9,18 @@ from typing import Annotated
 import typer
 
 from cnnbp_cli.cli.help import choices
-from cnnbp_cli.cli.options import ConfigFile, CustomLayers, Format, OutputFormat, examples
+from cnnbp_cli.cli.options import (
+    BatchSize,
+    ConfigFile,
+    CustomLayers,
+    Epochs,
+    Format,
+    LearningRate,
+    OutputFormat,
+    examples,
+    gathered,
+    short_for,
+)
 
 
 class By(StrEnum):
@@ -46,13 +57,17 @@ def sweep(
         typer.Option(
             "--set",
             metavar="KEY=VALUES",
+            callback=gathered,
             help="Values of a key, separated by commas, or a range: log(LOW..HIGH), uniform(LOW..HIGH) or "
             "int(LOW..HIGH); a single value is an ordinary override. Repeatable.",
         ),
     ] = None,
     seeds: Annotated[
-        str | None, typer.Option(metavar="N,N,…", help="Repeat with these seeds: the same as --set seed=N,N,….")
+        str | None, short_for("seed", "N,N,…", "--seeds", "--seed", help="Repeat with these seeds")
     ] = None,
+    epochs: Epochs = None,
+    learning_rate: LearningRate = None,
+    batch_size: BatchSize = None,
     samples: Annotated[
         int | None, typer.Option(min=1, max=10_000, metavar="N", help="Draw N points instead of running all.")
     ] = None,
@@ -121,9 +136,7 @@ def sweep(
         processes = stack.enter_context(everyone())
         if processes.served:
             return
-        space = read_space(
-            [*(overrides or ()), *([] if seeds is None else [f"seed={seeds}"])], sampling=samples is not None
-        )
+        space = read_space(overrides or (), sampling=samples is not None)
         if not space.axes:
             raise typer.BadParameter("nothing to sweep: give a key several values, as in --set train.batch_size=32,64")
         figure = by.value if by else None

@@ -13,9 +13,11 @@ from cnnbp_cli.cli.evaluate import Part
 from cnnbp_cli.cli.help import choices
 from cnnbp_cli.cli.options import (
     CustomLayers,
+    LearningRate,
     OverrideFiles,
     Overrides,
     PartialWeights,
+    Seed,
     WeightFile,
     WeightMap,
     examples,
@@ -76,6 +78,8 @@ def trace(
     ],
     overrides: Overrides = None,
     override_files: OverrideFiles = None,
+    learning_rate: LearningRate = None,
+    seed: Seed = None,
     split: Annotated[Part, typer.Option(metavar=choices(Part), help="Split of the data.")] = Part.TEST,
     image: Annotated[int, typer.Option(min=0, metavar="K", help="Which image of the split.")] = 0,
     file: Annotated[

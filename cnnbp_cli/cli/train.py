@@ -9,14 +9,20 @@ import typer
 
 from cnnbp_cli.cli import complete
 from cnnbp_cli.cli.options import (
+    BatchSize,
     CustomLayers,
+    Epochs,
     Format,
+    LearningRate,
+    MaxSteps,
     OutputFormat,
     OverrideFiles,
     Overrides,
     PartialWeights,
+    Seed,
     WeightFile,
     WeightMap,
+    Workers,
     examples,
 )
 
@@ -25,7 +31,7 @@ def add_to(app: typer.Typer) -> None:
     app.command(
         epilog=examples(
             "cnnbp train lenet5.yaml --epochs 2",
-            "cnnbp train lenet5.yaml --set train.batch_size=32 --out runs/small",
+            "cnnbp train lenet5.yaml --batch-size 32 --set model.init=glorot_normal --out runs/small",
             "cnnbp train runs/small --resume --epochs 20",
             "cnnbp train lenet5.yaml --weights pretrained.safetensors",
         )
@@ -44,11 +50,12 @@ def train(
     ],
     overrides: Overrides = None,
     override_files: OverrideFiles = None,
-    epochs: Annotated[int | None, typer.Option(min=1, metavar="N", help="Number of epochs.")] = None,
-    max_steps: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after N steps at the latest.")] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Number of processes that share each batch.")
-    ] = None,
+    epochs: Epochs = None,
+    max_steps: MaxSteps = None,
+    learning_rate: LearningRate = None,
+    batch_size: BatchSize = None,
+    seed: Seed = None,
+    workers: Workers = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The run directory; by default the next free runs/NAME-K.")
     ] = None,
@@ -104,9 +111,7 @@ def train(
     from cnnbp_cli.train.statistics import WATCH_EVERY
     from cnnbp_cli.weights import use_weights
 
-    given = {"epochs": epochs, "max_steps": max_steps, "workers": workers}
-    settings = [f"train.{key}={value}" for key, value in given.items() if value is not None]
-    loaded = load_config(config, [*(overrides or ()), *settings])
+    loaded = load_config(config, overrides or ())
     model, data = build(loaded), load_data(loaded)
     for remark in data.remarks:
         note(remark)

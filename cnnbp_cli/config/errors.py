@@ -40,15 +40,26 @@ class Source:
         What relative paths in it are relative to.
     order : int
         Problems are sorted by it: 0 for the file, then the overrides from left to right.
-    is_option : bool
-        Whether it stands on the command line itself.
+    option : str
+        The option that brought it, where it stands on the command line itself: ``--set``, or a short one such as
+        ``--lr``, after which the value stands alone.
     """
 
     label: str
     text: str
     folder: Path = field(default_factory=Path)
     order: int = 0
-    is_option: bool = False
+    option: str = ""
+
+    @property
+    def is_option(self) -> bool:
+        return bool(self.option)
+
+    @property
+    def typed(self) -> tuple[str, int]:
+        """The text as it was typed after the option, and how many characters of `text` that leaves out."""
+        left_out = 0 if self.option in ("", "--set") else self.text.find("=") + 1
+        return self.text[left_out:], left_out
 
     def line(self, number: int) -> str:
         """Return the 0-based line as the parser counts lines, or nothing past the end."""
@@ -107,16 +118,19 @@ class Problem:
             return _clip(f"{place}: {self.message}" if place else self.message, LONGEST)
         source, line = self.span.source, self.span.line
         message = _clip(f"{self.label}: {self.message}" if self.label else self.message, LONGEST)
+        left_out = source.typed[1] if line == 0 else 0
         one_line_override = source.is_option and not source.line(1)
         place = f"{self.column}" if one_line_override else f"{self.line}:{self.column}"
-        shown, column, end = _window(source.line(line), self.span.column, self.span.end)
+        place = "" if left_out and one_line_override else f":{place}"
+        columns = max(self.span.column - left_out, 0), max(self.span.end - left_out, 1)
+        shown, column, end = _window(source.line(line)[left_out:], *columns)
         if source.is_option:
-            start = "  --set " if line == 0 else "        "
-            rows = [start + shown, " " * len("  --set ")]
+            start = f"  {source.option} "
+            rows = [start + shown if line == 0 else " " * len(start) + shown, " " * len(start)]
         else:
             rows = [f"  {self.line} | {shown}", f"  {' ' * len(str(self.line))} | "]
         caret = " " * column + "^" * max(1, end - column)
-        return f"{_clip(source.label)}:{place}: {message}\n{rows[0]}".rstrip() + f"\n{rows[1]}{caret}"
+        return f"{_clip(source.label)}{place}: {message}\n{rows[0]}".rstrip() + f"\n{rows[1]}{caret}"
 
 
 class ConfigError(UserError):

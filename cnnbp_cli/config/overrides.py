@@ -22,7 +22,9 @@ from cnnbp_cli.config.nodes import (
     YamlScalar,
     compose,
     show,
+    to_python,
 )
+from cnnbp_cli.config.shortcut import Shortcut
 from cnnbp_cli.config.wiring import layer_names
 
 _BARE_WORDS = ("init", "optimizer", "schedule", "then")
@@ -52,6 +54,12 @@ class Setting:
     drawn: int | float | None = None
 
 
+def source_of(text: str, folder: Path | None = None, order: int = 0) -> Source:
+    """Return an override of the command line, called what was typed."""
+    source = Source("", text, folder or Path(), order, text.option if isinstance(text, Shortcut) else "--set")
+    return replace(source, label=f"{source.option} {source.typed[0]}")
+
+
 def apply_overrides(
     root: YamlNode, overrides: Sequence[str | Setting | Source], folder: Path, problems: list[Problem]
 ) -> YamlNode:
@@ -66,8 +74,7 @@ def apply_overrides(
                 _apply_file(root, replace(override, order=order), found)
             else:
                 setting = override if isinstance(override, Setting) else None
-                text = setting.text if setting else str(override)
-                source = Source(f"--set {text}", text, folder, order, is_option=True)
+                source = source_of(setting.text if setting else cast("str", override), folder, order)
                 _apply_option(root, source, setting, found)
         except ConfigError as error:
             found = [problem for problem in found if problem not in error.problems] + error.problems
@@ -127,7 +134,7 @@ def _steps(key: str, at: Span) -> Steps:
 
 
 def _edit(root: YamlNode, steps: Steps, value: YamlNode) -> None:
-    """Put a value where the steps lead."""
+    """Put a value where the steps lead. A short option may not contradict another option; else the last one counts."""
     *above, (last, last_span) = steps
     node, path = root, cast("KeyPath", ())
     for part, span in above:
@@ -135,7 +142,15 @@ def _edit(root: YamlNode, steps: Steps, value: YamlNode) -> None:
     if isinstance(node, YamlList):
         node.items[_index(node, last, path, last_span)] = value
     elif isinstance(node, YamlMapping):
+        if last_span.source.option not in ("", "--set") and last in node.entries:
+            _refuse_contradiction(node.entries[last].node, value)
         node.entries[last] = YamlEntry(last_span, value)
+
+
+def _refuse_contradiction(before: YamlNode, value: YamlNode) -> None:
+    """Complain about the value of a short option where another option has set another one."""
+    if before.span and before.span.source.is_option and value.span and to_python(before) != to_python(value):
+        _stop(f"contradicts {before.span.source.label}; leave one of them out", value.span)
 
 
 def _descend(node: YamlNode, path: KeyPath, part: str, span: Span) -> tuple[YamlNode, KeyPath]:

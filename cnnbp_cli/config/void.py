@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from math import inf
 from typing import Any
 
@@ -24,15 +24,19 @@ class VoidKey:
     why : str
     usual : bool
         Whether configs often have such keys, so that it is worth a word only where an option sets it.
+    option : str
+        How a short option that sets it was typed, such as ``--lr 0.1``; empty for anything else.
     """
 
     key: str
     by: str
     why: str
     usual: bool = False
+    option: str = ""
 
     def __str__(self) -> str:
-        return f"{self.key} has no effect: {self.why}"
+        name = f"{self.option} ({self.key})" if self.option else self.key
+        return f"{name} has no effect: {self.why}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,7 @@ UNKNOWN = Counts()
 def void_keys(config: Config, counts: Counts = UNKNOWN) -> list[VoidKey]:
     """Return the keys that the config or an override sets to something else than the default, to no effect."""
     every = [*_of_schedule(config.train), *_of_length(config.train, counts.train), *_of_data(config, counts)]
-    return [void for void in every if _is_asked_for(config, void)]
+    return [replace(void, option=_short_option(config, void)) for void in every if _is_asked_for(config, void)]
 
 
 def _of_schedule(train: TrainConfig) -> Iterator[VoidKey]:
@@ -121,8 +125,14 @@ def _of_data(config: Config, counts: Counts) -> Iterator[VoidKey]:
         yield VoidKey("model.init", "model.layers", "no layer takes its initial weights from it")
 
 
+def _short_option(config: Config, void: VoidKey) -> str:
+    """Return how a short option that sets the key was typed, if one does."""
+    span = config.positions.span(tuple(void.key.split(".")))
+    return span.source.label if span and span.source.typed[1] else ""
+
+
 def _is_asked_for(config: Config, void: VoidKey) -> bool:
-    """Whether the config or an override sets the key, and to something else than its default."""
+    """Whether a short option sets the key; or the config or an override, and to something else than its default."""
     *above, name = void.key.split(".")
     owner: Any = config
     for part in above:
@@ -131,4 +141,5 @@ def _is_asked_for(config: Config, void: VoidKey) -> bool:
     default = next(
         f.default_factory() if f.default_factory is not MISSING else f.default for f in fields(owner) if f.name == name
     )
-    return value != default and config.positions.sets(tuple(void.key.split(".")), by_option=void.usual)
+    asked = value != default or bool(_short_option(config, void))
+    return asked and config.positions.sets(tuple(void.key.split(".")), by_option=void.usual)

@@ -17,7 +17,7 @@ import yaml
 
 from cnnbp_cli.config.errors import ConfigError, Problem, Source, Span
 from cnnbp_cli.config.nodes import resolve, to_python
-from cnnbp_cli.config.overrides import Setting, read_setting
+from cnnbp_cli.config.overrides import Setting, read_setting, source_of
 from cnnbp_cli.core.rng import generator
 
 MOST_RUNS = 10_000
@@ -183,7 +183,7 @@ def read_space(overrides: Sequence[str], *, sampling: bool) -> Space:
     parts: list[str | Axis] = []
     problems: list[Problem] = []
     for order, text in enumerate(overrides, 1):
-        reader = _Reader(Source(f"--set {text}", text, order=order, is_option=True))
+        reader = _Reader(source_of(text, order=order))
         try:
             parts.append(reader.part(sampling))
             reader.refuse_repetition(parts)
@@ -193,7 +193,7 @@ def read_space(overrides: Sequence[str], *, sampling: bool) -> Space:
         raise ConfigError(problems)
     space = Space(tuple(parts))
     if not sampling and (space.size or 0) > MOST_RUNS:
-        last = Source(f"--set {overrides[-1]}", overrides[-1], order=len(overrides), is_option=True)
+        last = source_of(overrides[-1], order=len(overrides))
         message = f"makes it {space.size:,} runs, more than {MOST_RUNS:,}: draw some of them with --samples"
         raise ConfigError([Problem(message, span=Span(last, 0, 0, len(overrides[-1])))])
     return space
@@ -265,7 +265,8 @@ class _Reader:
         *before, last = parts
         for part in before:
             if key(part) == key(last) and not (isinstance(part, str) and isinstance(last, str)):
-                self._stop(f"{key(last)} is set twice", 0, len(key(last)))
+                also = source_of(part if isinstance(part, str) else part.text).label
+                self._stop(f"{key(last)} is set twice; {also} sets it, too", 0, len(key(last)))
 
     def _stop(self, message: str, start: int, end: int) -> NoReturn:
         raise ConfigError([Problem(message, span=Span(self._source, 0, start, max(end, start + 1)))])

@@ -94,7 +94,7 @@ def test_a_setting_points_into_its_override():
         ("a=uniform(x..1)", "--set a=uniform(x..1):11: expected a number, got 'x'"),
         ("a=uniform(2..1)", "--set a=uniform(2..1):14: the high end is not above the low one"),
         ("a=int(1..2)", "--set a=int(1..2):3: a range needs --samples N, the number of points to draw"),
-        ("b=1,2", "--set b=1,2:1: b is set twice"),
+        ("b=1,2", "--set b=1,2:1: b is set twice; --set b=3 sets it, too"),
     ],
 )
 def test_bad_axes(override, message):

@@ -1,0 +1,87 @@
+"""Words that people try which are no commands and no options, and what does what they want."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+_TRAIN = "`cnnbp train CONFIG` trains a network, and `--resume` goes on"
+_NEW = "`cnnbp init TEMPLATE` copies a config to start from, and `cnnbp init` lists them"
+_RUNS = "`cnnbp compare RUN RUN` shows what sets runs apart"
+_DATA = "`cnnbp data info CONFIG` shows a data set, and `cnnbp data fetch NAME` downloads one"
+_EXPORT = "`cnnbp export RUN FILE` writes the network as ONNX, or its weights as safetensors or npz"
+_SUMMARY = "`cnnbp summary CONFIG` shows the layers of a network, and `cnnbp trace CONFIG` its numbers"
+_EXPLAIN = "`cnnbp trace CONFIG --cell CELL` explains a number, and `cnnbp diagnose --explain RULE` a finding"
+_PLOT = "`cnnbp plot RUN` draws the curves of a run, and `cnnbp trace CONFIG --html FILE` makes a page of a network"
+_TEST = "`cnnbp evaluate RUN` measures a trained model, and `cnnbp gradcheck CONFIG` checks the gradients"
+_RATE = "`cnnbp train CONFIG --lr RATE` sets the learning rate, and `cnnbp sweep CONFIG --lr 0.01,0.1` tries several"
+_CHECK = "`cnnbp validate CONFIG` checks a config, `cnnbp gradcheck CONFIG` gradients, `cnnbp diagnose CONFIG` training"
+_CONFIG = "`cnnbp config CONFIG` prints a config with all defaults and overrides, and `cnnbp schema` the format"
+_GRADIENTS = (
+    "`cnnbp gradnorms CONFIG` shows gradients by layer, and `cnnbp trace CONFIG` each number of a backward pass"
+)
+_PREDICT = "`cnnbp predict RUN IMAGE` classifies pictures"
+_WATCH = "`cnnbp train CONFIG --grad-norms` watches every layer, and `cnnbp gradnorms RUN` shows what a run recorded"
+_PROFILE = "`cnnbp profile CONFIG` measures the time of each layer"
+_LOAD = "`cnnbp train CONFIG --weights FILE` begins with the weights of a file, from PyTorch for one"
+
+_TOPICS = {
+    _TRAIN: ("fit", "learn", "resume", "continue", "run", "start"),
+    _NEW: (
+        "new",
+        "create",
+        "template",
+        "templates",
+        "example",
+        "examples",
+        "generate",
+        "quickstart",
+        "configs",
+        "copy",
+    ),
+    _RUNS: ("list", "ls", "history", "log", "logs", "status", "experiments", "results", "ps"),
+    _DATA: ("download", "dataset", "datasets", "mnist", "get", "fetch", "info"),
+    _EXPORT: ("convert", "save", "onnx", "dump", "weights"),
+    _SUMMARY: ("show", "inspect", "model", "layers", "describe", "print", "graph", "params", "parameters", "network"),
+    _EXPLAIN: ("explain", "why", "cell"),
+    _PLOT: ("visualize", "visualise", "view", "draw", "curves", "chart", "tensorboard", "open", "html", "serve", "ui"),
+    _TEST: ("test", "eval", "score", "accuracy", "benchmark"),
+    _RATE: ("lr", "learning-rate", "lr-find", "find-lr", "tune", "search", "grid", "hyperparameters", "optimize"),
+    _CHECK: ("check", "verify", "lint", "doctor", "debug"),
+    _CONFIG: ("set", "options", "settings", "defaults", "edit", "override"),
+    _GRADIENTS: ("gradients", "gradient", "grad", "grads", "backward", "backprop", "forward"),
+    _PREDICT: ("infer", "inference", "classify", "recognize", "apply"),
+    _WATCH: ("watch", "monitor", "norms", "stats"),
+    _PROFILE: ("time", "speed", "bench", "timing", "perf"),
+    _LOAD: ("import", "load", "pretrained", "finetune", "fine-tune"),
+}
+
+HINTS = {word: hint for hint, words in _TOPICS.items() for word in words}
+"""What to call instead of a command that there is not."""
+
+_OPTIONS = {
+    **dict.fromkeys(("output", "output-dir", "outdir", "o", "dir", "save", "save-dir", "run"), "out"),
+    **dict.fromkeys(("continue", "restart", "r"), "resume"),
+    **dict.fromkeys(("silent", "s"), "quiet"),
+    **dict.fromkeys(("override", "param", "config"), "set"),
+    **dict.fromkeys(("json", "csv", "output-format", "f"), "format"),
+    **dict.fromkeys(("e", "num-epochs", "n-epochs", "epoch"), "epochs"),
+    **dict.fromkeys(("b", "batch-size", "batchsize"), "batch-size"),
+    **dict.fromkeys(("num-workers", "n-workers", "processes", "threads", "jobs"), "workers"),
+}
+
+
+def spelled_out(words: Sequence[str]) -> list[str]:
+    """Return a call with `help …` and `version` as the options that they stand for."""
+    if words[:1] == ["help"]:
+        return [*words[1:], "--help"]
+    return ["--version"] if [*words] == ["version"] else [*words]
+
+
+def options_meant(option: str, known: Iterable[str]) -> list[str]:
+    """Return the options, of those that there are, that other programs call so: `--bs` is `--batch-size`."""
+    from cnnbp_cli.config.errors import SYNONYMS
+
+    name = option.lstrip("-").replace("_", "-").lower()
+    word = SYNONYMS.get(name.replace("-", "_"), name).replace("_", "-")
+    there = set(known)
+    return [f"--{found}" for found in dict.fromkeys((word, _OPTIONS.get(name, word))) if f"--{found}" in there]
