@@ -33,7 +33,7 @@ class PRelu(Layer[Array]):
     """
 
     start: float = 0.25
-    type: Literal["prelu"] = "prelu"
+    type: Literal["my_prelu"] = "my_prelu"
     is_activation = True  # what a layer may say about itself: docs/custom-layer.md
     rectifies = True
 

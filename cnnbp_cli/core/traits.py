@@ -65,7 +65,7 @@ class OnnxOperator(NamedTuple):
         Its name in https://onnx.ai/onnx/operators.
     inputs : tuple of str or array
         ``"x"`` is the layer's input (``"x0"``, ``"x1"``, … those of a merge), a parameter goes by its key, the output
-        of an operator before this one by its `output`; an array is a constant.
+        of an operator before this one by its `output`; an array is a constant, and ``""`` an input that is left out.
     attributes : mapping
     output : str
         A name for operators further down the chain. The last needs none.

@@ -13,8 +13,8 @@ from typing import Any, Literal
 from cnnbp_cli.core.terms import spelled
 from cnnbp_cli.core.types import Array, Context, Shape, ShapeError, Size, pair, show, show_shape
 
-Padding = int | Literal["valid", "same"] | tuple[int, int]
-"""`valid` (none), `same`, or how many pixels on both sides: one number or (vertical, horizontal)."""
+Padding = int | Literal["valid", "same"] | tuple[int, int] | tuple[int, int, int, int]
+"""`valid` (none), `same`, or pixels: one number, (vertical, horizontal), or (top, bottom, left, right)."""
 
 
 def out_size(size: int, kernel: int, stride: int, padding: int, dilation: int = 1) -> int:
@@ -39,7 +39,28 @@ def check_padding(padding: Any) -> Iterator[tuple[str, str]]:
     """Yield a problem when `padding` is neither `valid`, `same` nor sizes from zero."""
     parts = padding if isinstance(padding, tuple) else (padding,)
     if padding not in ("valid", "same") and any(isinstance(part, str) or part < 0 for part in parts):
-        yield "padding", f"expected valid, same, a number from 0 or a pair of them, got {show(padding)}"
+        yield "padding", f"expected valid, same, or one, two or four numbers from 0, got {show(padding)}"
+
+
+def sides(padding: Padding) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return ((top, bottom), (left, right)) of any padding but `same`, which depends on the image."""
+    if isinstance(padding, str):
+        return (0, 0), (0, 0)
+    if isinstance(padding, tuple) and len(padding) == 4:
+        return padding[:2], padding[2:]
+    vertical, horizontal = pair(padding)
+    return (vertical, vertical), (horizontal, horizontal)
+
+
+def overhang(size: int, kernel: int, stride: int, before: int, after: int) -> int:
+    """Return by how many pixels the last window of `ceil_mode` reaches over the padded end of an axis.
+
+    One more window than fits may stand at the end, but it has to start on the image or on the padding before it:
+    PyTorch's rule, `pooling_output_shape` in its `aten/src/ATen/native/Pool.h`.
+    """
+    windows = -((kernel - size - before - after) // stride) + 1
+    windows -= (windows - 1) * stride >= size + before
+    return max(0, (windows - 1) * stride + kernel - size - before - after) if windows > 0 else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +83,17 @@ class Windows:
     out: tuple[int, int]
 
     @classmethod
-    def over(cls, shape: Shape, kernel: Size, stride: Size, padding: Padding, dilation: Size = 1) -> Windows:
-        """Place the windows on samples of `shape` (c, h, w).
+    def over(
+        cls,
+        shape: Shape,
+        kernel: Size,
+        stride: Size,
+        padding: Padding,
+        dilation: Size = 1,
+        *,
+        ceil_mode: bool = False,
+    ) -> Windows:
+        """Place the windows on samples of `shape` (c, h, w); with `ceil_mode`, pad the end for one that is cut off.
 
         Raises
         ------
@@ -73,32 +103,28 @@ class Windows:
         if len(shape) != 3:
             raise ShapeError(f"needs an image (channels, height, width), got {show_shape(shape)}")
         image, kernels, strides, dilations = shape[1:], pair(kernel), pair(stride), pair(dilation)
+        borders = list(sides(padding))
         if padding == "same":
-            sides = [same_padding(*axis) for axis in zip(image, kernels, strides, dilations, strict=True)]
-        else:
-            amounts = (0, 0) if isinstance(padding, str) else pair(padding)
-            sides = [(amount, amount) for amount in amounts]
-        out = tuple(
-            out_size(size, k, s, sum(side), d)
-            for size, k, s, side, d in zip(image, kernels, strides, sides, dilations, strict=True)
-        )
+            borders = [same_padding(*axis) for axis in zip(image, kernels, strides, dilations, strict=True)]
+        if ceil_mode:
+            borders = [
+                (before, after + overhang(size, k, s, before, after))
+                for size, k, s, (before, after) in zip(image, kernels, strides, borders, strict=True)
+            ]
+        out = [
+            out_size(size, k, s, sum(border), d)
+            for size, k, s, border, d in zip(image, kernels, strides, borders, dilations, strict=True)
+        ]
         if min(out) < 1:
             spans = tuple(d * (k - 1) + 1 for k, d in zip(kernels, dilations, strict=True))
-            padded = tuple(size + sum(side) for size, side in zip(image, sides, strict=True))
+            padded = tuple(size + sum(border) for size, border in zip(image, borders, strict=True))
             dilated = "" if spans == kernels else f" (covering {show_shape(spans)} with its dilation)"
             where = "input" if padded == image else "padded input"
             raise ShapeError(
                 f"the {show_shape(kernels)} kernel{dilated} is larger than its {show_shape(padded)} {where}"
             )
-        return cls(
-            (image[0], image[1]),
-            kernels,
-            strides,
-            dilations,
-            (sides[0][0], sides[1][0]),
-            (sides[0][1], sides[1][1]),
-            (out[0], out[1]),
-        )
+        (top, bottom), (left, right) = borders
+        return cls((image[0], image[1]), kernels, strides, dilations, (top, left), (bottom, right), (out[0], out[1]))
 
     def onnx_attributes(self) -> dict[str, Any]:
         """Return the attributes of an ONNX operator on these windows; `same` is written as the pixels that it means."""

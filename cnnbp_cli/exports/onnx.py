@@ -145,6 +145,8 @@ class _Translation:
         known = dict(zip(onnx_inputs(xs) if node.layer.several_inputs else ["x"], xs, strict=True))
 
         def tensor(given: str | Array) -> str:
+            if isinstance(given, str) and not given:
+                return ""  # an input that is optional
             if not isinstance(given, str):
                 return self._constant(f"{node.name}.constant{len(self.constants)}", np.asarray(given))
             if given not in known and given in params:
@@ -173,7 +175,7 @@ class _Translation:
         return output
 
     def _constant(self, name: str, value: Array) -> str:
-        array = np.ascontiguousarray(value, self.model.dtype if value.dtype.kind == "f" else None)
+        array = np.asarray(value, self.model.dtype if value.dtype.kind == "f" else None, order="C")
         self.constants.append(self.numpy_helper.from_array(array, name))
         return name
 

@@ -79,7 +79,7 @@ def test_windows_that_do_not_fit_are_refused(shape, arguments, message):
     assert str(error.value) == message
 
 
-@pytest.mark.parametrize("padding", ["valid", "same", 0, 3, (0, 2)])
+@pytest.mark.parametrize("padding", ["valid", "same", 0, 3, (0, 2), (0, 1, 2, 3)])
 def test_good_paddings_pass(padding):
     assert list(check_padding(padding)) == []
 
@@ -88,5 +88,5 @@ def test_good_paddings_pass(padding):
     ("padding", "shown"), [("full", "full"), (-1, "-1"), ((1, -2), "[1, -2]"), (("same", 1), "[same, 1]")]
 )
 def test_bad_paddings_are_named(padding, shown):
-    expected = f"expected valid, same, a number from 0 or a pair of them, got {shown}"
+    expected = f"expected valid, same, or one, two or four numbers from 0, got {shown}"
     assert list(check_padding(padding)) == [("padding", expected)]

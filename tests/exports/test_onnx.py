@@ -61,10 +61,17 @@ def test_every_layer_is_in_the_table() -> None:
     assert {case.layer.type for case in ALL_CASES} == set(LAYERS)
 
 
+UNJUDGED = ("local_response_norm", "float64")
+"""ONNX Runtime has it in float32 only, and ONNX's reference takes the number of images for that of channels (1.23)."""
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("case", [case for case in ALL_CASES if case.dtype == "float64"], ids=str)
 def test_one_layer(case: Any, dtype: str, tmp_path: Path) -> None:
     model = one_layer(case, dtype)
+    if (case.layer.type, dtype) == UNJUDGED:
+        exported(model, tmp_path)
+        return
     images = np.random.default_rng(3).normal(size=(3, *model.config.model.input))
     assert_same(exported(model, tmp_path), model, images, model.predict(images))
 

@@ -396,7 +396,7 @@ def test_the_example_is_right():
         assert result.exit_code == 0
         report = json.loads(result.stdout)
         assert report["max_relative_error"] <= tolerance
-        assert "prelu_1.slope" in [check["name"] for check in report["parameters"]]
+        assert "my_prelu_1.slope" in [check["name"] for check in report["parameters"]]
 
 
 def test_the_example_runs_as_a_program():
@@ -404,7 +404,7 @@ def test_the_example_runs_as_a_program():
     command = [sys.executable, str(EXAMPLES / "custom_layer.py")]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     rows = [line.split() for line in done.stdout.splitlines()]
-    names = ["conv2d_1.weight", "conv2d_1.bias", "prelu_1.slope", "dense_1.weight", "dense_1.bias", "input"]
+    names = ["conv2d_1.weight", "conv2d_1.bias", "my_prelu_1.slope", "dense_1.weight", "dense_1.bias", "input"]
     assert [(name, status) for name, status, _ in rows] == [(name, "ok") for name in names]
 
 

@@ -7,12 +7,14 @@ from typing import Any
 
 from cnnbp_cli.core.initializers import Constant, Normal, Orthogonal, Zeros
 from cnnbp_cli.core.layers import (
+    AdaptiveAvgPool2d,
     Add,
     AvgPool2d,
     BatchNorm,
     Concat,
     Conv2d,
     ConvTranspose2d,
+    Crop,
     Dense,
     Dropout,
     Elu,
@@ -21,17 +23,25 @@ from cnnbp_cli.core.layers import (
     GlobalAvgPool2d,
     GlobalMaxPool2d,
     GroupNorm,
+    HardSigmoid,
+    HardSwish,
     Identity,
     LayerNorm,
     LeakyRelu,
+    LocalResponseNorm,
     MaxPool2d,
     Multiply,
+    Pad,
+    PixelShuffle,
+    PRelu,
     Relu,
+    Relu6,
     Sigmoid,
     Silu,
     Softmax,
     Softplus,
     Tanh,
+    Upsample,
 )
 from cnnbp_cli.core.types import Operation, Shape
 
@@ -78,6 +88,7 @@ MANY_CHANNELS = on(  # in float32, some of these take another algorithm
     Conv2d(4, 3),
     Conv2d(5, 3, padding="same", bias=False),
     Conv2d(4, 3, padding=(0, 2)),
+    Conv2d(4, 3, padding=(0, 1, 2, 0)),
     Conv2d(4, 5, padding=2),
     Conv2d(4, 5),
     Conv2d(4, (3, 5), padding="same"),
@@ -107,6 +118,8 @@ CONVOLUTIONS = [
         Conv2d(3, 3, padding=2),
         Conv2d(3, (3, 1), padding=(2, 0)),
         Conv2d(3, 2, padding=3, stride=2),
+        Conv2d(3, 3, padding=(1, 0, 2, 0)),
+        Conv2d(3, (3, 2), stride=2, padding=(0, 2, 1, 3)),
         Conv2d(3, 3, dilation=2),
         Conv2d(3, (2, 3), stride=2, dilation=(3, 2), padding=(1, 2)),
         Conv2d(4, 3, groups=2),
@@ -131,6 +144,8 @@ TRANSPOSED_CONVOLUTIONS = [
         ConvTranspose2d(2, 1, stride=3),
         ConvTranspose2d(2, 2, stride=(3, 1)),
         ConvTranspose2d(2, 3, padding=1),
+        ConvTranspose2d(2, 3, padding=(0, 2, 1, 0)),
+        ConvTranspose2d(2, (4, 3), stride=2, padding=(2, 1, 0, 1), output_padding=1),
         ConvTranspose2d(2, (4, 3), stride=2, padding=(1, 0)),
         ConvTranspose2d(2, 3, stride=2, padding=1, output_padding=1),
         ConvTranspose2d(2, (3, 4), stride=(3, 2), padding=(0, 1), output_padding=(2, 1)),
@@ -152,6 +167,12 @@ POOLS = [
     {"pool_size": 2, "stride": 3},
     {"pool_size": 2, "padding": 1},
     {"pool_size": 3, "stride": 2, "padding": (1, 2)},
+    {"pool_size": 3, "stride": 2, "padding": (0, 1, 2, 1)},
+    {"pool_size": 2, "ceil_mode": True},
+    {"pool_size": 3, "stride": 2, "padding": 1, "ceil_mode": True},
+    {"pool_size": (2, 1), "stride": 3, "padding": (1, 0), "ceil_mode": True},
+    {"pool_size": (3, 2), "stride": (2, 3), "padding": 1, "ceil_mode": True},
+    {"pool_size": 3, "stride": 2, "padding": "same", "ceil_mode": True},
     {"pool_size": 3, "stride": 1, "padding": "same"},
     {"pool_size": 2, "padding": "same"},
     {"pool_size": 2, "stride": 1, "padding": "same"},
@@ -159,10 +180,27 @@ POOLS = [
 ]
 POOLED = (2, 7, 5)
 
+MERGED: list[tuple[Shape, ...]] = [
+    *((shape,) * count for shape in (IMAGE, VECTOR) for count in (2, 3)),
+    *(
+        (IMAGE, (4,)),
+        ((4,), IMAGE),
+        (IMAGE, (4, 1, 1)),
+        ((1, 6, 5), (4,), IMAGE),
+        ((4, 6, 1), (1, 1, 5)),
+        (VECTOR, (1,)),
+    ),
+]
+"""Shapes of several inputs: the same, and those that are repeated along an axis or more."""
+
 CASES: dict[str, list[Case]] = {
     "conv2d": CONVOLUTIONS,
     "conv_transpose2d": TRANSPOSED_CONVOLUTIONS,
-    "max_pool2d": [*on(POOLED, *(MaxPool2d(**sizes) for sizes in POOLS)), *on((1, 4, 4), MaxPool2d(4))],
+    "max_pool2d": [
+        *on(POOLED, *(MaxPool2d(**sizes) for sizes in POOLS)),
+        *on((1, 4, 4), MaxPool2d(4)),
+        *on((1, 2, 4), MaxPool2d(3, 2, ceil_mode=True)),
+    ],
     "avg_pool2d": on(
         POOLED,
         *(AvgPool2d(**sizes) for sizes in POOLS),
@@ -170,6 +208,36 @@ CASES: dict[str, list[Case]] = {
     ),
     "global_avg_pool2d": [*on(IMAGE, GlobalAvgPool2d()), *on((2, 1, 1), GlobalAvgPool2d())],
     "global_max_pool2d": [*on(IMAGE, GlobalMaxPool2d()), *on((2, 1, 1), GlobalMaxPool2d())],
+    "adaptive_avg_pool2d": on(
+        IMAGE,
+        *(AdaptiveAvgPool2d(size) for size in (1, 2, 3, (6, 5), (4, 1), (7, 9), (1, 5))),
+    ),
+    "upsample": [
+        *on(IMAGE, Upsample(2), Upsample((3, 1)), Upsample(size=(4, 7)), Upsample(size=9), Upsample(size=1)),
+        *on(
+            IMAGE,
+            *(
+                Upsample(scale, size, "bilinear", corners)
+                for scale, size in ((2, None), ((1, 3), None), (None, (4, 7)), (None, 1), (None, 9))
+                for corners in (False, True)
+            ),
+        ),
+        *on((2, 1, 1), Upsample(3), Upsample(3, mode="bilinear"), Upsample(2, mode="bilinear", align_corners=True)),
+    ],
+    "pad": on(
+        IMAGE,
+        Pad(0),
+        Pad(1),
+        Pad((2, 1)),
+        Pad((1, 0, 2, 3), value=0.5),
+        Pad(2, "reflect"),
+        Pad((5, 0, 1, 4), "reflect"),
+        Pad(2, "replicate"),
+        Pad((0, 3, 7, 1), "replicate"),
+    ),
+    "crop": on(IMAGE, Crop(0), Crop(1), Crop((2, 1)), Crop((1, 0, 2, 1)), Crop((0, 5, 4, 0))),
+    "pixel_shuffle": [*on((8, 2, 3), PixelShuffle(2), PixelShuffle(1)), *on((9, 1, 2), PixelShuffle(3))],
+    "prelu": [case for shape in (IMAGE, VECTOR) for case in on(shape, PRelu(), PRelu(shared=True))],
     "flatten": [*on(IMAGE, Flatten()), *on(VECTOR, Flatten())],
     "dense": [
         *on(VECTOR, Dense(5), Dense(1), Dense(4, bias=False), Dense(3, init=Orthogonal()), Dense(3, init=Zeros())),
@@ -181,7 +249,19 @@ CASES: dict[str, list[Case]] = {
         for case in on(shape, BatchNorm(), BatchNorm(affine=False), BatchNorm(momentum=0.3, epsilon=0.1))
     ],
     "layer_norm": [
-        case for shape in (IMAGE, VECTOR) for case in on(shape, LayerNorm(), LayerNorm(epsilon=0.1, affine=False))
+        case
+        for shape in (IMAGE, VECTOR)
+        for case in on(
+            shape,
+            LayerNorm(),
+            LayerNorm(epsilon=0.1, affine=False),
+            LayerNorm(over="channels"),
+            LayerNorm(epsilon=0.1, affine=False, over="channels"),
+        )
+    ],
+    "local_response_norm": [
+        *on(IMAGE, LocalResponseNorm(3), LocalResponseNorm(5, alpha=0.7, beta=0.5, k=2.0), LocalResponseNorm(9)),
+        *on(VECTOR, LocalResponseNorm(1, alpha=0.3), LocalResponseNorm(3, alpha=0.9)),
     ],
     "group_norm": [
         *on(IMAGE, GroupNorm(1), GroupNorm(2), GroupNorm(4), GroupNorm(2, epsilon=0.1, affine=False)),
@@ -194,7 +274,10 @@ CASES: dict[str, list[Case]] = {
             (Relu(),),
             (LeakyRelu(), LeakyRelu(slope=0.3), LeakyRelu(slope=-0.5)),
             (Elu(), Elu(alpha=0.5)),
-            (Gelu(),),
+            (Gelu(), Gelu(approximate="none")),
+            (Relu6(),),
+            (HardSigmoid(),),
+            (HardSwish(),),
             (Silu(),),
             (Sigmoid(),),
             (Tanh(),),
@@ -203,8 +286,8 @@ CASES: dict[str, list[Case]] = {
             (Identity(),),
         )
     },
-    "add": [Case(Add(), (shape,) * count) for shape in (IMAGE, VECTOR) for count in (2, 3)],
-    "multiply": [Case(Multiply(), (shape,) * count) for shape in (IMAGE, VECTOR) for count in (2, 3)],
+    "add": [Case(Add(), shapes) for shapes in MERGED],
+    "multiply": [Case(Multiply(), shapes) for shapes in MERGED],
     "concat": [
         Case(Concat(), ((2, 4, 3), (3, 4, 3))),
         Case(Concat(), ((1, 4, 3), (3, 4, 3), (2, 4, 3))),

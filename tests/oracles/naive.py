@@ -47,6 +47,8 @@ def axis_padding(padding: Any, axis: int, size: int, kernel: int, stride: int, d
         return 0, 0
     if padding == "same":
         return same_amounts(size, kernel, stride, dilation)
+    if isinstance(padding, tuple) and len(padding) == 4:
+        return padding[2 * axis], padding[2 * axis + 1]
     return two(padding)[axis], two(padding)[axis]
 
 
@@ -85,9 +87,9 @@ def conv_transpose2d(layer: Any, params: Params, xs: list[Array], dy: Array, ctx
             sizes.append(size * s)
             cuts.append(same_amounts(size * s, k, s)[0])
         else:
-            cut = 0 if layer.padding == "valid" else two(layer.padding)[axis]
-            sizes.append((size - 1) * s + k - 2 * cut + two(layer.output_padding)[axis])
-            cuts.append(cut)
+            before, after = axis_padding(layer.padding, axis, size, k, s)
+            sizes.append((size - 1) * s + k - before - after + two(layer.output_padding)[axis])
+            cuts.append(before)
     y = np.zeros((layer.filters, *sizes, x.shape[3]))
     dx, dw, db = np.zeros(x.shape), np.zeros(w.shape), np.zeros(layer.filters)
     for p, q, i, j in product(*(range(size) for size in x.shape[1:3]), *(range(size) for size in w.shape[2:])):
@@ -105,9 +107,24 @@ def conv_transpose2d(layer: Any, params: Params, xs: list[Array], dy: Array, ctx
     return y, [dx], {"weight": dw} | ({"bias": db} if layer.bias else {})
 
 
+def cut_off(layer: Any, size: int, axis: int) -> list[list[int | None]]:
+    """List the windows of a pool along an axis; with `ceil_mode` they may be cut off at the end, but not be empty."""
+    k, s = two(layer.pool_size)[axis], two(layer.stride or layer.pool_size)[axis]
+    before, after = axis_padding(layer.padding, axis, size, k, s)
+    if not layer.ceil_mode:
+        return axis_windows(size, k, s, before, after)
+    line = [None] * before + list(range(size)) + [None] * after
+    windows: list[list[int | None]] = []
+    for start in range(0, before + size, s):  # a window starts on the image or on the padding before it
+        windows.append(line[start : start + k])
+        if start + k >= len(line):
+            break
+    return windows
+
+
 def pool_views(layer: Any, x: Array) -> Iterator[tuple[int, int, list[tuple[int, int]], int]]:
     """Yield for each window its place, the pixels of the image in it, and its size with padding."""
-    rows, columns = image_windows(layer, x, layer.pool_size, layer.stride or layer.pool_size, 1)
+    rows, columns = (cut_off(layer, size, axis) for axis, size in enumerate(x.shape[1:3]))
     for (p, some_rows), (q, some_columns) in product(enumerate(rows), enumerate(columns)):
         pixels = [(i, j) for i in some_rows for j in some_columns if i is not None and j is not None]
         yield p, q, pixels, len(some_rows) * len(some_columns)
@@ -152,6 +169,116 @@ def global_max_pool2d(layer: Any, params: Params, xs: list[Array], dy: Array, ct
         y[c, n], winner = max(values, key=lambda value: value[0])  # Python's max keeps the first of equals
         dx[c, *winner, n] = dy[c, n]
     return y, [dx], {}
+
+
+def adaptive_avg_pool2d(layer: Any, params: Params, xs: list[Array], dy: Array, ctx: Context) -> Answer:
+    (x,) = xs
+    y, dx = np.zeros(dy.shape), np.zeros(x.shape)
+    (h, w), (oh, ow) = x.shape[1:3], dy.shape[1:3]
+    for p, q in product(range(oh), range(ow)):
+        rows = range(math.floor(p * h / oh), math.ceil((p + 1) * h / oh))
+        columns = range(math.floor(q * w / ow), math.ceil((q + 1) * w / ow))
+        for r, s in product(rows, columns):
+            y[:, p, q] += x[:, r, s] / (len(rows) * len(columns))
+            dx[:, r, s] += dy[:, p, q] / (len(rows) * len(columns))
+    return y, [dx], {}
+
+
+def shares(layer: Any, k: int, size: int, out: int) -> list[tuple[int, float]]:
+    """List the pixels that the k-th of `out` looks at along an axis of an enlarged image, each with its share."""
+    if layer.mode == "nearest":
+        return [(math.floor(k * size / out), 1.0)]
+    if layer.align_corners:
+        place = k * (size - 1) / (out - 1) if out > 1 else 0.0
+    else:
+        place = (k + 0.5) * size / out - 0.5
+    place = min(max(place, 0.0), size - 1.0)
+    low = math.floor(place)
+    return [(low, 1 - (place - low)), *([(low + 1, place - low)] if low + 1 < size else [])]
+
+
+def upsample(layer: Any, params: Params, xs: list[Array], dy: Array, ctx: Context) -> Answer:
+    (x,) = xs
+    y, dx = np.zeros(dy.shape), np.zeros(x.shape)
+    for p, q in np.ndindex(dy.shape[1:3]):
+        for r, a in shares(layer, p, x.shape[1], dy.shape[1]):
+            for s, b in shares(layer, q, x.shape[2], dy.shape[2]):
+                y[:, p, q] += a * b * x[:, r, s]
+                dx[:, r, s] += a * b * dy[:, p, q]
+    return y, [dx], {}
+
+
+def mirrored(k: int, size: int) -> int:
+    """Walk |k| steps from the first pixel, turning round at either end."""
+    place, step = 0, 1
+    for _ in range(abs(k)):
+        step = -step if not 0 <= place + step < size else step
+        place += step
+    return place
+
+
+def pad(layer: Any, params: Params, xs: list[Array], dy: Array, ctx: Context) -> Answer:
+    (x,) = xs
+    y, dx = np.full(dy.shape, layer.value), np.zeros(x.shape)
+    (top, _), (left, _) = (axis_padding(layer.padding, axis, 0, 0, 0) for axis in (0, 1))
+    for p, q in np.ndindex(dy.shape[1:3]):
+        place = [p - top, q - left]
+        if layer.mode == "constant" and not all(0 <= k < size for k, size in zip(place, x.shape[1:3], strict=True)):
+            continue
+        if layer.mode == "replicate":
+            place = [min(max(k, 0), size - 1) for k, size in zip(place, x.shape[1:3], strict=True)]
+        if layer.mode == "reflect":
+            place = [mirrored(k, size) for k, size in zip(place, x.shape[1:3], strict=True)]
+        y[:, p, q] = x[:, *place]
+        dx[:, *place] += dy[:, p, q]
+    return y, [dx], {}
+
+
+def crop(layer: Any, params: Params, xs: list[Array], dy: Array, ctx: Context) -> Answer:
+    (x,) = xs
+    y, dx = np.zeros(dy.shape), np.zeros(x.shape)
+    (top, _), (left, _) = (axis_padding(layer.cropping, axis, 0, 0, 0) for axis in (0, 1))
+    for p, q in np.ndindex(dy.shape[1:3]):
+        y[:, p, q] = x[:, p + top, q + left]
+        dx[:, p + top, q + left] = dy[:, p, q]
+    return y, [dx], {}
+
+
+def pixel_shuffle(layer: Any, params: Params, xs: list[Array], dy: Array, ctx: Context) -> Answer:
+    (x,), r = xs, layer.factor
+    y, dx = np.zeros(dy.shape), np.zeros(x.shape)
+    for c, p, q, i, j in product(*map(range, (dy.shape[0], *x.shape[1:3], r, r))):
+        y[c, p * r + i, q * r + j] = x[c * r * r + i * r + j, p, q]
+        dx[c * r * r + i * r + j, p, q] = dy[c, p * r + i, q * r + j]
+    return y, [dx], {}
+
+
+def local_response_norm(layer: Any, params: Params, xs: list[Array], dy: Array, ctx: Context) -> Answer:
+    """By the Jacobian, ∂y_c/∂x_j = [c = j] · s_c^−β − 2αβ/size · x_c · x_j · s_c^−(β+1) for j beside c."""
+    (x,) = xs
+    y, dx = np.zeros(x.shape), np.zeros(x.shape)
+    for place in np.ndindex(x.shape[1:]):
+        values = x[:, *place]
+        beside = [[j for j in range(len(values)) if abs(j - c) <= layer.size // 2] for c in range(len(values))]
+        for c, near in enumerate(beside):
+            s = layer.k + layer.alpha * math.fsum(values[j] ** 2 for j in near) / layer.size
+            y[c, *place] = values[c] / s**layer.beta
+            dx[c, *place] += dy[c, *place] / s**layer.beta
+            for j in near:
+                slope = 2 * layer.alpha * layer.beta / layer.size * values[c] * values[j] / s ** (layer.beta + 1)
+                dx[j, *place] -= slope * dy[c, *place]
+    return y, [dx], {}
+
+
+def prelu(layer: Any, params: Params, xs: list[Array], dy: Array, ctx: Context) -> Answer:
+    (x,) = xs
+    y, dx, dw = np.zeros(x.shape), np.zeros(x.shape), np.zeros(params["weight"].shape)
+    for place in np.ndindex(x.shape):
+        k = place[0] if len(dw) > 1 else 0
+        slope = 1.0 if x[place] > 0 else params["weight"][k]
+        y[place], dx[place] = slope * x[place], slope * dy[place]
+        dw[k] += 0 if x[place] > 0 else dy[place] * x[place]
+    return y, [dx], {"weight": dw}
 
 
 def flatten(layer: Any, params: Params, xs: list[Array], dy: Array, ctx: Context) -> Answer:
@@ -234,6 +361,10 @@ def batch_norm(layer: Any, params: Params, xs: list[Array], dy: Array, ctx: Cont
 def layer_norm(layer: Any, params: Params, xs: list[Array], dy: Array, ctx: Context) -> Answer:
     (x,) = xs
     weights, n = None, x.shape[-1]
+    if layer.over == "channels":
+        parts = [(slice(None), *place) for place in np.ndindex(x.shape[1:])]
+        y, dxs, extra = normalized(layer, params, x, dy, parts, per_channel(params, x))
+        return y, dxs, channel_grads(params, extra["xhat"], dy)
     if layer.affine:
         weights = np.stack([params["weight"]] * n, -1), np.stack([params["bias"]] * n, -1)
     y, dxs, extra = normalized(layer, params, x, dy, [(..., k) for k in range(n)], weights)
@@ -282,7 +413,15 @@ def gelu_argument(v: float) -> tuple[float, float]:
     return scale * (v + 0.044715 * v**3), scale * (1 + 0.134145 * v**2)
 
 
-def gelu_slope(v: float) -> float:
+def gelu(layer: Any, v: float) -> float:
+    if layer.approximate == "none":
+        return v * math.erfc(-v / math.sqrt(2)) / 2
+    return v * sigmoid(gelu_argument(v)[0])
+
+
+def gelu_slope(layer: Any, v: float) -> float:
+    if layer.approximate == "none":
+        return math.erfc(-v / math.sqrt(2)) / 2 + v * math.exp(-v * v / 2) / math.sqrt(2 * math.pi)
     argument, slope = gelu_argument(v)
     return sigmoid(argument) + v * slope * sigmoid_slope(argument)
 
@@ -314,13 +453,29 @@ def softmax(layer: Any, params: Params, xs: list[Array], dy: Array, ctx: Context
     return y, [dx], {}
 
 
+def cell_read(x: Array, place: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the cell of an input that a place of the output (…, n) reads: the only one along an axis, or its own."""
+    *cell, n = place
+    return (*(0 if size == 1 else k for size, k in zip(x.shape[:-1], cell, strict=False)), n)
+
+
 def add(layer: Any, params: Params, xs: list[Array], dy: Array, ctx: Context) -> Answer:
-    return np.array(sum(xs)), [dy for _ in xs], {}
+    y, dxs = np.zeros(dy.shape), [np.zeros(x.shape) for x in xs]
+    for place in np.ndindex(dy.shape):
+        for x, dx in zip(xs, dxs, strict=True):
+            y[place] += x[cell_read(x, place)]
+            dx[cell_read(x, place)] += dy[place]
+    return y, dxs, {}
 
 
 def multiply(layer: Any, params: Params, xs: list[Array], dy: Array, ctx: Context) -> Answer:
-    dxs = [dy * np.prod([xs[other] for other in range(len(xs)) if other != k], axis=0) for k in range(len(xs))]
-    return np.prod(xs, axis=0), dxs, {}
+    y, dxs = np.zeros(dy.shape), [np.zeros(x.shape) for x in xs]
+    for place in np.ndindex(dy.shape):
+        factors = [float(x[cell_read(x, place)]) for x in xs]
+        y[place] = math.prod(factors)
+        for k, (x, dx) in enumerate(zip(xs, dxs, strict=True)):
+            dx[cell_read(x, place)] += dy[place] * math.prod(factors[:k] + factors[k + 1 :])
+    return y, dxs, {}
 
 
 def concat(layer: Any, params: Params, xs: list[Array], dy: Array, ctx: Context) -> Answer:
@@ -349,7 +504,20 @@ NAIVE: dict[str, Naive] = {
         lambda layer, v: v if v > 0 else layer.alpha * (math.exp(v) - 1),
         lambda layer, v: 1.0 if v > 0 else layer.alpha * math.exp(v),
     ),
-    "gelu": elementwise(lambda _, v: v * sigmoid(gelu_argument(v)[0]), lambda _, v: gelu_slope(v)),
+    "gelu": elementwise(gelu, gelu_slope),
+    "relu6": elementwise(lambda _, v: min(max(v, 0.0), 6.0), lambda _, v: float(0 < v < 6)),
+    "hard_sigmoid": elementwise(lambda _, v: min(max(v / 6 + 0.5, 0.0), 1.0), lambda _, v: (-3 < v < 3) / 6),
+    "hard_swish": elementwise(
+        lambda _, v: v * min(max(v / 6 + 0.5, 0.0), 1.0),
+        lambda _, v: 0.0 if v <= -3 else 1.0 if v >= 3 else v / 3 + 0.5,
+    ),
+    "prelu": prelu,
+    "adaptive_avg_pool2d": adaptive_avg_pool2d,
+    "upsample": upsample,
+    "pad": pad,
+    "crop": crop,
+    "pixel_shuffle": pixel_shuffle,
+    "local_response_norm": local_response_norm,
     "silu": elementwise(lambda _, v: v * sigmoid(v), lambda _, v: sigmoid(v) + v * sigmoid_slope(v)),
     "sigmoid": elementwise(lambda _, v: sigmoid(v), lambda _, v: sigmoid_slope(v)),
     "tanh": elementwise(lambda _, v: math.tanh(v), lambda _, v: 1 / math.cosh(v) ** 2),

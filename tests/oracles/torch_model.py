@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import PurePath
@@ -144,10 +145,17 @@ def apply(layer: Any, own: Mapping[str, Tensor], xs: list[Tensor], training: boo
             return conv_transpose2d(layer, x, weight, bias)
         case "max_pool2d":
             stride = layer.stride or layer.pool_size
-            return F.max_pool2d(padded(x, layer, layer.pool_size, 1, value=-torch.inf), layer.pool_size, stride)
+            x = padded(x, layer, layer.pool_size, 1, value=-torch.inf)
+            if layer.ceil_mode and layer.padding != "same":
+                padding = 0 if layer.padding == "valid" else layer.padding
+                return F.max_pool2d(xs[0], layer.pool_size, stride, padding, ceil_mode=True)
+            return F.max_pool2d(x, layer.pool_size, stride)
         case "avg_pool2d":
             stride = layer.stride or layer.pool_size
             counted = padded(torch.ones_like(x), layer, layer.pool_size, 1, value=float(layer.count_include_pad))
+            if layer.ceil_mode and layer.padding != "same":
+                padding = 0 if layer.padding == "valid" else layer.padding
+                return F.avg_pool2d(x, layer.pool_size, stride, padding, True, layer.count_include_pad)
             means = [F.avg_pool2d(v, layer.pool_size, stride) for v in (padded(x, layer, layer.pool_size, 1), counted)]
             return means[0] / means[1]
         case "global_avg_pool2d":
@@ -164,15 +172,38 @@ def apply(layer: Any, own: Mapping[str, Tensor], xs: list[Tensor], training: boo
                 x, weight, bias, mean, variance, training, 1 - layer.momentum, layer.epsilon, cudnn_enabled=False
             )
         case "layer_norm":
+            if layer.over == "channels":
+                return F.layer_norm(x.movedim(1, -1), x.shape[1:2], weight, bias, layer.epsilon).movedim(-1, 1)
             return F.layer_norm(x, x.shape[1:], weight, bias, layer.epsilon)
+        case "local_response_norm":
+            y = F.local_response_norm(
+                x.reshape(*x.shape, *[1] * (4 - x.ndim)), layer.size, layer.alpha, layer.beta, layer.k
+            )
+            return y.reshape(x.shape)
+        case "adaptive_avg_pool2d":
+            return F.adaptive_avg_pool2d(x, layer.output_size)
+        case "upsample":
+            corners = {} if layer.mode == "nearest" else {"align_corners": layer.align_corners}
+            return F.interpolate(x, layer.size, layer.scale, layer.mode, **corners)
+        case "pad":
+            top, bottom, left, right = four(layer.padding)
+            value = {"value": layer.value} if layer.mode == "constant" else {}
+            return F.pad(x, (left, right, top, bottom), layer.mode, **value)
+        case "crop":
+            top, bottom, left, right = four(layer.cropping)
+            return F.pad(x, (-left, -right, -top, -bottom))
+        case "pixel_shuffle":
+            return F.pixel_shuffle(x, layer.factor)
+        case "prelu":
+            return F.prelu(x, weight)
         case "group_norm":
             return torch.group_norm(x, layer.groups, weight, bias, layer.epsilon)
         case "dropout":
             return x * own["mask"]
         case "add":
-            return torch.stack(xs).sum(0)
+            return sum(broadcast(xs))
         case "multiply":
-            return torch.stack(xs).prod(0)
+            return math.prod(broadcast(xs))
         case "concat":
             return torch.cat(xs, 1)
         case name:
@@ -185,19 +216,25 @@ def activation(name: str, layer: Any, x: Tensor) -> Tensor:
     if name == "elu":
         return F.elu(x, layer.alpha)
     if name == "gelu":
-        return F.gelu(x, approximate="tanh")
+        return F.gelu(x, approximate=layer.approximate)
     if name == "softplus":
         return F.softplus(x, threshold=700.0)  # by default it is linear from 20 on
     if name == "softmax":
         return F.softmax(x, 1)
     if name == "identity":
         return x.clone()
-    return {"relu": F.relu, "silu": F.silu, "sigmoid": torch.sigmoid, "tanh": torch.tanh}[name](x)
+    functions = {"relu": F.relu, "silu": F.silu, "sigmoid": torch.sigmoid, "tanh": torch.tanh}
+    functions |= {"relu6": F.relu6, "hard_sigmoid": lambda x: F.relu6(x + 3) / 6, "hard_swish": F.hardswish}
+    return functions[name](x)
 
 
 def conv_transpose2d(layer: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     if layer.padding != "same":
         padding = 0 if layer.padding == "valid" else layer.padding
+        if isinstance(padding, tuple) and len(padding) == 4:
+            top, bottom, left, right = padding
+            y = F.conv_transpose2d(x, weight, bias, layer.stride, 0, layer.output_padding)
+            return y[:, :, top : y.shape[2] - bottom, left : y.shape[3] - right]
         return F.conv_transpose2d(x, weight, bias, layer.stride, padding, layer.output_padding)
     sizes = [size * s for size, s in zip(x.shape[2:], two(layer.stride), strict=True)]
     cuts = [max(0, k - s) // 2 for k, s in zip(two(layer.kernel_size), two(layer.stride), strict=True)]
@@ -223,8 +260,22 @@ def padded(x: Tensor, layer: Any, kernel: Any, dilation: Any, value: float = 0.0
             missing = max(0, (-(-size // s) - 1) * s + (k - 1) * d + 1 - size)
             amounts += [missing // 2, missing - missing // 2]
         else:
-            amounts += [0 if layer.padding == "valid" else two(layer.padding)[axis]] * 2
+            amounts += [0] * 2 if layer.padding == "valid" else four(layer.padding)[2 * axis : 2 * axis + 2]
     return F.pad(x, amounts, value=value)
+
+
+def broadcast(xs: list[Tensor]) -> list[Tensor]:
+    """Give vectors beside images two axes of size 1."""
+    rank = max(x.ndim for x in xs)
+    return [x.reshape(*x.shape, *[1] * (rank - x.ndim)) for x in xs]
+
+
+def four(padding: Any) -> list[int]:
+    """Return (top, bottom, left, right)."""
+    if isinstance(padding, tuple) and len(padding) == 4:
+        return list(padding)
+    vertical, horizontal = two(padding)
+    return [vertical, vertical, horizontal, horizontal]
 
 
 def two(size: Any) -> tuple[int, int]:

@@ -210,7 +210,7 @@ POOLING = [
         ("dtap += ", "dtap[...] = ", "overlapping windows overwrite each other"),
         ("dimage.fill(0)", "dimage.fill(1e-6)", "input gradient does not start at zero"),
     ),
-    *of(POOL, "AvgPool2d._divisor", ("first + k, size", "first + k, size + 1", "padding below counted", ALIKE)),
+    *of(POOL, "AvgPool2d._divisor", ("first + k, high", "first + k, high + 1", "padding below counted", ALIKE)),
     *of(
         POOL,
         "GlobalAvgPool2d.backward",
@@ -409,15 +409,21 @@ RESHAPES_AND_MERGES = [
     *of(
         MERGE,
         "Add.backward",
-        ("(dy,) * residuals", "(dy / residuals,) * residuals", "divided among the inputs"),
-        ("(dy,) * residuals", "(dy,) + (0 * dy,) * (residuals - 1)", "only the first input gets it"),
+        ("gather(dy, shape)", "gather(dy / len(residuals), shape)", "divided among the inputs"),
+        ("gather(dy, shape)", "gather(dy * (shape is residuals[0]), shape)", "only the first input gets it"),
     ),
     *of(
         MERGE,
         "Multiply.backward",
-        ("residuals[:k] + residuals[k + 1 :]", "residuals", "its own factor included"),
-        ("residuals[:k] + residuals[k + 1 :]", "residuals[k : k + 1]", "its own factor instead of the others"),
-        ("residuals[:k] + residuals[k + 1 :]", "residuals[k + 1 :]", "factors before it forgotten"),
+        ("wide[:k] + wide[k + 1 :]", "wide", "its own factor included"),
+        ("wide[:k] + wide[k + 1 :]", "wide[k : k + 1]", "its own factor instead of the others"),
+        ("wide[:k] + wide[k + 1 :]", "wide[k + 1 :]", "factors before it forgotten"),
+    ),
+    *of(
+        MERGE,
+        "gather",
+        ("dy.sum(axes", "dy.mean(axes", "mean over the places that read a cell, not the sum"),
+        ("dy.sum(axes", "dy.max(axes", "only the largest gradient of those that arrive"),
     ),
     *of(
         MERGE,

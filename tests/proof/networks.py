@@ -17,9 +17,11 @@ from cnnbp_cli.core.types import FieldErrors, Shape, ShapeError
 
 POINTWISE = [*(kind for kind, layer in LAYERS.items() if layer.is_activation), "identity"]
 NORMS = ["batch_norm", "layer_norm", "group_norm"]
+RESIZING = ["adaptive_avg_pool2d", "upsample", "upsample", "pad", "crop", "pixel_shuffle"]
 MERGES = ["add", "multiply", "concat"]
 ON_IMAGES = ["conv2d", "conv2d", "conv2d", "conv_transpose2d", "max_pool2d", "max_pool2d", "avg_pool2d"]
-ON_BOTH = [*POINTWISE, *NORMS, *NORMS, *MERGES, *MERGES, "dropout", "relu"]
+ON_IMAGES += ["conv2d", "max_pool2d", *RESIZING]
+ON_BOTH = [*POINTWISE, *NORMS, *NORMS, *MERGES, *MERGES, "dropout", "relu", "local_response_norm"]
 
 LARGEST = 16
 """Rows and columns of the largest image within a network."""
@@ -31,8 +33,21 @@ def sizes(low: int, high: int) -> st.SearchStrategy[Any]:
     return st.one_of(size, st.tuples(size, size).map(list))
 
 
+def borders(high: int) -> st.SearchStrategy[Any]:
+    amount = st.integers(0, high)
+    return st.one_of(sizes(0, high), st.tuples(amount, amount, amount, amount).map(list))
+
+
 def paddings(high: int) -> st.SearchStrategy[Any]:
-    return st.one_of(st.sampled_from(["valid", "same"]), sizes(0, high))
+    return st.one_of(st.sampled_from(["valid", "same"]), borders(high))
+
+
+def fits_pytorchs_ceil_mode(size: Any, padding: Any) -> bool:
+    """Tell whether PyTorch can judge a pool with `ceil_mode`: it pads both sides alike, by half a window at most."""
+    if isinstance(padding, str):
+        return True
+    sizes, amounts = (value if isinstance(value, list) else [value, value] for value in (size, padding))
+    return len(amounts) == 2 and all(2 * amount <= of for amount, of in zip(amounts, sizes, strict=True))
 
 
 class _Drawing:
@@ -115,14 +130,27 @@ class _Drawing:
                 "bias": draw(st.booleans()),
             }
         if kind in ("max_pool2d", "avg_pool2d"):
-            fields = {"pool_size": draw(sizes(1, 4)), "padding": draw(paddings(2))}
+            size, padding = draw(sizes(1, 4)), draw(paddings(2))
+            fields = {"pool_size": size, "padding": padding}
             if draw(st.booleans()):
                 fields["stride"] = draw(sizes(1, 3))
+            if fits_pytorchs_ceil_mode(size, padding) and draw(st.booleans()):
+                fields["ceil_mode"] = True
             if kind == "avg_pool2d":
                 fields["count_include_pad"] = draw(st.booleans())
             return fields
+        if kind in RESIZING:
+            return self.resizing(kind)
+        if kind == "local_response_norm":
+            return {"size": draw(st.sampled_from([1, 3, 5])), "alpha": draw(st.sampled_from([1e-4, 0.5]))}
+        if kind == "prelu":
+            return {"shared": draw(st.booleans())}
+        if kind == "gelu":
+            return {"approximate": draw(st.sampled_from(["tanh", "none"]))}
         if kind in NORMS:
             fields = {"affine": draw(st.booleans()), "epsilon": draw(st.sampled_from([1e-5, 0.1, 1e-9]))}
+            if kind == "layer_norm":
+                fields["over"] = draw(st.sampled_from(["sample", "channels"]))
             return fields | ({"groups": draw(st.sampled_from(divisors))} if kind == "group_norm" else {})
         if kind == "dense":
             return {"units": draw(st.integers(1, 6)), "bias": draw(st.booleans())}
@@ -131,6 +159,24 @@ class _Drawing:
         if kind == "leaky_relu":
             return {"slope": draw(st.sampled_from([0.01, 0.3, -0.5]))}
         return {"alpha": draw(st.sampled_from([1.0, 0.5]))} if kind == "elu" else {}
+
+    def resizing(self, kind: str) -> dict[str, Any]:
+        """Draw the hyper-parameters of a layer that changes the size of images and little else."""
+        draw = self.draw
+        if kind == "adaptive_avg_pool2d":
+            return {"output_size": draw(sizes(1, 6))}
+        if kind == "pixel_shuffle":
+            return {"factor": draw(st.integers(1, 2))}
+        if kind == "crop":
+            return {"cropping": draw(borders(2))}
+        if kind == "pad":
+            mode = draw(st.sampled_from(["constant", "reflect", "replicate"]))
+            value = {"value": draw(st.sampled_from([0.0, 0.5]))} if mode == "constant" else {}
+            return {"padding": draw(borders(3)), "mode": mode, **value}
+        size = {"size": draw(sizes(1, 9))} if draw(st.booleans()) else {"scale": draw(sizes(1, 3))}
+        mode = draw(st.sampled_from(["nearest", "bilinear"]))
+        corners = mode == "bilinear" and draw(st.booleans())
+        return {**size, "mode": mode, "align_corners": corners}
 
     def finish(self, units: int) -> None:
         """End with a vector of so many numbers."""

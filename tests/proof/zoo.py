@@ -69,6 +69,7 @@ RUN = {"batch_size": 4, "epochs": 2, "workers": 1, **SGD}
 ZOO: dict[str, Inhabitant] = {
     "conv": alone([conv(padding=[0, 2])]),
     "conv-strided": alone([conv(stride=[2, 3], padding=1)]),
+    "conv-four-sides": alone([conv(stride=2, padding=[1, 0, 0, 2])]),
     "conv-far-border": alone([conv(3, 2, padding=[3, 4])]),
     "conv-dilated": alone([conv(kernel_size=[2, 3], dilation=[3, 2], padding=[1, 2])]),
     "conv-all": alone([conv(6, [2, 3], stride=2, dilation=[1, 2], padding="same", groups=2)]),
@@ -96,6 +97,7 @@ ZOO: dict[str, Inhabitant] = {
     ),
     "max-pool": alone([conv(), {"type": "max_pool2d", "pool_size": 2}]),
     "max-pool-overlap": alone([conv(), {"type": "max_pool2d", "pool_size": 3, "stride": [2, 1], "padding": [1, 0]}]),
+    "max-pool-ceil": alone([conv(), {"type": "max_pool2d", "pool_size": 3, "stride": 2, "ceil_mode": True}]),
     "max-pool-gaps": alone([conv(), {"type": "max_pool2d", "pool_size": 2, "stride": 3}]),
     "max-pool-ties": alone(
         [
@@ -110,6 +112,12 @@ ZOO: dict[str, Inhabitant] = {
     "avg-pool-counted": alone(
         [conv(), {"type": "avg_pool2d", "pool_size": 3, "stride": 2, "padding": 1, "count_include_pad": True}]
     ),
+    "avg-pool-ceil": alone(
+        [
+            conv(),
+            {"type": "avg_pool2d", "pool_size": 2, "padding": [1, 0], "ceil_mode": True} | {"count_include_pad": True},
+        ]
+    ),
     "global-avg-pool": Inhabitant(example([conv(), "global_avg_pool2d", dense(3)])),
     "global-max-pool": Inhabitant(
         example(["global_max_pool2d", dense(3)], images="levels", image=(4, 3, 4)), mean_loss=False
@@ -123,6 +131,33 @@ ZOO: dict[str, Inhabitant] = {
     "layer-norm-vector": alone(["flatten", dense(5), "layer_norm", "tanh"]),
     "group-norm": alone([conv(6), {"type": "group_norm", "groups": 2}, "tanh", {"type": "group_norm", "groups": 3}]),
     "dropout": alone([conv(), {"type": "dropout", "rate": 0.4}, "tanh", {"type": "dropout", "rate": 0.1}]),
+    "layer-norm-channels": alone([conv(), {"type": "layer_norm", "over": "channels"}, "tanh"]),
+    "local-response-norm": alone([conv(), {"type": "local_response_norm", "size": 3, "alpha": 0.5, "beta": 0.8}]),
+    "adaptive-avg-pool": alone([conv(), {"type": "adaptive_avg_pool2d", "output_size": [3, 4]}]),
+    "upsample": alone([conv(), {"type": "upsample", "scale": [1, 2]}, {"type": "upsample", "size": 5}]),
+    "upsample-bilinear": alone(
+        [
+            conv(),
+            {"type": "upsample", "size": [5, 8], "mode": "bilinear"},
+            "tanh",
+            {"type": "upsample", "size": [9, 3], "mode": "bilinear", "align_corners": True},
+        ]
+    ),
+    "borders": alone(
+        [
+            conv(),
+            {"type": "pad", "padding": [1, 0, 2, 1], "value": 0.5},
+            "tanh",
+            {"type": "pad", "padding": [2, 1, 0, 3], "mode": "reflect"},
+            {"type": "pad", "padding": [0, 1, 2, 1], "mode": "replicate"},
+            conv(),
+            {"type": "crop", "cropping": [1, 0, 2, 1]},
+        ]
+    ),
+    "pixel-shuffle": alone([conv(8), {"type": "pixel_shuffle", "factor": 2}]),
+    "prelu-shared": alone([conv(), {"type": "prelu", "shared": True}]),
+    "gelu-exact": alone([conv(), {"type": "gelu", "approximate": "none"}]),
+    "bends": alone([conv(init={"type": "normal", "std": 3}), "relu6", conv(), "hard_swish", conv(), "hard_sigmoid"]),
     "relu": alone([conv(), "relu", conv(), "relu"], dead=0.3),
     "relu-zeros": alone([conv(), "relu", conv(), "relu"], images="levels", weights="quarters", mean_loss=False),
     "leaky-relu": alone([conv(), {"type": "leaky_relu", "slope": 0.2}]),
@@ -168,6 +203,17 @@ ZOO: dict[str, Inhabitant] = {
         ["flatten", dense(3, name="a"), {"type": "tanh", "name": "b"}, {"type": "concat", "inputs": ["a", "b"]}, "tanh"]
     ),
     "multiply": alone([conv(name="a"), {"type": "tanh", "name": "b"}, {"type": "multiply", "inputs": ["b", "a", "a"]}]),
+    "squeeze-and-excitation": alone(
+        [
+            conv(3, name="a"),
+            {"type": "global_avg_pool2d", "name": "squeezed"},
+            dense(3),
+            {"type": "sigmoid", "name": "gates"},
+            {"type": "multiply", "name": "gated", "inputs": ["a", "gates"]},
+            conv(1, 1, name="gray", inputs=["a"]),
+            {"type": "add", "inputs": ["gates", "gated", "gray"]},
+        ]
+    ),
     "unread": alone(
         [conv(name="a"), conv(name="unread"), {"type": "dropout", "rate": 0.2}, {"type": "tanh", "inputs": ["a"]}]
     ),

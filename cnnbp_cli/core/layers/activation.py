@@ -11,6 +11,7 @@ from typing import ClassVar, Literal, TypeVar
 
 import numpy as np
 
+from cnnbp_cli.core.erf import erf
 from cnnbp_cli.core.layers.registry import register
 from cnnbp_cli.core.rows import by_row, row_slices
 from cnnbp_cli.core.terms import OUTPUT, Index, LayerPass, Ref, Term, Terms
@@ -193,40 +194,53 @@ class Elu(Pointwise[tuple[Array, Array]]):
 
 GELU_SCALE = float(np.sqrt(2 / np.pi))
 GELU_CUBIC = 0.044715
+SQRT_HALF = float(np.sqrt(0.5))
 
 
 @register
 @dataclass(frozen=True, slots=True)
 class Gelu(Pointwise[tuple[Array, Array]]):
-    """y = x/2 · (1 + t) with t = tanh(u), u = √(2/π) · (x + 0.044715 x³).
+    """y = x · Φ(x), with Φ the normal distribution, or a tanh that comes close to it.
+
+    With `approximate: tanh`, Φ(x) is (1 + t)/2 with t = tanh(u), u = √(2/π) · (x + 0.044715 x³), and
 
         dx = dy · ((1 + t)/2 + x/2 · (1 - t²) · √(2/π) · (1 + 3 · 0.044715 x²))
 
+    With `none` it is (1 + erf(x/√2))/2, and dx = dy · (Φ(x) + x · exp(-x²/2)/√(2π)).
+
     References
     ----------
-    Hendrycks & Gimpel 2016, arXiv:1606.08415: the tanh form.
+    Hendrycks & Gimpel 2016, arXiv:1606.08415; PyTorch's `nn.GELU`, whose default is `none`.
     """
 
+    approximate: Literal["tanh", "none"] = "tanh"
+    """`tanh`, or `none` for the error function itself."""
     type: Literal["gelu"] = "gelu"
     is_activation = True
     rectifies = True
     can_die = True
-    formulas = ("{y} = {x}/2 · (1 + tanh(√(2/π) · ({x} + 0.044715 · {x}³)))", "{dx} = {dy} · {slope}")
+    formulas = ("{y} = {x} · Φ({x})", "{dx} = {dy} · {slope}")
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, tuple[Array, Array]]:
-        t = np.tanh(GELU_SCALE * (x + GELU_CUBIC * (x * x * x)))
+        if self.approximate == "tanh":
+            t = np.tanh(GELU_SCALE * (x + GELU_CUBIC * (x * x * x)))
+        else:
+            t = erf(x * SQRT_HALF)
         return 0.5 * x * (1 + t), (x, t)
 
     def backward(self, params: Params, residuals: tuple[Array, Array], dy: Array, ctx: Context) -> tuple[Array, Params]:
         x, t = residuals
-        du = GELU_SCALE * (1 + 3 * GELU_CUBIC * (x * x))
-        return dy * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * du), {}
+        if self.approximate == "tanh":
+            dt = (1 - t * t) * (GELU_SCALE * (1 + 3 * GELU_CUBIC * (x * x)))
+        else:
+            dt = GELU_SCALE * np.exp(-0.5 * (x * x))
+        return dy * (0.5 * (1 + t) + 0.5 * x * dt), {}
 
     def output_range(self) -> tuple[float, float]:
         return -0.1701, np.inf
 
     def onnx(self, in_shape: Shape) -> list[OnnxOperator]:
-        return [OnnxOperator("Gelu", attributes={"approximate": "tanh"})]
+        return [OnnxOperator("Gelu", attributes={"approximate": self.approximate})]
 
 
 @register

@@ -27,7 +27,7 @@ from cnnbp_cli.core.types import (
     require,
     show_shape,
 )
-from cnnbp_cli.core.windows import Padding, Windows, check_padding
+from cnnbp_cli.core.windows import Padding, Windows, check_padding, sides
 
 
 class ConvResiduals(NamedTuple):
@@ -69,7 +69,7 @@ class Conv2d(Layer[ConvResiduals]):
     stride: Size = 1
     """Pixels from one window to the next: one number, or [vertical, horizontal], for example `2`."""
     padding: Padding = "valid"
-    """`valid` (none), `same`, or pixels on both sides: one number, or [vertical, horizontal]."""
+    """`valid` (none), `same`, or pixels: one number, [vertical, horizontal], or [top, bottom, left, right]."""
     dilation: Size = 1
     """Pixels from one tap of the kernel to the next: one number, or [vertical, horizontal]."""
     groups: int = 1
@@ -245,7 +245,7 @@ class ConvTranspose2d(Layer[ConvResiduals]):
     stride: Size = 1
     """Pixels of the output from one window to the next: one number, or [vertical, horizontal], for example `2`."""
     padding: Padding = "valid"
-    """`valid` (none), `same`, or pixels on both sides: one number, or [vertical, horizontal]."""
+    """`valid` (none), `same`, or pixels: one number, [vertical, horizontal], or [top, bottom, left, right]."""
     output_padding: Size = 0
     """Pixels more at the bottom and at the right: one number, or [vertical, horizontal], below the stride."""
     bias: bool = True
@@ -275,14 +275,11 @@ class ConvTranspose2d(Layer[ConvResiduals]):
         if len(in_shape) != 3:
             raise ShapeError(f"needs an image (channels, height, width), got {show_shape(in_shape)}")
         sizes: list[int] = []
-        for axis, (size, k, s, extra) in enumerate(
-            zip(in_shape[1:], pair(self.kernel_size), pair(self.stride), pair(self.output_padding), strict=True)
+        kernel, stride, output_padding = pair(self.kernel_size), pair(self.stride), pair(self.output_padding)
+        for size, k, s, extra, border in zip(
+            in_shape[1:], kernel, stride, output_padding, sides(self.padding), strict=True
         ):
-            if self.padding == "same":
-                sizes.append(size * s)
-            else:
-                amount = 0 if isinstance(self.padding, str) else pair(self.padding)[axis]
-                sizes.append((size - 1) * s - 2 * amount + k + extra)
+            sizes.append(size * s if self.padding == "same" else (size - 1) * s - sum(border) + k + extra)
         if min(sizes) < 1:
             raise ShapeError(f"the padding removes the whole output: its size would be {show_shape(tuple(sizes))}")
         return Windows.over((self.filters, *sizes), self.kernel_size, self.stride, self.padding)

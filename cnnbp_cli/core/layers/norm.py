@@ -254,17 +254,22 @@ def _dots(a: Array, b: Array) -> Array:
 @register
 @dataclass(frozen=True, slots=True)
 class LayerNorm(Layer[Standardized]):
-    """Normalize each sample over all its values. Parameters are `weight` and `bias` of the sample's shape.
+    """Normalize each sample over all its values, or the channels of each pixel by themselves.
+
+    Parameters are `weight` and `bias` of the sample's shape, or (c,) with `over: channels`.
 
     References
     ----------
-    Ba, Kiros & Hinton 2016, arXiv:1607.06450.
+    Ba, Kiros & Hinton 2016, arXiv:1607.06450; over channels as in Liu et al. 2022, *A ConvNet for the 2020s*,
+    arXiv:2201.03545.
     """
 
     epsilon: float = 1e-5
     """Added to the variance."""
     affine: bool = True
     """Learn a factor and an offset."""
+    over: Literal["sample", "channels"] = "sample"
+    """What shares a mean: the whole `sample`, or the `channels` of a pixel."""
     type: Literal["layer_norm"] = "layer_norm"
     normalizes = True
 
@@ -272,17 +277,18 @@ class LayerNorm(Layer[Standardized]):
         require(within(self, 0, np.inf, "epsilon", open_low=True))
 
     def param_shapes(self, in_shape: Shape) -> dict[str, Shape]:
-        return dict.fromkeys(("weight", "bias"), in_shape) if self.affine else {}
+        shape = in_shape if self.over == "sample" else in_shape[:1]
+        return dict.fromkeys(("weight", "bias"), shape) if self.affine else {}
 
     def init_params(self, rng: np.random.Generator, in_shape: Shape) -> Params:
         return unit_affine(self.param_shapes(in_shape))
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Standardized]:
         s = standardize(x, self._mean(x), self.epsilon)
-        return affine(params, s.xhat, (-1,)), s
+        return affine(params, s.xhat, self._expanded(x)), s
 
     def backward(self, params: Params, residuals: Standardized, dy: Array, ctx: Context) -> tuple[Array, Params]:
-        dxhat, grads = affine_backward(params, residuals.xhat, dy, (-1,))
+        dxhat, grads = affine_backward(params, residuals.xhat, dy, self._expanded(dy))
         return standardize_backward(dxhat, residuals, self._mean(dy)), grads
 
     def y_terms(self, at: LayerPass, index: Index) -> Terms:
@@ -292,22 +298,35 @@ class LayerNorm(Layer[Standardized]):
         return self._cell(at, index).dx_terms(at)
 
     def grad_terms(self, at: LayerPass, key: str, index: Index) -> Terms:
-        return affine_terms(at, key, (self._cell(at, (*index, n)) for n in at.images))
+        places = product(*(range(at.x.shape[axis]) for axis in self._expanded(at.x)))
+        return affine_terms(at, key, (self._cell(at, (*index, *place)) for place in places))
 
     def _cell(self, at: LayerPass, index: Index) -> NormalizedCell:
-        n = index[-1]
-        axes = (*map(range, at.x.shape[:-1]), range(n, n + 1))
-        mean, r = float(at.x[..., n].mean()), float(at.residuals.r[..., n].item())
-        return NormalizedCell(index, axes, mean, r, lambda cell: cell[:-1])
+        kept = self._expanded(at.x)
+        axes = tuple(
+            range(k, k + 1) if axis in kept else range(size)
+            for axis, (k, size) in enumerate(zip(index, at.x.shape, strict=True))
+        )
+        where = tuple(slice(k, k + 1) if axis in kept else slice(None) for axis, k in enumerate(index))
+        mean, r = float(at.x[where].mean()), float(at.residuals.r[where].item())
+        return NormalizedCell(index, axes, mean, r, lambda cell: cell[: len(cell) - len(kept)])
 
-    @staticmethod
-    def _mean(x: Array) -> Mean:
-        axes = tuple(range(x.ndim - 1))
+    def _expanded(self, x: Array) -> tuple[int, ...]:
+        """Return the axes that weight and bias lack: the batch, and the pixels where each has a mean of its own."""
+        return tuple(range(1, x.ndim)) if self.over == "channels" else (x.ndim - 1,)
+
+    def _mean(self, x: Array) -> Mean:
+        axes = tuple(axis for axis in range(x.ndim) if axis not in self._expanded(x))
         return lambda values: values.mean(axes, keepdims=True)
 
     def onnx(self, in_shape: Shape) -> list[OnnxOperator]:
-        inputs = ("x", *onnx_affine(self.affine, in_shape))
-        return [OnnxOperator("LayerNormalization", inputs, {"axis": 1, "epsilon": self.epsilon})]
+        inputs = onnx_affine(self.affine, in_shape if self.over == "sample" else in_shape[:1])
+        attributes = {"axis": 1, "epsilon": self.epsilon}
+        if self.over == "sample" or len(in_shape) == 1:
+            return [OnnxOperator("LayerNormalization", ("x", *inputs), attributes)]
+        last = OnnxOperator("Transpose", ("x",), {"perm": (0, 2, 3, 1)}, "channels_last")
+        normed = OnnxOperator("LayerNormalization", ("channels_last", *inputs), attributes | {"axis": -1}, "normed")
+        return [last, normed, OnnxOperator("Transpose", ("normed",), {"perm": (0, 3, 1, 2)})]
 
 
 @register

@@ -26,7 +26,7 @@ from cnnbp_cli.core.types import (
     require,
     show_shape,
 )
-from cnnbp_cli.core.windows import Padding, Windows, check_padding
+from cnnbp_cli.core.windows import Padding, Windows, check_padding, same_padding, sides
 
 LISTED = 9
 """A window of so many pixels or fewer is told pixel by pixel."""
@@ -39,15 +39,17 @@ def check_pool(layer: MaxPool2d | AvgPool2d) -> None:
         at_least(layer, 1, "stride") if layer.stride is not None else (),
         check_padding(layer.padding),
         [("padding", f"expected less than the pool size {show_shape(pair(layer.pool_size))}")]
-        if not isinstance(layer.padding, str)
-        and any(amount >= size > 0 for amount, size in zip(pair(layer.padding), pair(layer.pool_size), strict=True))
+        if any(
+            max(border) >= size > 0 for border, size in zip(sides(layer.padding), pair(layer.pool_size), strict=True)
+        )
         else (),
     )
 
 
 def pool_windows(layer: MaxPool2d | AvgPool2d, shape: Shape) -> Windows:
     """Place the pool's windows on samples of `shape` (c, h, w)."""
-    return Windows.over(shape, layer.pool_size, layer.stride or layer.pool_size, layer.padding)
+    stride = layer.stride or layer.pool_size
+    return Windows.over(shape, layer.pool_size, stride, layer.padding, ceil_mode=layer.ceil_mode)
 
 
 def pool_memory(layer: MaxPool2d | AvgPool2d, in_shape: Shape) -> int:
@@ -91,7 +93,9 @@ class MaxPool2d(Layer[MaxPoolResiduals]):
     stride: Size | None = None
     """Pixels from one window to the next; by default the pool size: one number, or [vertical, horizontal]."""
     padding: Padding = "valid"
-    """`valid` (none), `same`, or pixels on both sides: one number, or [vertical, horizontal]."""
+    """`valid` (none), `same`, or pixels: one number, [vertical, horizontal], or [top, bottom, left, right]."""
+    ceil_mode: bool = False
+    """Let a last window reach over the end where pixels would be left out; it has to start before the end (PyTorch)."""
     type: Literal["max_pool2d"] = "max_pool2d"
     selects = True
     masks_relu = True
@@ -214,7 +218,8 @@ class AvgPool2d(Layer[AvgPoolResiduals]):
 
         y[c, p, q] = (1/m) Σ_{i, j} x[c, p·s + i, q·s + j]        dx[c, p·s + i, q·s + j] += dy[c, p, q] / m
 
-    m is the number of real pixels in the window, or the whole window's size with `count_include_pad`.
+    m is the number of real pixels in the window; with `count_include_pad` also of those in the padding, but not of
+    those beyond it, which `ceil_mode` may reach.
 
     References
     ----------
@@ -226,9 +231,11 @@ class AvgPool2d(Layer[AvgPoolResiduals]):
     stride: Size | None = None
     """Pixels from one window to the next; by default the pool size: one number, or [vertical, horizontal]."""
     padding: Padding = "valid"
-    """`valid` (none), `same`, or pixels on both sides: one number, or [vertical, horizontal]."""
+    """`valid` (none), `same`, or pixels: one number, [vertical, horizontal], or [top, bottom, left, right]."""
     count_include_pad: bool = False
     """Divide by the whole window, padding included, instead of by the pixels that are there."""
+    ceil_mode: bool = False
+    """Let a last window reach over the end where pixels would be left out; it has to start before the end (PyTorch)."""
     type: Literal["avg_pool2d"] = "avg_pool2d"
     is_linear = True
 
@@ -282,14 +289,18 @@ class AvgPool2d(Layer[AvgPoolResiduals]):
         return int(np.broadcast_to(divisor, (*at.residuals.windows.out, 1))[p, q, 0])
 
     def _divisor(self, windows: Windows, dtype: np.dtype[np.floating]) -> Array:
-        if self.count_include_pad:
+        if self.count_include_pad and not self.ceil_mode:
             return np.full((1, 1, 1), windows.kernel[0] * windows.kernel[1], dtype)
         counts: list[Array] = []
-        for size, before, k, s, out in zip(
-            windows.image, windows.before, windows.kernel, windows.stride, windows.out, strict=True
+        for axis, (size, before, k, s, out) in enumerate(
+            zip(windows.image, windows.before, windows.kernel, windows.stride, windows.out, strict=True)
         ):
             first = np.arange(out) * s - before
-            counts.append(np.minimum(first + k, size) - np.maximum(first, 0))
+            low, high = 0, size
+            if self.count_include_pad:
+                border = same_padding(size, k, s) if self.padding == "same" else sides(self.padding)[axis]
+                low, high = -border[0], size + border[1]
+            counts.append(np.minimum(first + k, high) - np.maximum(first, low))
         return np.multiply.outer(counts[0], counts[1])[:, :, None].astype(dtype)
 
     def kernel(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
@@ -299,8 +310,15 @@ class AvgPool2d(Layer[AvgPoolResiduals]):
         return pool_memory(self, in_shape)
 
     def onnx(self, in_shape: Shape) -> list[OnnxOperator]:
-        attributes = pool_windows(self, in_shape).onnx_attributes()
-        return [OnnxOperator("AveragePool", attributes=attributes | {"count_include_pad": int(self.count_include_pad)})]
+        windows = pool_windows(self, in_shape)
+        attributes = windows.onnx_attributes() | {"count_include_pad": int(self.count_include_pad)}
+        size = windows.kernel[0] * windows.kernel[1]
+        divisor = self._divisor(windows, np.dtype(np.float64))[..., 0]
+        if not self.count_include_pad or (divisor == size).all():
+            return [OnnxOperator("AveragePool", attributes=attributes)]
+        # The operator's `ceil_mode` counts pixels in one way or another, as runtimes have it: here, none is left open.
+        means = OnnxOperator("AveragePool", attributes=attributes, output="means")
+        return [means, OnnxOperator("Mul", ("means", size / divisor))]
 
 
 def channels_only(shape: Shape) -> Shape:

@@ -1,6 +1,6 @@
 /** What the page says about a cell: its rule in words and as a formula, and why it is 0. */
 
-import { pair } from "./windows.js";
+import { pair, sides } from "./windows.js";
 
 /**
  * @typedef {import("./network.js").Network} Network
@@ -26,7 +26,7 @@ function pixel({ fields }) {
   const stride = pair(fields.stride);
   const dilation = pair(fields.dilation ?? 1);
   const same = fields.padding === "same";
-  const padding = typeof fields.padding === "string" ? [0, 0] : pair(fields.padding);
+  const padding = sides(fields.padding).before;
   const [row, column] = [
     place("p", stride[0], "i", dilation[0], padding[0]),
     place("q", stride[1], "j", dilation[1], padding[1]),

@@ -13,8 +13,8 @@ import { pixelUnder, seenBy, windowsOver } from "./windows.js";
 
 /** @param {Call} call */
 export function poolWindows(call) {
-  const { pool_size: size, stride, padding } = call.node.fields;
-  return windowsOver(call.inShapes[0].slice(1), size, stride ?? size, padding);
+  const { pool_size: size, stride, padding, ceil_mode: ceilMode } = call.node.fields;
+  return windowsOver(call.inShapes[0].slice(1), size, stride ?? size, padding, 1, ceilMode);
 }
 
 /** @param {Windows} windows @param {number} channel @param {number} p @param {number} q The pixels of a window. */
@@ -34,6 +34,17 @@ function pixelsOf(windows, channel, p, q) {
 function windowAt(windows, at) {
   const [oh, ow] = windows.out;
   return pixelsOf(windows, Math.floor(at / (oh * ow)), Math.floor(at / ow) % oh, at % ow);
+}
+
+/** How many pixels of a window lie on the image or on its padding. @param {Windows} windows @param {number} at */
+function paddedPixels(windows, at) {
+  const place = [Math.floor(at / windows.out[1]) % windows.out[0], at % windows.out[1]];
+  const counts = [0, 1].map((axis) => {
+    const end = windows.image[axis] + windows.before[axis] + windows.after[axis];
+    const first = place[axis] * windows.stride[axis];
+    return Math.min(first + windows.kernel[axis], end) - first;
+  });
+  return counts[0] * counts[1];
 }
 
 /** The windows that see a pixel, as places in the output. @param {Windows} windows @param {number} at */
@@ -107,7 +118,7 @@ export function maxPool(windowsFor) {
 export function averagePool(windowsFor) {
   /** @param {Call} call @param {Windows} windows @param {number} at */
   const divisor = (call, windows, at) =>
-    call.node.fields.count_include_pad ? windows.kernel[0] * windows.kernel[1] : windowAt(windows, at).length;
+    call.node.fields.count_include_pad ? paddedPixels(windows, at) : windowAt(windows, at).length;
   return {
     forward(call) {
       const windows = windowsFor(call);

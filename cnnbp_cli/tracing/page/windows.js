@@ -1,6 +1,7 @@
 /** Where a kernel lies on an image: the geometry of convolutions and pools. */
 
 /** @typedef {number | [number, number]} Size */
+/** @typedef {Size | [number, number, number, number] | "valid" | "same"} Padding */
 
 /**
  * @typedef {object} Windows
@@ -9,6 +10,7 @@
  * @property {number[]} stride
  * @property {number[]} dilation
  * @property {number[]} before padding on top and on the left
+ * @property {number[]} after padding at the bottom and on the right
  * @property {number[]} out the number of windows down and across
  */
 
@@ -17,34 +19,42 @@ export function pair(size) {
   return Array.isArray(size) ? size : [size, size];
 }
 
+/** The padding before and after each axis; of `same`, which depends on the image, none. @param {Padding} padding */
+export function sides(padding) {
+  if (typeof padding === "string") return { before: [0, 0], after: [0, 0] };
+  if (!Array.isArray(padding) || padding.length === 2) return { before: [...pair(padding)], after: [...pair(padding)] };
+  const [top, bottom, left, right] = padding;
+  return { before: [top, left], after: [bottom, right] };
+}
+
 /**
  * @param {readonly number[]} image
  * @param {Size} kernelSize
  * @param {Size} strideSize
- * @param {Size | "valid" | "same"} padding
+ * @param {Padding} padding
  * @param {Size} dilationSize
+ * @param {boolean} ceilMode one more window, which starts on the image, may reach over the end
  * @returns {Windows}
  */
-export function windowsOver(image, kernelSize, strideSize, padding, dilationSize = 1) {
+export function windowsOver(image, kernelSize, strideSize, padding, dilationSize = 1, ceilMode = false) {
   const kernel = pair(kernelSize);
   const stride = pair(strideSize);
   const dilation = pair(dilationSize);
-  const before = [0, 0];
+  const { before, after } = sides(padding);
   const out = [0, 0];
   for (const axis of [0, 1]) {
     const reach = dilation[axis] * (kernel[axis] - 1) + 1;
-    let total = 0;
     if (padding === "same") {
       const windows = Math.ceil(image[axis] / stride[axis]);
-      total = Math.max((windows - 1) * stride[axis] + reach - image[axis], 0);
+      const total = Math.max((windows - 1) * stride[axis] + reach - image[axis], 0);
       before[axis] = Math.floor(total / 2); // an odd pixel goes to the end
-    } else if (padding !== "valid") {
-      before[axis] = pair(padding)[axis];
-      total = 2 * before[axis];
+      after[axis] = total - before[axis];
     }
-    out[axis] = Math.floor((image[axis] + total - reach) / stride[axis]) + 1;
+    const last = (image[axis] + before[axis] + after[axis] - reach) / stride[axis];
+    out[axis] = (ceilMode ? Math.ceil(last) : Math.floor(last)) + 1;
+    if (ceilMode && (out[axis] - 1) * stride[axis] >= image[axis] + before[axis]) out[axis] -= 1;
   }
-  return { image: [...image], kernel, stride, dilation, before, out };
+  return { image: [...image], kernel, stride, dilation, before, after, out };
 }
 
 /**
