@@ -189,6 +189,31 @@ def locked(path: Path) -> Iterator[None]:
         os.close(file)
 
 
+def holder(path: Path) -> str | None:
+    """Return the number of the process that holds a lock file; None where nobody does.
+
+    The system is asked, not the number in the file: after a crash another process may have it.
+    """
+    if (os.getpid(), path.resolve()) in _held:  # trying would lose it
+        return str(os.getpid())
+    if other_than_file(path, follow=False):
+        return None
+    try:
+        file = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+    except FileNotFoundError:
+        return None
+    except OSError:  # somebody else's
+        owner = path.read_text(encoding="ascii", errors="replace") if os.access(path, os.R_OK) else ""
+        return owner if owner.isdecimal() and _is_alive(int(owner)) else None
+    try:
+        _lock(file)  # dropped again in a moment
+        return None
+    except (BlockingIOError, PermissionError):
+        return os.read(file, 20).decode("ascii", "replace")
+    finally:
+        os.close(file)
+
+
 @contextmanager
 def reserved(folder: Path, what: str, error_class: type[UserError]) -> Iterator[None]:
     """Make a folder, and keep it from other processes for the length of a block.

@@ -21,6 +21,7 @@ from cnnbp_cli.cli import (
     plot,
     predict,
     profile,
+    runs,
     schema,
     summary,
     sweep,
@@ -58,7 +59,7 @@ def root(
 
 COMMANDS = (
     *(train, sweep, evaluate, predict, export, summary, trace, gradcheck, gradnorms, diagnose),
-    *(compare, plot, profile, validate, config, init, schema, completion),
+    *(runs, compare, plot, profile, validate, config, init, schema, completion),
 )
 
 for module in COMMANDS:

@@ -41,6 +41,11 @@ def runs(incomplete: str) -> list[Candidate]:
     return [*_paths(incomplete, runs=True), *_names(incomplete), *_last(incomplete)]
 
 
+def folders(incomplete: str) -> list[str]:
+    """Offer folders, those of runs as well."""
+    return list(_paths(incomplete, runs=True))
+
+
 def layer_files(incomplete: str) -> list[str]:
     """Offer Python files."""
     return list(_paths(incomplete, ".py"))

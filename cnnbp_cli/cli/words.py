@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 _TRAIN = "`cnnbp train CONFIG` trains a network, and `--resume` goes on"
 _NEW = "`cnnbp init TEMPLATE` copies a config to start from, and `cnnbp init` lists them"
-_RUNS = "`cnnbp compare RUN RUN` shows what sets runs apart"
+_RUNS = "`cnnbp runs` lists the runs of a folder, and `cnnbp compare RUN RUN` shows what sets some apart"
 _DATA = "`cnnbp data info CONFIG` shows a data set, and `cnnbp data fetch NAME` downloads one"
 _EXPORT = "`cnnbp export RUN FILE` writes the network as ONNX, or its weights as safetensors or npz"
 _SUMMARY = "`cnnbp summary CONFIG` shows the layers of a network, and `cnnbp trace CONFIG` its numbers"

@@ -13,7 +13,7 @@ from typing import Any
 from cnnbp_cli.config.sources import meant
 from cnnbp_cli.data.errors import DataError, require_file
 from cnnbp_cli.files import appending, replacing
-from cnnbp_cli.train.events import EPOCH_FIGURES, EpochDone, Event, RunFinished, from_dict, to_dict
+from cnnbp_cli.train.events import EPOCH_FIGURES, EpochDone, Event, RunFinished, StepDone, from_dict, to_dict
 from cnnbp_cli.train.run_directory import RunDirectory, RunError
 
 METRICS = ("epoch", "step", *EPOCH_FIGURES, "learning_rate", "seconds", "images_per_second")
@@ -120,6 +120,19 @@ def read_events(run: Path) -> list[dict[str, Any]]:
     """
     RunDirectory(run).require_files()
     return [record for _, record in _numbered(RunDirectory(run).events)]
+
+
+def last_step(run: Path) -> int:
+    """Return the last step that a run recorded; 0 where it has made none.
+
+    Raises
+    ------
+    RunError
+        When its events cannot be read.
+    """
+    start = _start(StepDone)
+    records = (_record(line) for line in reversed(_lines(RunDirectory(run).events)) if line.startswith(start))
+    return next((step for record in records if record and isinstance(step := record.get("step"), int)), 0)
 
 
 def _numbered(path: Path, unwanted: tuple[bytes, ...] = ()) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -56,6 +56,7 @@ CASES = {
     "gradnorms": Case("bars.yaml --steps 2"),
     "compare": Case("RUN copy", missing="RUN gone"),
     "plot": Case("RUN", missing="gone"),
+    "runs": Case("RUN", missing="gone"),
     "profile": Case("bars.yaml --steps 2"),
     "validate": Case("bars.yaml"),
     "config": Case("bars.yaml", raw=True),
