@@ -53,13 +53,17 @@ class Verdict:
 
     def _problems(self) -> list[dict[str, Any]]:
         if isinstance(self.error, DataError):
-            return [{"file": None, "line": None, "column": None, "message": str(self.error)}]
+            return [{"file": None, "line": None, "column": None, "message": str(self.error), "used_at": []}]
         return [
             {
                 "file": problem.file,
                 "line": problem.line,
                 "column": problem.column,
                 "message": f"{problem.label}: {problem.message}" if problem.label else problem.message,
+                "used_at": [
+                    {"file": place.source.label, "line": place.line + 1, "column": place.column + 1}
+                    for place in problem.used_at
+                ],
             }
             for problem in (self.error.problems if self.error else ())
         ]

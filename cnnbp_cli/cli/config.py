@@ -35,6 +35,7 @@ def add_to(app: typer.Typer) -> None:
         epilog=examples(
             "cnnbp config lenet5.yaml --set train.optimizer=sgd",
             "cnnbp config lenet5.yaml --set-file fast.yaml > mine.yaml",
+            "cnnbp config resnet50.yaml --expand",
             "cnnbp config lenet5.yaml --format json | jq .train.optimizer",
         )
     )(config)
@@ -51,19 +52,26 @@ def config(
     seed: Seed = None,
     workers: Workers = None,
     layers: CustomLayers = None,
+    expand: Annotated[
+        bool, typer.Option("--expand", help="Write the layers that blocks stand for in the place of blocks.")
+    ] = False,
     format: Annotated[
         Notation, typer.Option("--format", metavar=choices(Notation), help="Output format.")
     ] = Notation.YAML,
 ) -> None:
     """Print the complete config, with all defaults and overrides."""
     from cnnbp_cli.config.load import load_config
-    from cnnbp_cli.config.write import to_dict, to_yaml
+    from cnnbp_cli.config.write import as_yaml, to_dict, to_dict_with_blocks
     from cnnbp_cli.report.records import write_json
+    from cnnbp_cli.report.terminal import note
     from cnnbp_cli.report.void import warn_of_void_keys
 
     loaded = load_config(config, overrides or ())
     warn_of_void_keys(loaded)
+    if not expand and loaded.positions.expansion.changed:
+        note("written without blocks, as overrides change single layers of them")
+    values = to_dict(loaded) if expand else to_dict_with_blocks(loaded)
     if format is Notation.JSON:
-        write_json(to_dict(loaded))
+        write_json(values)
     else:
-        print(to_yaml(loaded), end="")
+        print(as_yaml(values), end="")

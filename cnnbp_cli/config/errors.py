@@ -16,6 +16,7 @@ WIDTH = 96  # columns of an offending line that are shown
 MOST_OPTIONS = 40  # words that are listed where none is close to the unknown one
 SHOWN = 20  # problems that are rendered; a file with more is of another kind altogether
 MOST_PROBLEMS = 200  # that are looked for; finding what was meant takes its time
+MOST_USES = 4  # of blocks in each other, around a fault, that are shown
 LONGEST = 1000  # characters of a message: what it quotes may be of any length
 
 LONGEST_WORD, MOST_WORDS = 40, 500  # beyond, nobody means a word, and the search takes long
@@ -69,12 +70,24 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A stretch of one line of a source, 0-based; `end` is the column after its last character."""
+    """A stretch of one line of a source, 0-based.
+
+    Attributes
+    ----------
+    source : Source
+    line, column : int
+    end : int
+        The column after its last character.
+    via : Span or None
+        For what stands in a block, where the block is used; for the value of a block's parameter, where the block uses
+        it. It does not tell spans apart: what is wrong with a block is so at each of its uses.
+    """
 
     source: Source
     line: int
     column: int
     end: int
+    via: Span | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,25 +125,24 @@ class Problem:
         """The column, counted from 1."""
         return self.span.column + 1 if self.span else None
 
+    @property
+    def used_at(self) -> list[Span]:
+        """Where the block is used, or the parameter, in which the place lies: the innermost use first."""
+        places: list[Span] = []
+        place = self.span.via if self.span else None
+        while place is not None:
+            places.append(place)
+            place = place.via
+        return places
+
     def __str__(self) -> str:
         if self.span is None:
             place = dotted(self.path)
             return _clip(f"{place}: {self.message}" if place else self.message, LONGEST)
-        source, line = self.span.source, self.span.line
         message = _clip(f"{self.label}: {self.message}" if self.label else self.message, LONGEST)
-        left_out = source.typed[1] if line == 0 else 0
-        one_line_override = source.is_option and not source.line(1)
-        place = f"{self.column}" if one_line_override else f"{self.line}:{self.column}"
-        place = "" if left_out and one_line_override else f":{place}"
-        columns = max(self.span.column - left_out, 0), max(self.span.end - left_out, 1)
-        shown, column, end = _window(source.line(line)[left_out:], *columns)
-        if source.is_option:
-            start = f"  {source.option} "
-            rows = [start + shown if line == 0 else " " * len(start) + shown, " " * len(start)]
-        else:
-            rows = [f"  {self.line} | {shown}", f"  {' ' * len(str(self.line))} | "]
-        caret = " " * column + "^" * max(1, end - column)
-        return f"{_clip(source.label)}{place}: {message}\n{rows[0]}".rstrip() + f"\n{rows[1]}{caret}"
+        texts = [_excerpt(self.span, message)]
+        texts += [_excerpt(place, "used here") for place in self.used_at[:MOST_USES]]
+        return "\n".join(texts)
 
 
 class ConfigError(UserError):
@@ -143,8 +155,10 @@ class ConfigError(UserError):
     """
 
     def __init__(self, problems: Iterable[Problem]) -> None:
-        # A value that aliases repeat is wrong at several places in the config, but at one in the text.
-        unique = {(p.span or p.path, p.label, p.message): p for p in problems}
+        # A value that aliases or blocks repeat is wrong at several places in the config, but at one in the text.
+        unique: dict[object, Problem] = {}
+        for problem in problems:
+            unique.setdefault((problem.span or problem.path, problem.label, problem.message), problem)
         self.problems = sorted(unique.values(), key=_place)
         super().__init__(str(self))
 
@@ -157,6 +171,24 @@ class ConfigError(UserError):
         elif count > 1:
             texts.append(f"{count} problems")
         return "\n".join(texts)
+
+
+def _excerpt(span: Span, message: str) -> str:
+    """Write a place, what there is to say about it, its line and a caret."""
+    source, number = span.source, span.line + 1
+    left_out = source.typed[1] if span.line == 0 else 0
+    one_line_override = source.is_option and not source.line(1)
+    place = f"{span.column + 1}" if one_line_override else f"{number}:{span.column + 1}"
+    place = "" if left_out and one_line_override else f":{place}"
+    columns = max(span.column - left_out, 0), max(span.end - left_out, 1)
+    shown, column, end = _window(source.line(span.line)[left_out:], *columns)
+    if source.is_option:
+        start = f"  {source.option} "
+        rows = [start + shown if span.line == 0 else " " * len(start) + shown, " " * len(start)]
+    else:
+        rows = [f"  {number} | {shown}", f"  {' ' * len(str(number))} | "]
+    caret = " " * column + "^" * max(1, end - column)
+    return f"{_clip(source.label)}{place}: {message}\n{rows[0]}".rstrip() + f"\n{rows[1]}{caret}"
 
 
 def _place(problem: Problem) -> tuple[int, int, int]:

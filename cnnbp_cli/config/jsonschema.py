@@ -50,11 +50,110 @@ _TRAINABLE: Schema = {
 }
 
 
+_EXPRESSION: Schema = {
+    "type": "string",
+    "pattern": r"\$",
+    "description": "A parameter of the block, or arithmetic with parameters: numbers, + - * // and parentheses.",
+    "examples": ["$filters", "4 * $filters"],
+}
+_AN_EXPRESSION: Schema = {"$ref": "#/$defs/expression"}
+_WHEN: Schema = {
+    "anyOf": [{"type": "boolean"}, _AN_EXPRESSION],
+    "description": "Whether the layer is there; if not, its name stands for its first input.",
+}
+_ABOUT_BLOCKS = (
+    "Groups of layers with parameters, by name, each used in `layers` as often as you like. Parameters stand in the "
+    "block's layers as `$name`, `$input` is the layer that the block takes."
+)
+
+
 def json_schema() -> Schema:
     """Return the JSON Schema (draft 2020-12) of a config file."""
     schema = _record(Config, without=("positions",)) | {"title": "cnnbp config"}
     schema["required"].remove("name")
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    model = schema["properties"]["model"]["properties"]
+    model["blocks"] = _blocks(model["layers"]["items"])
+    model["layers"]["items"] = _either_or_use(model["layers"]["items"], use=_use())
+    meta = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$defs": {"expression": _EXPRESSION}}
+    return meta | schema
+
+
+def _blocks(layer: Schema) -> Schema:
+    """Return the schema of all blocks, given that of a layer outside of them."""
+    use = _use()
+    use["properties"] = {key: _with_expressions(value) for key, value in use["properties"].items()} | {"when": _WHEN}
+    layers = [_with_expressions(option) for option in layer["anyOf"]]
+    for option in layers:
+        if "properties" in option:
+            option["properties"]["when"] = _WHEN
+    properties: Schema = {
+        "parameters": {
+            "title": "parameters",
+            "type": "object",
+            "description": "The block's parameters and their defaults; null where there is none, so that one is given.",
+            "examples": [{"filters": None, "stride": 1}],
+        },
+        "layers": {
+            "type": "array",
+            "minItems": 1,
+            "items": _either_or_use({"anyOf": layers}, use),
+            "description": "The block's layers; the first takes `$input`, which others may name in `inputs`, too.",
+        },
+    }
+    block: Schema = {
+        "title": "definition of a block",
+        "type": "object",
+        "description": "Layers, and the parameters that differ where they are used.",
+        "properties": properties,
+        "required": ["layers"],
+        "additionalProperties": False,
+    }
+    return {"title": "blocks", "type": "object", "description": _ABOUT_BLOCKS, "additionalProperties": block}
+
+
+def _use() -> Schema:
+    """Return the schema of a block's use in a list of layers."""
+    return {
+        "title": "block",
+        "type": "object",
+        "description": "The layers of a block, with the values of its parameters.",
+        "properties": {
+            "block": {"type": "string", "description": "The name of the block."},
+            "name": {"type": "string", "description": "Begins the names of its layers. By default <block>_<k>."},
+            "inputs": _INPUT,
+            "repeat": {"type": "integer", "minimum": 0, "description": "How often, each after the other."},
+            "first": {
+                "title": "first",
+                "type": "object",
+                "description": "Parameters that are others in the first repetition.",
+            },
+        },
+        "required": ["block"],
+        "not": {"required": ["type"]},
+        "additionalProperties": True,
+    }
+
+
+def _either_or_use(layer: Schema, use: Schema) -> Schema:
+    return {"anyOf": [*layer["anyOf"], use]}
+
+
+def _with_expressions(schema: Schema) -> Schema:
+    """Return the schema of a value in a block, in the place of which, or of a part of which, an expression may be."""
+    if "const" in schema:
+        return schema
+    relaxed = dict(schema)
+    for key in ("prefixItems", "anyOf"):
+        if key in relaxed:
+            relaxed[key] = [_with_expressions(part) for part in relaxed[key]]
+    if isinstance(relaxed.get("items"), dict):
+        relaxed["items"] = _with_expressions(relaxed["items"])
+    if "properties" in relaxed:
+        relaxed["properties"] = {key: _with_expressions(part) for key, part in relaxed["properties"].items()}
+    if relaxed.get("type") not in ("integer", "number", "boolean", "array") and "enum" not in relaxed:
+        return relaxed
+    about: Schema = {key: relaxed.pop(key) for key in ("description", "default", "examples") if key in relaxed}
+    return {"anyOf": [relaxed, _AN_EXPRESSION], **about}
 
 
 def _record(cls: type, without: tuple[str, ...] = ()) -> Schema:

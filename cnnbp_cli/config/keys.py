@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from cnnbp_cli.config.errors import ConfigError, Source
-from cnnbp_cli.config.nodes import MAX_CONFIG_BYTES, YamlList, YamlMapping, YamlNode, YamlScalar, compose
+from cnnbp_cli.config.expansion import expand_blocks
+from cnnbp_cli.config.nodes import MAX_CONFIG_BYTES, YamlList, YamlMapping, YamlNode, YamlScalar, compose, copy
 from cnnbp_cli.config.overrides import apply_overrides
 from cnnbp_cli.config.sources import is_template, located
 from cnnbp_cli.config.templates import template
-from cnnbp_cli.config.wiring import layer_names
+from cnnbp_cli.config.wiring import layer_names, uses_block
 
 Schema = Mapping[str, Any]
 Candidate = tuple[str, str]
@@ -30,26 +31,50 @@ def read_tree(config: Path, overrides: Sequence[str] = ()) -> YamlNode:
     """Return what a config says so far; nothing where there is none, or it is broken."""
     try:
         if is_template(str(config)):
-            return apply_overrides(compose(Source("", template(str(config)).text), []), overrides, Path(), [])
-        config = located(config)
-        path = config / "config.yaml" if config.is_dir() else config
-        if not path.is_file() or path.stat().st_size > MAX_CONFIG_BYTES:  # a pipe would wait
-            return YamlMapping()
-        root = compose(Source(str(path), path.read_text(encoding="utf-8")), [])
-        return apply_overrides(root, overrides, Path(), [])
+            text = template(str(config)).text
+        else:
+            config = located(config)
+            path = config / "config.yaml" if config.is_dir() else config
+            if not path.is_file() or path.stat().st_size > MAX_CONFIG_BYTES:  # a pipe would wait
+                return YamlMapping()
+            text = path.read_text(encoding="utf-8")
+        root = compose(Source(str(config), text), [])
+        apply_overrides(root, overrides, Path(), [])
+        return root
     except (ConfigError, OSError, ValueError):
         return YamlMapping()
 
 
 def names_of_layers(root: YamlNode) -> list[str]:
     """Return the layers of a config, by name."""
-    layers = _entry(_entry(root, "model"), "layers")
+    expanded = copy(root)
+    expand_blocks(expanded, [])
+    layers = _entry(_entry(expanded, "model"), "layers")
     return layer_names(layers.items) if isinstance(layers, YamlList) else []
+
+
+def _with_layers_of_blocks(root: YamlNode) -> YamlNode:
+    """Return the tree with the layers of blocks after those that it has, and with all parameters at their uses."""
+    expanded, root = copy(root), copy(root)
+    expand_blocks(expanded, [])
+    layers, flat = (_entry(_entry(tree, "model"), "layers") for tree in (root, expanded))
+    if isinstance(layers, YamlList) and isinstance(flat, YamlList) and any(map(uses_block, layers.items)):
+        for use in filter(uses_block, layers.items):
+            block = _entry(_entry(_entry(root, "model"), "blocks"), _word_of(_entry(use, "block")))
+            parameters = _entry(block, "parameters")
+            if isinstance(use, YamlMapping) and isinstance(parameters, YamlMapping):
+                use.entries = parameters.entries | use.entries
+        known = layer_names(layers.items)
+        layers.items += [
+            layer for layer, name in zip(flat.items, layer_names(flat.items), strict=True) if name not in known
+        ]
+    return root
 
 
 def complete_override(typed: str, root: YamlNode) -> list[Candidate]:
     """Return what can stand in the place of `typed`: keys that end in `.` or `=`, or with a value after the `=`."""
     key, equals, _ = typed.partition("=")
+    root = _with_layers_of_blocks(root)
     schema: Schema = json.loads(files("cnnbp_cli.config").joinpath("schema.json").read_text(encoding="utf-8"))
     above, _, last = key.rpartition(".")
     *parts, last = [*above.split("."), last] if above else [last]
@@ -84,6 +109,8 @@ def _names(prefix: str, schema: Schema, node: YamlNode | None) -> dict[str, str]
         layers = node.items if isinstance(node, YamlList) else []
         return {name: _kind(layer) for name, layer in zip(layer_names(layers), layers, strict=True)}
     found: dict[str, str] = {}
+    if node is not None and uses_block(node):
+        found = dict.fromkeys(node.entries if isinstance(node, YamlMapping) else (), "")
     for record in _records(schema, node):
         for key, value in record["properties"].items():
             found.setdefault(key, _about(value))
@@ -109,6 +136,8 @@ def _below(schema: Schema, node: YamlNode | None, part: str) -> tuple[Schema, Ya
 def _records(schema: Schema, node: YamlNode | None) -> list[Schema]:
     """Return the mappings that the format allows, or the one that the config, or else the default, chooses."""
     records = [option for option in _options(schema) if "properties" in option]
+    if node is not None and uses_block(node):
+        return [record for record in records if "block" in record["properties"]]
     default = schema.get("default")
     word = _kind(node) or (default.get("type", "") if isinstance(default, Mapping) else default)
     chosen = [record for record in records if word and _word(record) == word]
@@ -151,8 +180,11 @@ def _about(schema: Schema) -> str:
 
 def _kind(node: YamlNode | None) -> str:
     """Return the word for what a mapping is, or that stands for the mapping itself."""
-    word = node if isinstance(node, YamlScalar) else _entry(node, "type") or _entry(node, "source")
-    return word.value if isinstance(word, YamlScalar) and isinstance(word.value, str) else ""
+    return _word_of(node if isinstance(node, YamlScalar) else _entry(node, "type") or _entry(node, "source"))
+
+
+def _word_of(node: YamlNode | None) -> str:
+    return node.value if isinstance(node, YamlScalar) and isinstance(node.value, str) else ""
 
 
 def _entry(node: YamlNode | None, key: str) -> YamlNode | None:

@@ -24,6 +24,7 @@ from cnnbp_cli.config.errors import (
     closest,
     suggestion,
 )
+from cnnbp_cli.config.expansion import Expansion
 from cnnbp_cli.config.hints import FAILED, check, discriminator, hints_of, members
 from cnnbp_cli.config.nodes import (
     MAX_CONFIG_BYTES,
@@ -37,7 +38,7 @@ from cnnbp_cli.config.nodes import (
     from_python,
     show,
 )
-from cnnbp_cli.config.overrides import Setting, apply_overrides
+from cnnbp_cli.config.overrides import Setting, overridden
 from cnnbp_cli.config.schema import Config, LayerSpec, Positions
 from cnnbp_cli.config.sources import is_template, located, meant
 from cnnbp_cli.config.templates import template
@@ -119,8 +120,7 @@ def parse_config(
             problems.append(Problem("the config is empty, expected a mapping with data and model", span=root.span))
             raise ConfigError(problems)
     edits = [_file_of_overrides(override) if isinstance(override, Path) else override for override in overrides]
-    root = apply_overrides(root, edits, _absolute(Path()), problems)
-    return _Reader(problems).config(root, name)
+    return _Reader(problems).config(*overridden(root, edits, _absolute(Path()), problems), name)
 
 
 def config_from_dict(mapping: Mapping[str, Any], name: str = "config") -> Config:
@@ -134,7 +134,7 @@ def config_from_dict(mapping: Mapping[str, Any], name: str = "config") -> Config
         Its problems name the keys, as there are no lines.
     """
     problems: list[Problem] = []
-    return _Reader(problems).config(from_python(mapping, problems), name)
+    return _Reader(problems).config(*overridden(from_python(mapping, problems), [], Path(), problems), name)
 
 
 def read_names(path: Path) -> dict[str, str]:
@@ -214,8 +214,8 @@ class _Reader:
         self._problems = problems
         self._positions = Positions()
 
-    def config(self, root: YamlNode, name: str) -> Config:
-        self._positions = Positions(root)
+    def config(self, root: YamlNode, expansion: Expansion, name: str) -> Config:
+        self._positions = Positions(root, expansion)
         if not isinstance(root, YamlMapping):
             if not isinstance(root, InvalidNode):
                 self._complain((), f"expected a mapping with data and model, got {show(root)}")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn, cast
 
 from cnnbp_cli.config.errors import ConfigError, KeyPath, Problem, Source, Span, dotted, suggestion
+from cnnbp_cli.config.expansion import Expansion, expand_blocks
 from cnnbp_cli.config.nodes import (
     DEEPEST,
     InvalidNode,
@@ -25,13 +26,19 @@ from cnnbp_cli.config.nodes import (
     to_python,
 )
 from cnnbp_cli.config.shortcut import Shortcut
-from cnnbp_cli.config.wiring import layer_names
+from cnnbp_cli.config.wiring import layer_names, uses_block
 
 _BARE_WORDS = ("init", "optimizer", "schedule", "then")
 """Keys whose value may be a word that stands for a mapping with that `type`, like layers."""
 
+_KINDS = {"type", "source", "block"}
+"""Keys that say what a mapping is, so that it is complete by itself."""
+
 Steps = list[tuple[str, Span]]
 """The parts of a key path, each with its place."""
+
+Edit = tuple[Steps, YamlNode]
+"""A key path, and the value to put there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,34 +67,58 @@ def source_of(text: str, folder: Path | None = None, order: int = 0) -> Source:
     return replace(source, label=f"{source.option} {source.typed[0]}")
 
 
+def overridden(
+    root: YamlNode, overrides: Sequence[str | Setting | Source], folder: Path, problems: list[Problem]
+) -> tuple[YamlNode, Expansion]:
+    """Return the tree with every override in it, and its blocks expanded.
+
+    Overrides of a block, or of its use, come before that, and those of a layer that it stands for after it.
+
+    Parameters
+    ----------
+    overrides : sequence
+        Each is ``key.path=YAML``, a value of one, or the text of a file of them.
+    folder : Path
+        What relative paths in the former are relative to.
+    """
+    later = apply_overrides(root, overrides, folder, problems)
+    expansion = expand_blocks(root, problems)
+    for steps, value in later:
+        try:
+            _edit(root, steps, value)
+        except ConfigError as error:
+            problems += error.problems
+    return root, replace(expansion, changed=bool(later))
+
+
 def apply_overrides(
     root: YamlNode, overrides: Sequence[str | Setting | Source], folder: Path, problems: list[Problem]
-) -> YamlNode:
-    """Return the tree with every override in it: ``key.path=YAML``, a value of one, or the text of a file of them.
-
-    Relative paths in the former start at `folder`.
-    """
+) -> list[Edit]:
+    """Put overrides into a tree; return those of layers that there will be when blocks are expanded."""
+    later: list[Edit] = []
     for order, override in enumerate(overrides, start=1):
         found: list[Problem] = []
         try:
             if isinstance(override, Source):
-                _apply_file(root, replace(override, order=order), found)
+                _apply_file(root, replace(override, order=order), found, later)
             else:
                 setting = override if isinstance(override, Setting) else None
                 source = source_of(setting.text if setting else cast("str", override), folder, order)
-                _apply_option(root, source, setting, found)
+                _apply_option(root, source, setting, found, later)
         except ConfigError as error:
             found = [problem for problem in found if problem not in error.problems] + error.problems
         problems += found
-    return root
+    return later
 
 
-def _apply_option(root: YamlNode, source: Source, setting: Setting | None, problems: list[Problem]) -> None:
+def _apply_option(
+    root: YamlNode, source: Source, setting: Setting | None, problems: list[Problem], later: list[Edit]
+) -> None:
     key, equals, _ = source.text.partition("=")
     if not equals or not key.strip():
         _stop("expected key.path=value", Span(source, 0, 0, max(len(source.text), 1)))
     value = read_setting(setting, source, problems) if setting else compose(source, problems, start=len(key) + 1)
-    _edit(root, _steps(key, Span(source, 0, 0, len(key))), value)
+    _edit_or_wait(root, _steps(key, Span(source, 0, 0, len(key))), value, later)
 
 
 def read_setting(setting: Setting, source: Source, problems: list[Problem]) -> YamlNode:
@@ -97,24 +128,24 @@ def read_setting(setting: Setting, source: Source, problems: list[Problem]) -> Y
     return compose(source, problems, setting.start, setting.end)
 
 
-def _apply_file(root: YamlNode, source: Source, problems: list[Problem]) -> None:
+def _apply_file(root: YamlNode, source: Source, problems: list[Problem], later: list[Edit]) -> None:
     overrides = compose(source, problems)
     if isinstance(overrides, YamlMapping):
-        _merge(root, overrides, [], problems)
+        _merge(root, overrides, [], problems, later)
     elif overrides.span and not isinstance(overrides, InvalidNode):
         _stop(f"expected a mapping of key.path: value, got {show(overrides)}", overrides.span)
 
 
-def _merge(root: YamlNode, overrides: YamlMapping, above: Steps, problems: list[Problem]) -> None:
+def _merge(root: YamlNode, overrides: YamlMapping, above: Steps, problems: list[Problem], later: list[Edit]) -> None:
     """Set what a mapping below `above` says, key by key; an inner one that names its type or source stays whole."""
     for key, entry in overrides.entries.items():
         try:
             steps = [*above, *_steps(key, entry.key or cast("Span", entry.node.span))]
             inner = entry.node
-            if isinstance(inner, YamlMapping) and inner.entries and not inner.entries.keys() & {"type", "source"}:
-                _merge(root, inner, steps, problems)
+            if isinstance(inner, YamlMapping) and inner.entries and not inner.entries.keys() & _KINDS:
+                _merge(root, inner, steps, problems, later)
             else:
-                _edit(root, steps, inner)
+                _edit_or_wait(root, steps, inner, later)
         except ConfigError as error:
             problems += error.problems
 
@@ -131,6 +162,21 @@ def _steps(key: str, at: Span) -> Steps:
         if not part or part != part.strip():
             _stop(f"expected a key, got {part!r}", span)
     return steps
+
+
+def _edit_or_wait(root: YamlNode, steps: Steps, value: YamlNode, later: list[Edit]) -> None:
+    """Put a value where the steps lead, or keep it for when that is there."""
+    model = root.entries.get("model") if isinstance(root, YamlMapping) else None
+    layers = model.node.entries.get("layers") if model and isinstance(model.node, YamlMapping) else None
+    items = layers.node.items if layers and isinstance(layers.node, YamlList) else []
+    if [part for part, _ in steps[:2]] == ["model", "layers"] and len(steps) > 2:
+        names = layer_names(items)
+        part = steps[2][0]
+        uses = [name for name, item in zip(names, items, strict=True) if uses_block(item)]
+        if part not in names and any(part.startswith(f"{use}_") for use in uses):
+            later.append((steps, value))
+            return
+    _edit(root, steps, value)
 
 
 def _edit(root: YamlNode, steps: Steps, value: YamlNode) -> None:
@@ -175,7 +221,7 @@ def _open(node: YamlNode | None, path: KeyPath, span: Span) -> YamlNode:
         return node
     if node is None or node.value is None:
         return YamlMapping({}, span, extends_default=True)
-    may_be_word = path[-1] in _BARE_WORDS or path[:-1] == ("model", "layers") or path == ("data",)
+    may_be_word = path[-1] in _BARE_WORDS or path[-2:-1] == ("layers",) or path == ("data",)
     if may_be_word and isinstance(node.value, str):
         return YamlMapping({"source" if path == ("data",) else "type": YamlEntry(node.span, node)}, node.span)
     _stop(f"{dotted(path)} is {show(node)}, which has no keys", span)
@@ -183,7 +229,7 @@ def _open(node: YamlNode | None, path: KeyPath, span: Span) -> YamlNode:
 
 def _index(node: YamlList, part: str, path: KeyPath, span: Span) -> int:
     """Return the place in a list that a number or a layer's name stands for."""
-    is_layers = path == ("model", "layers")
+    is_layers = path[:1] == ("model",) and path[-1] == "layers"
     names = layer_names(node.items) if is_layers else []
     if part in names:
         return names.index(part)

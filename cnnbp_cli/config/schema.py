@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from cnnbp_cli.config.errors import KeyPath, Problem, Span
+from cnnbp_cli.config.expansion import NO_BLOCKS, Expansion
 from cnnbp_cli.config.nodes import YamlEntry, YamlList, YamlMapping, YamlNode
 from cnnbp_cli.core.initializers import AnyInitializer, HeNormal
 from cnnbp_cli.core.losses import Head, LossName
@@ -39,12 +40,18 @@ BadFields = Iterable[tuple[str, str]]
 
 
 class Positions:
-    """Where each value of a config stands in its text, for complaints that arise after reading it."""
+    """Where each value of a config stands in its text, for complaints that arise after reading it.
 
-    __slots__ = ("_root",)
+    Attributes
+    ----------
+    expansion : Expansion
+        The blocks that the text has; the config itself has their layers instead.
+    """
 
-    def __init__(self, root: YamlNode | None = None) -> None:
-        self._root = root
+    __slots__ = ("_root", "expansion")
+
+    def __init__(self, root: YamlNode | None = None, expansion: Expansion = NO_BLOCKS) -> None:
+        self._root, self.expansion = root, expansion
 
     def problem(self, path: KeyPath, message: str, label: str = "") -> Problem:
         """Return a complaint about the value at `path`, or about the nearest that the text does have."""

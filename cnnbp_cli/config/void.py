@@ -59,7 +59,12 @@ UNKNOWN = Counts()
 def void_keys(config: Config, counts: Counts = UNKNOWN) -> list[VoidKey]:
     """Return the keys that the config or an override sets to something else than the default, to no effect."""
     every = [*_of_schedule(config.train), *_of_length(config.train, counts.train), *_of_data(config, counts)]
-    return [replace(void, option=_short_option(config, void)) for void in every if _is_asked_for(config, void)]
+    unused = [
+        VoidKey(f"model.blocks.{name}", "model.layers", "no layer uses this block")
+        for name in config.positions.expansion.unused
+    ]
+    asked_for = [replace(void, option=_short_option(config, void)) for void in every if _is_asked_for(config, void)]
+    return [*asked_for, *unused]
 
 
 def _of_schedule(train: TrainConfig) -> Iterator[VoidKey]:

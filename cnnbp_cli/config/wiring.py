@@ -19,15 +19,28 @@ IMAGE = "input"
 
 
 def layer_names(layers: Sequence[YamlNode]) -> list[str]:
-    """Return each layer's name: its own, or `<type>_<k>` with k counting all layers of that type from 1."""
+    """Return each layer's name: its own, or `<type>_<k>` with k counting all layers of that type from 1.
+
+    The type of what uses a block is the block.
+    """
     counts: Counter[str] = Counter()
     names: list[str] = []
     for node in layers:
-        kind = _word(node.entries["type"].node if isinstance(node, YamlMapping) and "type" in node.entries else node)
+        kind = _word(_kind(node))
         counts[kind] += 1
         given = _word(node.entries["name"].node) if isinstance(node, YamlMapping) and "name" in node.entries else ""
         names.append(given or f"{kind}_{counts[kind]}")
     return names
+
+
+def uses_block(node: YamlNode) -> bool:
+    """Tell whether what stands in a list of layers is the use of a block."""
+    return isinstance(node, YamlMapping) and "block" in node.entries and "type" not in node.entries
+
+
+def _kind(node: YamlNode) -> YamlNode:
+    entries = node.entries if isinstance(node, YamlMapping) else {}
+    return next((entries[key].node for key in ("type", "block") if key in entries), node)
 
 
 def _word(node: YamlNode) -> str:

@@ -8,10 +8,12 @@ from dataclasses import fields, is_dataclass
 from pathlib import PurePath
 from typing import Any
 
-from cnnbp_cli.config.nodes import resolve
+from cnnbp_cli.config.arithmetic import is_expression
+from cnnbp_cli.config.nodes import resolve, to_python
 from cnnbp_cli.config.schema import Config, LayerSpec
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(/[A-Za-z0-9_-]+)*", re.ASCII)
+_EXPRESSION = re.compile(r"[$(0-9][$\w.+*/() -]*[\w)]", re.ASCII)
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -19,20 +21,49 @@ def to_dict(config: Config) -> dict[str, Any]:
     return plain(config)
 
 
+def to_dict_with_blocks(config: Config) -> dict[str, Any]:
+    """Return the same with the blocks of its text, and with the layers as they stand there: an equal config, too.
+
+    Where overrides changed single layers of blocks, there are none.
+    """
+    values, expansion = to_dict(config), config.positions.expansion
+    if expansion.blocks and expansion.layers and not expansion.changed:
+        model = values["model"]
+        blocks = {"blocks": to_python(expansion.blocks)} if expansion.uses else {}
+        values["model"] = {"input": model["input"], **blocks, **model, "layers": to_python(expansion.layers)}
+    return values
+
+
 def to_yaml(config: Config) -> str:
     """Return the config as YAML with every default written out; it reads back as an equal config."""
+    return as_yaml(to_dict(config))
+
+
+def as_yaml(values: Mapping[str, Any]) -> str:
+    """Return what `to_dict` or `to_dict_with_blocks` returns as YAML."""
     lines: list[str] = []
-    for key, section in to_dict(config).items():
+    for key, section in values.items():
         if not isinstance(section, Mapping):
             lines.append(f"{key}: {_flow(section)}")
             continue
         lines += ["", f"{key}:"]
         for name, value in section.items():
             if name == "layers":
-                lines += ["  layers:", *(f"    - {_flow(layer)}" for layer in value)]
+                lines += _layers(value, "  ")
+            elif name == "blocks":
+                lines += ["  blocks:", *(line for block in value.items() for line in _block(*block))]
             else:
                 lines.append(f"  {name}: {_flow(value)}")
     return "\n".join(lines) + "\n"
+
+
+def _block(name: str, block: Mapping[str, Any]) -> list[str]:
+    parameters = [f"      parameters: {_flow(block['parameters'])}"] if block.get("parameters") else []
+    return [f"    {_flow(name)}:", *parameters, *_layers(block["layers"], "      ")]
+
+
+def _layers(layers: list[Any], indent: str) -> list[str]:
+    return [f"{indent}layers:", *(f"{indent}  - {_flow(layer)}" for layer in layers)]
 
 
 def plain(value: Any) -> Any:
@@ -62,7 +93,8 @@ def _flow(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(map(_flow, value)) + "]"
     if isinstance(value, str):
-        return value if _PLAIN.fullmatch(value) and isinstance(resolve(value), str) else _quoted(value)
+        is_plain = _PLAIN.fullmatch(value) or (is_expression(value) and _EXPRESSION.fullmatch(value))
+        return value if is_plain and isinstance(resolve(value), str) else _quoted(value)
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else repr(value)

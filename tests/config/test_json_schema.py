@@ -8,6 +8,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
+from cnnbp_cli.config.errors import ConfigError
 from cnnbp_cli.config.jsonschema import json_schema
 from cnnbp_cli.config.load import load_config, parse_config
 from cnnbp_cli.config.write import to_dict
@@ -48,12 +49,54 @@ def test_rejects(validator, good, old, new):
     assert not validator.is_valid(yaml.safe_load(good.replace(old, new)))
 
 
+BLOCKS = """
+data: {source: mnist-subset}
+model:
+  input: [1, 28, 28]
+  blocks:
+    unit:
+      parameters: {filters: null, kernel: 3, join: true}
+      layers:
+        - {type: conv2d, filters: 2 * $filters, kernel_size: [1, $kernel], padding: same}
+        - {type: add, inputs: [conv2d_1, $input], when: $join}
+        - relu
+  layers:
+    - {block: unit, name: a, filters: 4, repeat: 2, first: {filters: 8}}
+    - flatten
+    - {type: dense, units: 10}
+"""
+
+
+def test_blocks(validator):
+    validator.validate(yaml.safe_load(BLOCKS))
+    parse_config(BLOCKS)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("repeat: 2", "repeat: -1"),
+        ("$join}", "maybe}"),
+        ("[1, $kernel]", "[1, six]"),
+        ("parameters:", "parameter:"),
+        ("      layers:", "      layer:"),
+        ("when: $join", "wen: $join"),
+        ("inputs: [conv2d_1, $input]", "inputs: [$input, 3]"),
+        ("{block: unit, ", "{blok: unit, "),
+    ],
+)
+def test_rejects_in_blocks(validator, old, new):
+    assert old in BLOCKS
+    wrong = BLOCKS.replace(old, new, 1)
+    assert not validator.is_valid(yaml.safe_load(wrong))
+    with pytest.raises(ConfigError):
+        parse_config(wrong)
+
+
 def test_has_every_layer_with_its_meaning():
     schema = json_schema()
     choices = schema["properties"]["model"]["properties"]["layers"]["items"]["anyOf"]
-    described = {
-        choice["properties"]["type"]["const"]: choice["description"] for choice in choices if "properties" in choice
-    }
+    described = {choice["title"]: choice["description"] for choice in choices if "type" in choice.get("properties", ())}
     assert list(described) == list(LAYERS)
     assert all(described.values())
     assert described["dropout"] == " ".join(LAYERS["dropout"].__doc__.split("\n\n")[0].split())
@@ -100,18 +143,19 @@ def subschemas(schema, path="config"):
 
 
 def test_every_key_has_a_description_and_every_example_is_one():
-    seen = 0
-    for path, schema in subschemas(json_schema()):
+    seen, root = 0, json_schema()
+    blocks = root["properties"]["model"]["properties"]["blocks"]["additionalProperties"]
+    for path, schema in [*subschemas(root), *subschemas(blocks, "blocks")]:
         for name, inner in schema.get("properties", {}).items():
             assert inner.get("description", "").endswith("."), f"{path}.{name}"
             assert "`" not in re.sub(r"`[^`]+`", "", inner["description"]), f"{path}.{name}"
         if schema.get("type") == "object" and schema["title"] != "cnnbp config":
             assert schema["description"], path
         for example in schema.get("examples", []):
-            Draft202012Validator(schema).validate(example)
+            Draft202012Validator(schema | {"$defs": root["$defs"]}).validate(example)
             seen += 1
         if "default" in schema:
-            Draft202012Validator(schema).validate(json.loads(json.dumps(schema["default"])))
+            Draft202012Validator(schema | {"$defs": root["$defs"]}).validate(json.loads(json.dumps(schema["default"])))
     assert seen > 50
 
 
