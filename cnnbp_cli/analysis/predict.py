@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnbp_cli.core.types import Array
+from cnnbp_cli.core.types import Array, Tick
 from cnnbp_cli.data.errors import DataError
 from cnnbp_cli.data.normalization import Normalization, have_light_edges, is_normalized
 from cnnbp_cli.data.pictures import RawImages, read_pictures
@@ -67,7 +67,9 @@ class Prediction:
         return start | {"class": self.label} | named | {"probabilities": self.probabilities}
 
 
-def predict_files(model: Model, paths: Sequence[Path], *, invert: bool | None = None) -> list[Prediction]:
+def predict_files(
+    model: Model, paths: Sequence[Path], *, invert: bool | None = None, progress: Tick | None = None
+) -> list[Prediction]:
     """Return a prediction for each image in pictures and arrays.
 
     Whatever scale their pixels are in, 0…1, 0…255 or 0…65535, they are brought to that of the training images.
@@ -80,18 +82,21 @@ def predict_files(model: Model, paths: Sequence[Path], *, invert: bool | None = 
     invert : bool, optional
         Swap dark and light. By default a picture or an array of gray images is inverted if it has light edges and the
         training images had dark ones, or the other way round.
+    progress : callable, optional
+        Called after each file with the number of those done, and of all.
 
     Raises
     ------
     DataError
         When a file cannot be read, or its images do not fit the model or have another scale than it was trained on.
     """
-    return [
-        prediction
-        for path in paths
-        for raw in read_pictures(path, model.config.model.input)
-        for prediction in _predict_raw(model, raw, invert)
-    ]
+    predictions: list[Prediction] = []
+    for number, path in enumerate(paths, start=1):
+        for raw in read_pictures(path, model.config.model.input):
+            predictions += _predict_raw(model, raw, invert)
+        if progress is not None:
+            progress(number, len(paths))
+    return predictions
 
 
 @dataclass(frozen=True, slots=True)

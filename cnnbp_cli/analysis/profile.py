@@ -22,7 +22,7 @@ import numpy as np
 
 from cnnbp_cli.core.backprop import Part
 from cnnbp_cli.core.graph import Graph, Node
-from cnnbp_cli.core.types import Array
+from cnnbp_cli.core.types import Array, Tick
 from cnnbp_cli.data.dataset import Dataset
 from cnnbp_cli.errors import UserError
 from cnnbp_cli.memory import require_batch
@@ -145,7 +145,7 @@ class Stopwatch:
         return times
 
 
-def profile(model: Model, data: Dataset, *, steps: int = 40) -> Profile:
+def profile(model: Model, data: Dataset, *, steps: int = 40, progress: Tick | None = None) -> Profile:
     """Train for some steps and take the time of every part.
 
     Parameters
@@ -156,6 +156,8 @@ def profile(model: Model, data: Dataset, *, steps: int = 40) -> Profile:
         The training split is cut, or repeated, to whole batches.
     steps : int
         Steps to measure; the faster half counts.
+    progress : callable, optional
+        Called after each step with the number of steps made, and of all.
 
     Raises
     ------
@@ -176,6 +178,8 @@ def profile(model: Model, data: Dataset, *, steps: int = 40) -> Profile:
             workers = event.workers
         elif isinstance(event, StepDone):
             rows.append((event.seconds, watch.taken(event.seconds)))
+            if progress is not None:
+                progress(len(rows), WARM_UP + steps)
         elif isinstance(event, NonFinite) and len(rows) <= WARM_UP:
             raise ProfileError(f"{event.what} became infinite or NaN at step {event.step}")
     rows = sorted(rows[WARM_UP:], key=lambda row: row[0])[: (len(rows) - WARM_UP + 1) // 2]

@@ -62,12 +62,15 @@ def info(
     from cnnbp_cli.data.info import data_info
     from cnnbp_cli.loading import load_data
     from cnnbp_cli.report.data import render
+    from cnnbp_cli.report.live import waiting
     from cnnbp_cli.report.terminal import note
 
-    data = load_data(load_config(config, overrides or ()))
+    with waiting("reading the data"):
+        data = load_data(load_config(config, overrides or ()))
+        found = data_info(data)
     for remark in data.remarks:
         note(remark)
-    render(data_info(data), format.value)
+    render(found, format.value)
 
 
 def fetch(

@@ -100,7 +100,7 @@ def diagnose(
     from cnnbp_cli.diagnosis.registry import chosen_rules
     from cnnbp_cli.diagnosis.rules import load_rules
     from cnnbp_cli.report.diagnose import render
-    from cnnbp_cli.report.terminal import waiting
+    from cnnbp_cli.report.live import waiting
 
     load_rules()
     if select and not _names(select):

@@ -65,6 +65,7 @@ def evaluate(
     from cnnbp_cli.analysis.trained import load_trained, split_for
     from cnnbp_cli.cli.boundary import VERDICT, fail
     from cnnbp_cli.report.evaluate import render
+    from cnnbp_cli.report.live import working
     from cnnbp_cli.report.origin import name_origin
     from cnnbp_cli.report.terminal import note
     from cnnbp_cli.report.text import percent
@@ -81,7 +82,8 @@ def evaluate(
         note(remark)
     if min_accuracy is not None and not images.has_classes:
         fail(f"{trained}: --min-accuracy needs class numbers as labels, not targets")
-    result = measure(model, images)
+    with working("evaluating, image") as tick:
+        result = measure(model, images, progress=tick)
     name_origin(origin)
     render(result, format.value, origin)
     if not isfinite(result.loss):

@@ -61,18 +61,21 @@ def export(
     """Write a network, its weights or its curves for other tools."""
     if to is Form.TENSORBOARD and (overrides or weights):
         raise typer.BadParameter("go with a network, not with the curves of a run", param_hint="--set, --weights")
+    from cnnbp_cli.report.live import waiting
     from cnnbp_cli.report.table import line
 
     if to is Form.TENSORBOARD:
         from cnnbp_cli.exports.tensorboard import export_tensorboard
 
-        export_tensorboard(Path(source), file)
+        with waiting(f"writing {file}"):
+            export_tensorboard(Path(source), file)
     else:
         from cnnbp_cli.exports.export import export as write
         from cnnbp_cli.loading import load_with_origin
         from cnnbp_cli.report.origin import name_origin
 
         model, origin = load_with_origin(source, overrides or (), weights=weights)
-        write(model, file, to and to.value)
+        with waiting(f"writing {file}"):
+            write(model, file, to and to.value)
         name_origin(origin)
     line(f"export: {file}")

@@ -123,23 +123,26 @@ def gradcheck(
     from cnnbp_cli.gradient_check.check import gradcheck as check
     from cnnbp_cli.loading import load
     from cnnbp_cli.report.gradcheck import render
+    from cnnbp_cli.report.live import working
 
     model = load(source, overrides or ())
     images, labels = first_batch(model, batch)
-    report = check(
-        model,
-        images,
-        labels,
-        method=method.value,
-        directions=directions,
-        elements=count,  # type: ignore[arg-type]
-        tolerance=tolerance,
-        step=step,
-        dtype=dtype.value,
-        seed=seed,
-        layer=layer,
-        parameter=parameter,
-    )
+    with working("checking gradients, comparison") as tick:
+        report = check(
+            model,
+            images,
+            labels,
+            method=method.value,
+            directions=directions,
+            elements=count,  # type: ignore[arg-type]
+            tolerance=tolerance,
+            step=step,
+            dtype=dtype.value,
+            seed=seed,
+            layer=layer,
+            parameter=parameter,
+            progress=tick,
+        )
     render(report, format.value)
     if not report.ok:
         raise typer.Exit(VERDICT)

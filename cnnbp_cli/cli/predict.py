@@ -54,10 +54,12 @@ def predict(
     """Predict the class of images, with its probability."""
     from cnnbp_cli.analysis.predict import predict_files
     from cnnbp_cli.analysis.trained import load_trained
+    from cnnbp_cli.report.live import working
     from cnnbp_cli.report.origin import name_origin
     from cnnbp_cli.report.predict import render
 
     model, origin = load_trained(trained, weights)
-    predictions = predict_files(model, images, invert=invert)
+    with working("predicting, file") as tick:
+        predictions = predict_files(model, images, invert=invert, progress=tick)
     name_origin(origin)
     render(predictions, format.value, asked_to_invert=bool(invert), origin=origin)

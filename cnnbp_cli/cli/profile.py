@@ -44,7 +44,10 @@ def profile(
     """Measure each layer's time forward and backward, beside the machine's peak."""
     from cnnbp_cli.analysis.profile import profile as measure
     from cnnbp_cli.loading import load, load_data
+    from cnnbp_cli.report.live import working
     from cnnbp_cli.report.profile import render
 
     model = load(config, overrides or ())
-    render(measure(model, load_data(model), steps=steps), format.value)
+    with working("profiling, step") as tick:
+        measured = measure(model, load_data(model), steps=steps, progress=tick)
+    render(measured, format.value)

@@ -125,7 +125,8 @@ def train(
         use_weights(model, weights)
     last: Event | None = None
     norms = blocks_of(model.graph) if grad_norms else None
-    with Interrupts() as stop, rendering(format.value, quiet=quiet, norms=norms) as render:
+    chance = data.train.chance if model.classifies else None
+    with Interrupts() as stop, rendering(format.value, quiet=quiet, norms=norms, chance=chance) as render:
         events = fit(
             model,
             data,

@@ -11,7 +11,7 @@ every strided copy has long contiguous runs. A `Shape` is one sample's shape, wi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
@@ -454,3 +454,7 @@ class Loss(ABC, Generic[R]):
     def dz_terms(self, at: LossPass, index: Index) -> Terms:
         """Explain the gradient of the mean loss to a logit."""
         return unstated(type(self), "backward")
+
+
+Tick = Callable[[int, int], None]
+"""Called with how many parts of some work are done, and how many there are."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from cnnbp_cli.core.types import Array
 
 
@@ -27,6 +29,13 @@ class Split:
     def has_classes(self) -> bool:
         """Whether the labels are class numbers rather than regression targets."""
         return self.labels.dtype.kind == "i"
+
+    @property
+    def chance(self) -> float | None:
+        """The share of the most frequent class, which is the accuracy of always saying it; None without classes."""
+        if not self.has_classes or not len(self):
+            return None
+        return float(np.unique_counts(self.labels).counts.max() / len(self))
 
     def take(self, indices: Array | slice) -> Split:
         """Return the samples at `indices` (or where a mask is true), copied; those of a slice are views."""

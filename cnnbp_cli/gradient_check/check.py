@@ -6,8 +6,9 @@ methods: complex steps, exact to machine precision, and central differences, as 
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from cnnbp_cli.core.graph import INPUT
 from cnnbp_cli.core.rng import generator
-from cnnbp_cli.core.types import Array
+from cnnbp_cli.core.types import Array, Tick
 from cnnbp_cli.gradient_check.central import STEPS, CentralDifferences
 from cnnbp_cli.gradient_check.complex_step import ComplexStep
 from cnnbp_cli.gradient_check.explain import WrongElements, explain
@@ -149,6 +150,7 @@ def gradcheck(
     seed: int = 0,
     layer: str | None = None,
     parameter: str | None = None,
+    progress: Tick | None = None,
 ) -> GradcheckReport:
     """Check the gradients of the mean loss over some images.
 
@@ -175,6 +177,8 @@ def gradcheck(
         Draws the directions and the elements.
     layer, parameter : str, optional
         Check only this layer, or only this tensor, such as ``"conv1.weight"`` or ``"input"``.
+    progress : callable, optional
+        Called after each comparison with their number so far, and that of all which are planned.
 
     Raises
     ------
@@ -203,7 +207,9 @@ def gradcheck(
 
         methods = [method_at(reference) for reference in references]
         names = _chosen([*references[0].gradients], layer, parameter)
-        found = {name: _compare(name, methods, directions, elements, seed) for name in names}
+        per_tensor = [directions + _count(references[0].gradients[name].size, elements) for name in names]
+        step_done = _counter(progress, len(methods) * sum(per_tensor))
+        found = {name: _compare(name, methods, directions, elements, seed, step_done) for name in names}
         kinked = [name for name, comparisons in found.items() if any(one.status == "kink" for one in comparisons)]
         if kinked and any(reference.derivatives.has_kinks() for reference in references):
             nearby = [method_at(reference.nearby(seed)) for reference in references]
@@ -257,15 +263,20 @@ def _chosen(names: list[str], layer: str | None, parameter: str | None) -> list[
 
 
 def _compare(
-    name: str, methods: Sequence[Method], directions: int, elements: int | Literal["all"], seed: int
+    name: str,
+    methods: Sequence[Method],
+    directions: int,
+    elements: int | Literal["all"],
+    seed: int,
+    step_done: Callable[[], None] = lambda: None,
 ) -> list[Comparison]:
     """Return all comparisons in one tensor: directions and elements in each mode, and a wrong element if any is."""
     shape = methods[0].reference.gradients[name].shape
-    found = [
-        method.compare(name, direction, index)
-        for method in methods
-        for direction, index in _probes(name, shape, directions, elements, seed)
-    ]
+    found: list[Comparison] = []
+    for method in methods:
+        for direction, index in _probes(name, shape, directions, elements, seed):
+            found.append(method.compare(name, direction, index))
+            step_done()
     worst = max(found, key=lambda one: one.severity)
     if worst.status == "wrong" and worst.index is None:
         found.append(_locate(name, next(one for one in methods if one.reference is worst.reference), seed))
@@ -280,10 +291,25 @@ def _probes(
     size = int(np.prod(shape))
     for _ in range(directions):
         yield rng.normal(size=shape), None
-    count = size if elements == "all" else min(elements, size)
+    count = _count(size, elements)
     for flat in range(size) if elements == "all" else rng.choice(size, count, replace=False):
         index = tuple(int(i) for i in np.unravel_index(flat, shape))
         yield unit(shape, index), index
+
+
+def _count(size: int, elements: int | Literal["all"]) -> int:
+    return size if elements == "all" else min(elements, size)
+
+
+def _counter(progress: Tick | None, total: int) -> Callable[[], None]:
+    """Return what counts one more comparison."""
+    numbers = itertools.count(1)
+
+    def step_done() -> None:
+        if progress is not None:
+            progress(next(numbers), total)
+
+    return step_done
 
 
 def _locate(name: str, method: Method, seed: int) -> Comparison:

@@ -172,6 +172,7 @@ class NormTable:
         for k, title in enumerate(self._columns):
             columns.append(Column("\n".join(folded(title, WIDEST_TITLE)), leaves=int(k == 0), width=self._width))
         table = Table(columns)
+        table.note_left_out()
         table.header()
         return table
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import perf_counter
-from typing import TYPE_CHECKING
 
-from cnnbp_cli.report.terminal import console, note
+from cnnbp_cli.report.live import BAR, PATIENCE, Line, is_live
+from cnnbp_cli.report.terminal import note, width
 from cnnbp_cli.report.text import count, duration, figure, percent
 from cnnbp_cli.train.events import (
     ConfigChanged,
@@ -24,12 +25,12 @@ from cnnbp_cli.train.events import (
 )
 from cnnbp_cli.train.resume import SAFE
 
-if TYPE_CHECKING:
-    from rich.progress import Progress as Bar
-
-QUICKEST, SLOWEST = 0.15, 0.5  # seconds between two updates of the bar
+QUICKEST, SLOWEST = 0.15, 0.5  # seconds between two updates of the line
 SHARE = 0.01  # of the time goes into drawing it, if a draw does not take longer than 5 ms
-BAR = 12  # columns that the bar keeps at least
+NEAR_CHANCE = 0.1
+"""Part of the way from guessing to a perfect accuracy that a network has to go to have learned something."""
+WIDE_GAP = 0.15
+"""Accuracy on training images minus that on others from which on a run is worth a diagnosis."""
 LINE_EVERY = 10.0  # seconds between two lines of a log within an epoch
 
 
@@ -51,10 +52,14 @@ class Silence:
 
 
 class Log(Silence):
-    """A line at the start, one for each epoch, and one every ten seconds between them."""
+    """A line at the start, one for each epoch, and one every ten seconds between them.
+
+    Where the results go to the same place, as with ``&> log``, they are the lines of the epochs.
+    """
 
     def __init__(self) -> None:
         self._so_far = SoFar()
+        self._tells_epochs = not _same_place()
         self._next_line = perf_counter() + LINE_EVERY
 
     def __call__(self, event: Event) -> None:
@@ -63,7 +68,9 @@ class Log(Silence):
             if perf_counter() >= self._next_line:
                 self._line(self._so_far.fields())
         elif isinstance(event, EpochDone):
-            self._line(self._epoch(event))
+            if self._tells_epochs:
+                self._line(self._epoch(event))
+            self._next_line = perf_counter() + LINE_EVERY
         elif text := message(event):
             note(text)
 
@@ -78,26 +85,12 @@ class Log(Silence):
 
 
 class Live(Silence):
-    """A bar with the figures of the epoch under way."""
+    """A line with a bar and the figures of the epoch under way."""
 
     def __init__(self) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn
-
-        self._console = console(sys.stderr)
-        self._console.soft_wrap = False
-        self._bar: Bar = Progress(
-            BarColumn(bar_width=None),
-            TextColumn("{task.description}", markup=False),
-            console=self._console,
-            auto_refresh=False,
-            transient=True,
-            expand=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
-        self._task = self._bar.add_task("", total=None)
+        self._line = Line()
         self._so_far = SoFar()
-        self._next_update = 0.0
+        self._next_update = perf_counter() + PATIENCE
 
     def __call__(self, event: Event) -> None:
         self._so_far(event)
@@ -111,22 +104,18 @@ class Live(Silence):
     def _draw(self) -> None:
         started = perf_counter()
         so_far = self._so_far
-        text = so_far.fitting(self._console.width - BAR)
-        self._bar.update(self._task, completed=so_far.step, total=so_far.total_steps, description=text)
-        self._bar.start()
-        self._bar.refresh()
+        words = so_far.fitting(width() - 1 - BAR - 2)
+        self._line.draw(words, so_far.step / max(so_far.total_steps, 1))
         now = perf_counter()
         self._next_update = now + min(max((now - started) / SHARE, QUICKEST), SLOWEST)
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        if sys.stdout.isatty():
-            self.close()
+        self.close()  # what follows in a pipe may end on the same terminal
         yield
 
     def close(self) -> None:
-        self._bar.stop()
-        self._next_update = 0.0
+        self._line.erase()
 
 
 class SoFar:
@@ -182,12 +171,51 @@ class SoFar:
         return "  ".join(fields)
 
 
+def _same_place() -> bool:
+    """Return whether both streams lead to the same file, pipe or terminal."""
+    try:
+        return os.path.samestat(os.fstat(sys.stdout.fileno()), os.fstat(sys.stderr.fileno()))
+    except (OSError, ValueError):  # a stream that is no file
+        return False
+
+
 def progress(*, quiet: bool, results_are_table: bool) -> Silence:
     """Return the progress that suits standard error; a bar only where nothing else streams to the terminal."""
     if quiet:
         return Silence()
-    is_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-    return Live() if is_terminal and (results_are_table or not sys.stdout.isatty()) else Log()
+    return Live() if is_live() and (results_are_table or not sys.stdout.isatty()) else Log()
+
+
+def next_step(event: RunFinished | NonFinite, run: str | None, chance: float | None) -> str | None:
+    """Return which command looks further into a run that is over, as a line; None where there is nothing to say.
+
+    Parameters
+    ----------
+    event : RunFinished or NonFinite
+    run : str or None
+        The run directory.
+    chance : float or None
+        The accuracy of always saying the most frequent class; None where classes are not what is learned.
+    """
+    if run is None or (isinstance(event, RunFinished) and event.diverged):  # which has been said
+        return None
+    diagnose = f"`cnnbp diagnose {shlex.quote(run)}` looks for the cause"
+    if isinstance(event, NonFinite):
+        return f"next: {diagnose}"
+    held_out = event.test_accuracy if event.test_accuracy is not None else event.validation_accuracy
+    reached = held_out if held_out is not None else event.train_accuracy
+    if reached is not None and chance is not None and reached < chance + NEAR_CHANCE * (1 - chance):
+        return f"next: {percent(reached)} is hardly better than always saying the most frequent class; {diagnose}"
+    if held_out is not None and event.train_accuracy is not None and event.train_accuracy - held_out > WIDE_GAP:
+        return (
+            f"next: {percent(held_out)} on images not trained on, {percent(event.train_accuracy)} on the others; "
+            f"{diagnose}"
+        )
+    if event.test_accuracy is None:
+        return f"next: `cnnbp trace {shlex.quote(run)}` shows one image's pass, forward and backward"
+    return (
+        f"next: `cnnbp evaluate {shlex.quote(run)}` shows each class, `cnnbp trace {shlex.quote(run)}` one image's pass"
+    )
 
 
 def message(event: Event) -> str | None:

@@ -85,9 +85,10 @@ class Table:
         """The columns that found no place."""
         return [k for k in range(len(self._columns)) if k not in self._shown]
 
-    def note_left_out(self) -> None:
-        """Say on standard error which columns found no place."""
-        if titles := [" ".join(self._columns[k].title.split()) for k in self.left_out]:
+    def note_left_out(self, *, optional: bool = False) -> None:
+        """Say on standard error which columns found no place; only of the optional ones, if so asked."""
+        missing = [self._columns[k] for k in self.left_out if self._columns[k].optional or not optional]
+        if titles := [" ".join(column.title.split()) for column in missing]:
             note(f"no room for {', '.join(titles)}: widen the terminal, or use --format csv")
 
     def header(self) -> None:
@@ -173,6 +174,7 @@ def show(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], total: Seque
         if total:
             table.rule()
             table.row([total[k] for k in chosen], "bold")
+        table.note_left_out(optional=True)
         remaining = [chosen[k] for k in table.left_out if not columns[chosen[k]].optional]
         chosen = [k for k in range(len(columns)) if k in remaining or not columns[k].leaves] if remaining else []
         if chosen:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import codecs
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, TextIO
 
 if TYPE_CHECKING:
@@ -118,13 +116,3 @@ def console(stream: TextIO | None = None) -> Console:
         emoji=False,
         soft_wrap=True,
     )
-
-
-@contextmanager
-def waiting(text: str) -> Iterator[None]:
-    """Show on a terminal's standard error that something goes on, and leave nothing behind."""
-    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
-        yield
-        return
-    with console(sys.stderr).status(plain(text, sys.stderr), spinner="line"):
-        yield

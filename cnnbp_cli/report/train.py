@@ -2,34 +2,55 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
 from cnnbp_cli.analysis.gradnorms import norm_row
 from cnnbp_cli.report.gradnorms import Blocks, NormTable
-from cnnbp_cli.report.progress import progress
+from cnnbp_cli.report.progress import next_step, progress
 from cnnbp_cli.report.records import write_csv_row, write_json_line
 from cnnbp_cli.report.table import Column, Table, line
+from cnnbp_cli.report.terminal import note
 from cnnbp_cli.report.text import count, duration, figure, percent
 from cnnbp_cli.train.event_log import METRICS
-from cnnbp_cli.train.events import EpochDone, Event, LayersWatched, RunFinished, StepDone, to_dict
+from cnnbp_cli.train.events import (
+    EpochDone,
+    Event,
+    LayersWatched,
+    NonFinite,
+    RunFinished,
+    RunStarted,
+    StepDone,
+    to_dict,
+)
 
 
 @contextmanager
-def rendering(format: str, *, quiet: bool, norms: Blocks | None = None) -> Iterator[Callable[[Event], None]]:
+def rendering(
+    format: str, *, quiet: bool, norms: Blocks | None = None, chance: float | None = None
+) -> Iterator[Callable[[Event], None]]:
     """Render events until the block ends: results on standard output, progress on standard error.
 
-    With `norms`, the blocks of the network's layers, the tables begin with one of gradient norms.
+    With `norms`, the blocks of the network's layers, the tables begin with one of gradient norms. At the end of a run
+    standard error says what to do next; `chance` is the accuracy of always saying the most frequent class.
     """
+    run: str | None = None
     watch = progress(quiet=quiet, results_are_table=format == "table")
     results: Results = Tables(norms) if format == "table" else EpochRows() if format == "csv" else JsonLines()
 
     def render(event: Event) -> None:
+        nonlocal run
         watch(event)
+        if isinstance(event, RunStarted):
+            run = event.run
         if results.wants(event):
             with watch.aside():
                 results(event)
+        if isinstance(event, RunFinished | NonFinite) and not quiet and (text := next_step(event, run, chance)):
+            watch.close()
+            note(text)
 
     try:
         yield render
@@ -111,11 +132,15 @@ class Tables:
 
     def _write_epochs(self) -> None:
         for event in self._epochs:
-            if self._table is None:
-                self._table = Table(_columns(event))
+            fitting = Table(_columns(event))
+            if self._table is None or fitting.left_out != self._table.left_out:  # the terminal was resized
+                if self._table is not None:
+                    line()
+                self._table = fitting
                 self._table.note_left_out()
                 self._table.header()
             self._table.row([words for _, words in _cells(event)])
+        sys.stdout.flush()
         self._epochs = []
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnbp_cli.core.types import Array, Communicator, Context, Workspace
+from cnnbp_cli.core.types import Array, Communicator, Context, Tick, Workspace
 from cnnbp_cli.data.batches import make_batch
 from cnnbp_cli.data.normalization import Normalization
 from cnnbp_cli.data.split import Split
@@ -79,6 +79,7 @@ def evaluate(
     *,
     workers: Communicator | None = None,
     batch_size: int = 64,
+    progress: Tick | None = None,
 ) -> Evaluation:
     """Measure a model, in evaluation mode.
 
@@ -92,18 +93,27 @@ def evaluate(
         Shares the split among workers; all of them get the result. By default as many are started as pay.
     batch_size : int
         Images per forward pass.
+    progress : callable, optional
+        Called by the first worker with how many of its images are done, and how many it has.
     """
     normalization = normalization or model.normalization
     if normalization is None:
         raise ValueError("the model does not know its normalization: pass one")
     if workers is None:
-        return on_all_cores(partial(_evaluate, model, split, normalization, batch_size), len(split) * model.macs)
-    return _evaluate(model, split, normalization, batch_size, workers)
+        return on_all_cores(
+            partial(_evaluate, model, split, normalization, batch_size, progress), len(split) * model.macs
+        )
+    return _evaluate(model, split, normalization, batch_size, progress, workers)
 
 
 @quiet
 def _evaluate(
-    model: Model, split: Split, normalization: Normalization, batch_size: int, workers: Communicator
+    model: Model,
+    split: Split,
+    normalization: Normalization,
+    batch_size: int,
+    progress: Tick | None,
+    workers: Communicator,
 ) -> Evaluation:
     """Measure this worker's part of the images, and return what all of them found."""
     batch_size = model.affordable_batch(batch_size)
@@ -115,6 +125,8 @@ def _evaluate(
 
     def batches() -> Iterator[tuple[Array, Array]]:
         for start in range(mine.start, mine.stop, batch_size):
+            if progress is not None and workers.rank == 0:
+                progress(start - mine.start, mine.stop - mine.start)
             chosen = slice(start, min(start + batch_size, mine.stop))
             x, labels = make_batch(split, chosen, normalization, model.dtype)
             yield x, model.targets_in(labels, x)
