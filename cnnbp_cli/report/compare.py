@@ -25,6 +25,7 @@ from cnnbp_cli.train.events import RUN_FIGURES
 MARKS = "123456789abcdefghijklmnopqrstuvwxyz"
 STYLES = ("cyan", "yellow", "green", "magenta", "blue", "red")
 WIDEST = 100  # columns of a chart
+STEPS = 2  # the column that says how far a run came
 ENDS = 3  # layers at each end of a network that is named on one line
 
 
@@ -143,10 +144,10 @@ def _style(k: int) -> str:
 
 
 def _outcomes(comparison: Comparison, names: list[str], sheet: Sheet) -> None:
-    columns = [Column(""), Column("run", text=True), Column("steps", leaves=len(RUN_FIGURES) + 2, optional=True)]
+    columns = [Column(""), Column("run", text=True), Column("steps", leaves=len(RUN_FIGURES) + 2, folds=True, optional=True)]
     titles = [name.replace("_", "\n") for name in RUN_FIGURES]
     columns += [Column(title, leaves=k, width=6) for k, title in enumerate(titles, 1)]
-    columns.append(Column("time", leaves=len(titles) + 1, optional=True))
+    columns.append(Column("time", leaves=len(titles) + 1, folds=True, optional=True))
     rows: list[list[Cell]] = []
     for k, (name, outcome) in enumerate(zip(names, comparison.outcomes, strict=True)):
         cells: list[Cell] = [(name, _style(k))]
@@ -155,7 +156,10 @@ def _outcomes(comparison: Comparison, names: list[str], sheet: Sheet) -> None:
         cells += [f"{outcome.run} ({marked})" if marked else outcome.run, count(outcome.steps)]
         cells += [(percent if key.endswith("accuracy") else figure)(outcome.figures[key]) for key in RUN_FIGURES]
         rows.append([*cells, duration(outcome.seconds)])
-    shown = [k for k in range(len(columns)) if any(row[k] != "-" for row in rows)]
+    same_steps = len({outcome.steps for outcome in comparison.outcomes}) == 1
+    shown = [k for k in range(len(columns)) if any(row[k] != "-" for row in rows) and not (k == STEPS and same_steps)]
+    if same_steps:
+        sheet.line(f"all of {count(comparison.outcomes[0].steps, 'step')}")
     sheet.show([columns[k] for k in shown], [[row[k] for k in shown] for row in rows])
     for outcome in comparison.outcomes:
         for change in outcome.changes:

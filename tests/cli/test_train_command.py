@@ -38,10 +38,11 @@ def test_table(cnnbp: Command) -> None:
 
 def test_progress_in_a_log_is_a_line_for_each_epoch(cnnbp: Command) -> None:
     done = cnnbp("train", "bars.yaml")
-    first, *epochs = done.stderr.splitlines()
+    first, *epochs, last = done.stderr.splitlines()
     assert first == "bars: 38 parameters, 48 images, 2 epochs of 4 steps, batch 12"
     assert [line.split("  ")[0] for line in epochs] == ["epoch 1/2", "epoch 2/2"]
     assert all(" images/s  " in line and "validation loss" in line for line in epochs)
+    assert last.startswith("next: ")
 
 
 def test_quiet_keeps_results_only(cnnbp: Command) -> None:
@@ -207,7 +208,7 @@ def test_early_stopping_says_so(cnnbp: Command) -> None:
     done = cnnbp("train", "bars.yaml", "--epochs", "9", "--set", stopping)
     assert done.code == 0
     assert "stopped after epoch 2: train_loss has not improved on " in done.stderr
-    assert done.stderr.splitlines()[-1].endswith(" for 1 epoch")
+    assert done.stderr.splitlines()[-2].endswith(" for 1 epoch")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent differently there")
