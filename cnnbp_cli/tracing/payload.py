@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from cnnbp_cli.core.graph import INPUT, Node
-from cnnbp_cli.core.types import Array
+from cnnbp_cli.core.types import Array, Operation
 from cnnbp_cli.model import Model
 from cnnbp_cli.tracing.miniatures import miniatures
 from cnnbp_cli.tracing.precision import EXACT, in_double, numbers_in
@@ -32,6 +32,9 @@ PAGE_LAYERS = {
     *("add", "multiply", "concat"),
 }
 """The types of layers that the page can run, those of `RULES` in `page/layers.js`; of others it has the numbers."""
+
+PAGE_SETTINGS: dict[str, dict[str, Any]] = {"gelu": {"approximate": "tanh"}, "layer_norm": {"over": "sample"}}
+"""What fields have to say for the page to run a layer."""
 
 Packed = dict[str, Any]
 
@@ -108,6 +111,12 @@ def pass_document(trace: TracedPass, *, light: bool = False) -> dict[str, Any]:
     }
 
 
+def page_runs(layer: Operation[Any]) -> bool:
+    """Return whether the page can compute a layer, and so show what an edited number changes."""
+    wanted = PAGE_SETTINGS.get(layer.type, {})
+    return layer.type in PAGE_LAYERS and all(getattr(layer, key) == value for key, value in wanted.items())
+
+
 def pack(array: Array) -> Packed:
     """Return an array as its shape, its type and its bytes in base64, little-endian."""
     kind = "f8" if array.dtype == np.float64 else "f4"
@@ -147,7 +156,7 @@ def node_document(trace: TracedPass, node: Node, *, light: bool) -> dict[str, An
             key: pack(value) for key, value in grads.items() if key not in withheld and value.size <= GRADIENTS
         },
     }
-    if layer.type in PAGE_LAYERS:
+    if page_runs(layer):
         document["fields"] = {key: value for key, value in asdict(layer).items() if key not in ("type", "init")}
     else:
         document["opaque"] = f"was computed by {type(layer).__name__}, which this page cannot run"

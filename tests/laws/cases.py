@@ -213,7 +213,9 @@ CASES: dict[str, list[Case]] = {
         *(AdaptiveAvgPool2d(size) for size in (1, 2, 3, (6, 5), (4, 1), (7, 9), (1, 5))),
     ),
     "upsample": [
-        *on(IMAGE, Upsample(2), Upsample((3, 1)), Upsample(size=(4, 7)), Upsample(size=9), Upsample(size=1)),
+        *on(
+            IMAGE, Upsample(), Upsample(2), Upsample((3, 1)), Upsample(size=(4, 7)), Upsample(size=9), Upsample(size=1)
+        ),
         *on(
             IMAGE,
             *(

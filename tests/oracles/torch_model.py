@@ -184,7 +184,7 @@ def apply(layer: Any, own: Mapping[str, Tensor], xs: list[Tensor], training: boo
             return F.adaptive_avg_pool2d(x, layer.output_size)
         case "upsample":
             corners = {} if layer.mode == "nearest" else {"align_corners": layer.align_corners}
-            return F.interpolate(x, layer.size, layer.scale, layer.mode, **corners)
+            return F.interpolate(x, layer.size, layer.scale or (None if layer.size else 2), layer.mode, **corners)
         case "pad":
             top, bottom, left, right = four(layer.padding)
             value = {"value": layer.value} if layer.mode == "constant" else {}

@@ -24,12 +24,12 @@ from proof.networks import networks
 
 from cnnbp_cli.core.optim import Step, Updater
 from cnnbp_cli.core.types import Context
-from cnnbp_cli.tracing.payload import pack, page_payload
+from cnnbp_cli.tracing.payload import PAGE_LAYERS, pack, page_payload, page_runs
 from cnnbp_cli.tracing.trace import trace
 
 
 def examples(count: int, start: int) -> list[Example]:
-    """Draw networks over the whole config format."""
+    """Draw networks over all of the config format that the page can run."""
     drawn: list[Example] = []
 
     @seed(start)
@@ -40,9 +40,10 @@ def examples(count: int, start: int) -> list[Example]:
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(networks())
+    @given(networks(PAGE_LAYERS))
     def collect(example: Example) -> None:
-        drawn.append(example)
+        if all(page_runs(node.layer) for node in example.build()[0].graph.nodes):
+            drawn.append(example)
 
     collect()
     return drawn

@@ -301,7 +301,7 @@ NORMALISATION = [
         "LayerNorm.backward",
         ("self._mean(dy)", "lambda values: values.mean(-1, keepdims=True)", "mean over the batch"),
         ("self._mean(dy)", "lambda values: values.mean(0, keepdims=True)", "mean over the channels only"),
-        ("xhat, dy, (-1,))", "xhat[..., ::-1], dy, (-1,))", "parameter gradients of other samples"),
+        ("xhat, dy,", "xhat[..., ::-1], dy,", "parameter gradients of other samples"),
     ),
     *of(
         NORM,

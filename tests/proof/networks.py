@@ -6,6 +6,7 @@ so that a failing network is shrunk without its weights being searched one by on
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from math import prod
 from typing import Any
 
@@ -53,8 +54,8 @@ def fits_pytorchs_ceil_mode(size: Any, padding: Any) -> bool:
 class _Drawing:
     """A network that is being drawn: its layers so far, and the shape of each."""
 
-    def __init__(self, draw: st.DrawFn, image: Shape) -> None:
-        self.draw = draw
+    def __init__(self, draw: st.DrawFn, image: Shape, only: Collection[str]) -> None:
+        self.draw, self.only = draw, only
         self.layers: list[dict[str, Any]] = []
         self.shapes: dict[str, Shape] = {"input": image}
 
@@ -90,6 +91,8 @@ class _Drawing:
     def anything(self, kinds: list[str], rank: int) -> None:
         """Add a random layer of these kinds on an image (rank 3) or on a vector (rank 1)."""
         kind, source = self.draw(st.sampled_from(kinds)), self.source(rank)
+        if kind not in self.only:
+            return
         if kind in MERGES:
             self.add(kind, self.partners(kind, source))
         else:
@@ -200,11 +203,11 @@ class _Drawing:
 
 
 @st.composite
-def networks(draw: st.DrawFn) -> Example:
-    """Draw a network that the config format allows, with the numbers to check it on."""
+def networks(draw: st.DrawFn, only: Collection[str] = LAYERS.keys()) -> Example:
+    """Draw a network that the config format allows, of some types of layers, with the numbers to check it on."""
     side = st.one_of(st.integers(4, 9), st.integers(1, 9))
     image = (draw(st.integers(1, 4)), draw(side), draw(side))
-    drawing = _Drawing(draw, image)
+    drawing = _Drawing(draw, image, only)
     for _ in range(draw(st.integers(2, 9))):
         drawing.anything([*ON_IMAGES, *ON_IMAGES, *ON_BOTH], 3)
     head, loss = draw(

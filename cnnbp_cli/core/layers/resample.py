@@ -126,7 +126,7 @@ class Upsample(Resampling):
     """
 
     scale: Size | None = None
-    """How many times as large: one number, or [vertical, horizontal], for example `2`."""
+    """How many times as large, by default 2: one number, or [vertical, horizontal], for example `2`."""
     size: Size | None = None
     """Height and width of the output, in place of a scale: one number, or [vertical, horizontal]."""
     mode: Mode = "nearest"
@@ -140,9 +140,7 @@ class Upsample(Resampling):
         both = self.scale is not None and self.size is not None
         require(
             at_least(self, 1, "scale", "size"),
-            [("scale", "expected either scale or size" + (", not both" if both else ""))]
-            if both or self.scale is self.size is None
-            else (),
+            [("scale", "expected either scale or size, not both")] if both else (),
             [("align_corners", "expected false with mode nearest")]
             if self.align_corners and self.mode == "nearest"
             else (),
@@ -151,7 +149,7 @@ class Upsample(Resampling):
     def out_size(self, in_size: tuple[int, int]) -> tuple[int, int]:
         if self.size is not None:
             return pair(self.size)
-        (h, w), (down, across) = in_size, pair(self.scale or 1)
+        (h, w), (down, across) = in_size, pair(self.scale or 2)
         return h * down, w * across
 
     def matrix(self, size: int, out: int) -> Array:
