@@ -8,6 +8,7 @@ import sys
 
 from cnnbp_cli.cli.interrupts import ignore_from_now_on, take_over
 from cnnbp_cli.cli.words import spelled_out
+from cnnbp_cli.parallel.launcher import mpi_launch
 
 
 def main() -> None:
@@ -16,6 +17,11 @@ def main() -> None:
     open_closed_streams()
     if not {"--help", "-h", "--version", "-V"}.isdisjoint(spelled_out(sys.argv[1:])) and hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # typer and rich would leave with code 1, a verdict
+    launch = mpi_launch()
+    if launch is not None:
+        from cnnbp_cli.cli.launched import lead_or_serve
+
+        lead_or_serve(launch)
     from cnnbp_cli.cli.app import app
 
     if "_CNNBP_COMPLETE" in os.environ:  # a script of `cnnbp completion` asks

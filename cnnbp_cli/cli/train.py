@@ -39,6 +39,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def train(
+    context: typer.Context,
     config: Annotated[
         str,
         typer.Argument(
@@ -135,6 +136,7 @@ def train(
             allow_changes=allow_changes,
             watch_every=watch_every if watch_every is not None else 1 if grad_norms else WATCH_EVERY,
             stop=stop,
+            team=context.obj,
         )
         with closing(events):  # type: ignore[type-var]
             for last in events:

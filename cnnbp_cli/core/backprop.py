@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal, NamedTuple, Protocol
 
-from cnnbp_cli.core.graph import Graph, Tape
+from cnnbp_cli.core.graph import Done, Graph, Tape
 from cnnbp_cli.core.types import Array, Context, Loss, Params
 
 Part = Literal["begin", "batch", "forward", "loss", "backward", "gradients", "sums", "update"]
@@ -75,6 +75,7 @@ def backpropagate(
     *,
     count: float | None = None,
     observe: Observer = ignore,
+    done: Done | None = None,
 ) -> BackpropResult:
     """Run a batch forward through the network and the loss, and its gradient backward.
 
@@ -91,6 +92,8 @@ def backpropagate(
         What the summed loss is divided by; by default what makes it the mean over this batch. Workers that share a
         batch pass the count of the whole of it.
     observe : Observer
+    done : callable, optional
+        Called with every layer's name and the gradients to its parameters, from the last layer to the first.
     """
     z, tape = graph.forward(params, x, ctx, partial(observe, "forward"))
     loss_sum, residuals = loss.forward(z, target)
@@ -98,6 +101,6 @@ def backpropagate(
         count = loss.count(z)
     dz = loss.backward(residuals) / count
     observe("loss", "", loss_sum)
-    dx, grads = graph.backward(params, tape, dz, ctx, partial(observe, "backward"))
+    dx, grads = graph.backward(params, tape, dz, ctx, partial(observe, "backward"), done)
     observe("gradients", "")
     return BackpropResult(z, loss_sum, count, tape, dx, grads)

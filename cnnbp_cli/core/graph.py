@@ -24,6 +24,9 @@ INPUT = "input"
 Watch = Callable[[str, Array], None]
 """Called with a node's name and an array of that node while a pass goes by."""
 
+Done = Callable[[str, Params], None]
+"""Called with a node's name and the gradients to its parameters, once they are known."""
+
 
 class NodeShapeError(ShapeError):
     """A layer of the graph cannot take its input.
@@ -161,6 +164,7 @@ class Graph:
         dy: Array,
         ctx: Context,
         watch: Watch | None = None,
+        done: Done | None = None,
     ) -> tuple[Array | None, dict[str, Params]]:
         """Send the gradient `dy` at the output back to the image.
 
@@ -174,6 +178,8 @@ class Graph:
             Called with every node's name and the gradient at its *output*, from the last to the first,
             and at last with ``"input"`` and the image's gradient; without `wants_dx`, not with nodes that no
             parameter to train lies in or before.
+        done : callable, optional
+            Called with every node's name and the gradients to its parameters, once they are known.
 
         Returns
         -------
@@ -203,6 +209,8 @@ class Graph:
                     wants_dx=ctx.wants_dx or any(self._needs_gradient[name] for name in node.inputs),
                     after_relu=ctx.fused and node.name in self._fusion.backward,
                 )
+            if done is not None:
+                done(node.name, grads[node.name])
             for name, dx in zip(node.inputs, dxs, strict=True):
                 if dx is None:
                     continue

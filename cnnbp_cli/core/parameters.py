@@ -53,6 +53,7 @@ class Layout:
         self.entries = tuple(entries)
         self.size = start
         self._nodes = list(graph.trainable)
+        self._of_node = {node: [entry for entry in entries if entry.node == node] for node in self._nodes}
 
     def views(self, vector: Array) -> dict[str, Params]:
         """Return, by node and key, the parts of `vector` in the parameters' shapes."""
@@ -63,11 +64,18 @@ class Layout:
 
     def gather(self, params: Mapping[str, Params], out: Array) -> Array:
         """Copy the trainable arrays of `params` into the vector `out`, but for those that lie there already."""
-        for entry in self.entries:
-            value, home = params[entry.node][entry.key].reshape(-1), out[entry.start : entry.stop]
+        for node in self._nodes:
+            self.place(node, params[node], out)
+        return out
+
+    def place(self, node: str, params: Params, out: Array) -> int | None:
+        """Copy a node's trainable arrays to their places in the vector `out`, and return where they begin, if any."""
+        entries = self._of_node[node]
+        for entry in entries:
+            value, home = params[entry.key].reshape(-1), out[entry.start : entry.stop]
             if value.ctypes.data != home.ctypes.data:
                 home[...] = value
-        return out
+        return entries[0].start if entries else None
 
     def vector(self, params: Mapping[str, Params], dtype: np.dtype[Any]) -> Array:
         """Return the trainable arrays of `params` as a new vector."""

@@ -14,6 +14,7 @@ VARIABLES = (
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),  # Open MPI
     ("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"),  # MVAPICH2
     ("PMIX_RANK", "SLURM_STEP_NUM_TASKS"),  # `srun --mpi=pmix`; a shell in a Slurm job has no PMIX_RANK
+    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),  # `srun`; the shell of `salloc` and `sbatch` is no step of several
 )
 """What holds a process's number, and how many there are."""
 

@@ -33,7 +33,6 @@ from cnnbp_cli.parallel.processes import (
     start_method,
     start_process,
 )
-from cnnbp_cli.parallel.solo import SoloWorker
 
 SMALL = 1 << 16
 """The values that `all_reduce` adds up at a time: batch statistics, sums, confusion counts are seldom more."""
@@ -156,6 +155,9 @@ class LocalWorker:
         """Return the part of `count` values that is this worker's."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
+    def reduce_from(self, start: int) -> None:
+        """Do nothing: the others read the gradient where it is, once all of it is there."""
+
     def reduce_share(self) -> Array:
         """Return the sum of all workers' gradients over this worker's share of them."""
         self.barrier()
@@ -164,6 +166,9 @@ class LocalWorker:
         for gradient in self._gradients[2:]:
             total += gradient[mine]
         return total
+
+    def publish(self) -> None:
+        """Do nothing: all workers have the same parameters."""
 
     def gather(self, part: Array) -> Array:
         """Return all workers' shares of a vector as one, in the order of their ranks."""
@@ -174,9 +179,6 @@ class LocalWorker:
         self.barrier()
         return gathered
 
-
-Worker = SoloWorker | LocalWorker
-"""One worker of a run, alone or one of several."""
 
 Program = Callable[[LocalWorker, Any], None]
 """What a worker runs: called with its communicator and the payload."""

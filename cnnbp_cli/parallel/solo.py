@@ -25,8 +25,14 @@ class SoloWorker(Solo):
     def barrier(self) -> None:
         pass
 
+    def reduce_from(self, start: int) -> None:
+        pass
+
     def reduce_share(self) -> Array:
         return self.gradient
+
+    def publish(self) -> None:
+        pass
 
     def gather(self, part: Array) -> Array:
         return part.copy()

@@ -27,6 +27,7 @@ from cnnbp_cli.memory import require_batch
 from cnnbp_cli.model import Model
 from cnnbp_cli.parallel.blas import blas_threads
 from cnnbp_cli.parallel.local import LocalWorker, local_workers
+from cnnbp_cli.parallel.mpi import MpiTeam, MpiWorker, Receive
 from cnnbp_cli.parallel.processes import SharedArray, StartMethod, available_cores, forks, start_method
 from cnnbp_cli.parallel.solo import SoloWorker
 from cnnbp_cli.train.event_log import RunLog
@@ -57,6 +58,7 @@ def fit(
     stop: Callable[[], bool] | None = None,
     observer: Observer = ignore,
     mark: Callable[[str, str], None] | None = None,
+    team: MpiTeam | None = None,
 ) -> Iterator[Event]:
     """Train a model as a config says, and yield what happens.
 
@@ -84,13 +86,15 @@ def fit(
         Called by the first worker as the parts of a step go by.
     mark : callable, optional
         The older form of `observer`: called with the part and the layer, without arrays.
+    team : MpiTeam, optional
+        The processes of an MPI launcher, which train together; this is the first of them.
 
     Raises
     ------
     ConfigError
         When a batch would not fit into memory.
     UserError
-        When every layer with parameters is frozen.
+        When every layer with parameters is frozen, or the config wants another number of workers than there are.
     DataError
         When labels do not fit the model.
     RunError, CheckpointError
@@ -103,6 +107,8 @@ def fit(
     if model.classifies:
         check_labels(data, model.classes)
     config = config or model.config
+    if team is not None:
+        _require_size(config, team.size)
     batch = min(config.train.batch_size, len(data.train))
     require_batch(config, model.graph, batch, model.dtype.itemsize, "choose a smaller train.batch_size")
     require_validation(config, data)
@@ -113,9 +119,7 @@ def fit(
         with nullcontext() if directory is None else directory.reserved(resume=resume):
             if directory is not None:
                 job = _in_directory(job, directory, resume=resume, allow_changes=allow_changes)
-            yield from _on_workers(
-                job, planned_workers(model, len(data.train), config), stop or (lambda: False), observer
-            )
+            yield from _on_workers(job, team, stop or (lambda: False), observer)
     finally:
         model.move_to(np.empty_like(model.vector))  # out of memory that workers shared
 
@@ -165,8 +169,23 @@ def planned_workers(model: Model, samples: int, config: Config | None = None) ->
     return max(1, min(available_cores(), per_step // WORTHWHILE, train.batch_size // 8))
 
 
-def _on_workers(job: Job, count: int, stop: Callable[[], bool], observer: Observer) -> Iterator[Event]:
+def _require_size(config: Config, size: int) -> None:
+    """Make sure that a config wants as many workers as a launcher has started."""
+    wanted = config.train.workers
+    if wanted not in ("auto", size):
+        raise UserError(
+            f"train.workers is {wanted}, but the launcher has started {size} processes: "
+            f"start {wanted}, or set train.workers=auto"
+        )
+
+
+def _on_workers(job: Job, team: MpiTeam | None, stop: Callable[[], bool], observer: Observer) -> Iterator[Event]:
     model, values = job.model, job.model.layout.size
+    if team is not None:
+        with team.workers(values, model.dtype, _work_afar, (_layer_files(model), job)) as far:
+            yield from _logged(job, Trainer(job, far, stop, observer))
+        return
+    count = planned_workers(model, len(job.data.train), job.config)
     if count == 1:
         with blas_threads(1):
             yield from _logged(job, Trainer(job, SoloWorker(values, model.dtype), stop, observer))
@@ -203,6 +222,20 @@ def _work(workers: LocalWorker, job: Job | Packed) -> None:
         pass
 
 
+def _work_afar(workers: MpiWorker, receive: Receive) -> None:
+    """Run the program of a worker on another machine, perhaps, which gets the job from the first one."""
+    for file in receive():
+        load_layers(file)
+    for _ in Trainer(receive(), workers, lambda: False).events():
+        pass
+
+
+def _layer_files(model: Model) -> list[str]:
+    """Return the user's files that define layers of the model."""
+    modules = {type(node.layer).__module__ for node in model.graph.nodes}
+    return [str(sys.modules[name].__file__) for name in sorted(modules) if Path(name).is_absolute()]
+
+
 class Packed(NamedTuple):
     """A job on its way to a worker that shares nothing with its parent yet.
 
@@ -236,9 +269,7 @@ def _packed(job: Job, method: StartMethod) -> Job | Packed:
     validation = None if data.validation is None else without("validation", data.validation)
     test = None if data.test is None else without("test", data.test)
     job = replace(job, data=replace(data, train=train, validation=validation, test=test))
-    modules = {type(node.layer).__module__ for node in job.model.graph.nodes}
-    files = [str(sys.modules[name].__file__) for name in sorted(modules) if Path(name).is_absolute()]
-    return Packed(files, pickle.dumps(job), images)
+    return Packed(_layer_files(job.model), pickle.dumps(job), images)
 
 
 def _unpacked(content: Job | Packed) -> Job:

@@ -8,7 +8,7 @@ from time import monotonic
 
 from cnnbp_cli.config.write import to_yaml
 from cnnbp_cli.core.types import Array
-from cnnbp_cli.parallel.local import Worker
+from cnnbp_cli.parallel.worker import Worker
 from cnnbp_cli.train.checkpoint import Checkpoint
 from cnnbp_cli.train.events import CheckpointSaved
 from cnnbp_cli.train.job import Job

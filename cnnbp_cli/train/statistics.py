@@ -13,7 +13,7 @@ from cnnbp_cli.core.backprop import Part
 from cnnbp_cli.core.graph import INPUT
 from cnnbp_cli.core.types import Array, Operation
 from cnnbp_cli.model import Model
-from cnnbp_cli.parallel.local import Worker
+from cnnbp_cli.parallel.worker import Worker
 
 WATCH_EVERY = 25
 """Steps from one watched step to the next, unless said otherwise; `docs/watching.md` tells what it costs."""

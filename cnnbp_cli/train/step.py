@@ -18,11 +18,11 @@ from cnnbp_cli.config.schema import Config
 from cnnbp_cli.core.backprop import Observer, Part, backpropagate, ignore
 from cnnbp_cli.core.graph import INPUT
 from cnnbp_cli.core.optim import Step, Updater, chain, clip_by_global_norm
-from cnnbp_cli.core.types import Array, Context, Workspace
+from cnnbp_cli.core.types import Array, Context, Params, Workspace
 from cnnbp_cli.data.batches import make_batch
 from cnnbp_cli.data.dataset import Dataset
 from cnnbp_cli.model import Model, quiet
-from cnnbp_cli.parallel.local import Worker
+from cnnbp_cli.parallel.worker import Worker
 from cnnbp_cli.train.evaluate import predicted_classes
 from cnnbp_cli.train.non_finite import Culprit, all_finite, find_culprit
 from cnnbp_cli.train.statistics import LayerStatistics, Watcher
@@ -162,9 +162,8 @@ class TrainingStep:
         count = self._count_per_sample * n  # of all workers together
         target = model.targets_in(labels, x)
         run = partial(backpropagate, model.graph, model.loss_function, model.params, x, target, count=count)
-        found = run(ctx, observe=observe)
+        found = run(ctx, observe=observe, done=self._send)
         correct = float((predicted_classes(found.z) == labels).sum()) if self.classifies else 0.0
-        model.layout.gather(found.grads, workers.gradient)
         gradient = workers.reduce_share()
         own_sums = np.array([found.loss_sum, correct, square_norm(gradient)], np.float64)
         loss_sum, correct, squares = workers.all_reduce(own_sums).tolist()
@@ -177,12 +176,19 @@ class TrainingStep:
         statistics = model.graph.next_state(model.params, found.tape)
         model.set_state(statistics)
         self.updater.update(mine, gradient, Step(step + 1, rate, grad_norm))
+        workers.publish()
         bad = not all_finite(mine, *(value for own in statistics.values() for value in own.values()))
         if workers.all_reduce(np.array([bad], np.int64))[0]:
             raise NonFiniteError(find_culprit(model, workers, mean_loss), mean_loss)
         observe("update", "", mine)
         layers = watched.statistics(mine, n) if watched else None
         return StepResult(loss_sum, count, correct, n, grad_norm, perf_counter() - started, layers)
+
+    def _send(self, layer: str, grads: Params) -> None:
+        """Let the workers begin to sum what gradients are there, while those of the layers before are computed."""
+        start = self._model.layout.place(layer, grads, self._workers.gradient)
+        if start is not None:
+            self._workers.reduce_from(start)
 
     def _gather(self, indices: Array, step: int, first_sample: int) -> tuple[Array, Array]:
         """Return this worker's slice of a batch: the input (c, h, w, n) and the labels."""

@@ -14,7 +14,7 @@ from cnnbp_cli.core.types import Array
 from cnnbp_cli.data.batches import make_batch, order
 from cnnbp_cli.data.split import Split
 from cnnbp_cli.model import quiet
-from cnnbp_cli.parallel.local import Worker
+from cnnbp_cli.parallel.worker import Worker
 from cnnbp_cli.train.checkpoint import Checkpoint
 from cnnbp_cli.train.evaluate import Evaluation, evaluate
 from cnnbp_cli.train.events import (

@@ -1,0 +1,39 @@
+"""Starting a program under an MPI launcher, as far as one machine goes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from shutil import which
+
+import pytest
+
+MPIEXEC = which("mpiexec", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+
+needs_mpi = pytest.mark.skipif(MPIEXEC is None or find_spec("mpi4py") is None, reason="needs mpi4py and an MPI")
+
+LAUNCHERS = ("PMI", "PMIX", "OMPI", "SLURM", "MV2", "MPI", "HYDI")
+
+
+def plain_environment(**more: str) -> dict[str, str]:
+    """Return an environment in which no launcher has started this program, and which finds the package."""
+    paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+    kept = {name: value for name, value in os.environ.items() if name.partition("_")[0] not in LAUNCHERS}
+    scripts = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return kept | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "PATH": scripts, "OMP_NUM_THREADS": "1"} | more
+
+
+def launch(size: int, *arguments: str, **options: object) -> subprocess.Popen[str]:
+    """Start a Python program in so many processes."""
+    return subprocess.Popen(
+        [str(MPIEXEC), "-n", str(size), sys.executable, *arguments],
+        env=plain_environment(),
+        start_new_session=True,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **options,  # type: ignore[call-overload]
+    )
