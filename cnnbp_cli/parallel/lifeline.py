@@ -182,14 +182,19 @@ def last_words() -> Callable[[str], None]:
         Given what to say; the last one counts, and an empty one makes the child leave without a word.
     """
     reader, writer = os.pipe()
+    ready, tell_ready = os.pipe()
     if os.fork():
         os.close(reader)
+        os.close(tell_ready)
+        os.read(ready, 1)
+        os.close(ready)
 
         def will_say(text: str) -> None:
             os.write(writer, text.replace("\n", " ").encode() + b"\n")
 
         return will_say
     os.setsid()  # a launcher may kill the whole group
+    os.write(tell_ready, b".")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     os.dup2(reader, 0)  # the launcher's own connections are no business of the child
