@@ -282,6 +282,7 @@ class MpiTeam:
                 self._say("")
             known = "its message is above" if code is not None else self._places[rank]
             self._cry(f"process {rank} of {self.size} {what} ({known}); {INTACT}")
+            self._lifeline.fail(2 if code is None else code)
         elif self.rank == 1 and code is None:
             self._cry(f"process 0 of {self.size}, which writes the checkpoints, {what}; {INTACT}")
         os._exit(2 if code is None else code)
