@@ -39,6 +39,10 @@ class Child:
             stdout=subprocess.PIPE,
         )
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def ask(self, request: Any) -> Any:
         """Send a request and return the answer; None when the child has ended."""
         assert self._process.stdin is not None

@@ -1,9 +1,10 @@
-"""Training steps per second, ours and PyTorch's, on the four reference networks.
+"""Training steps per second, ours and PyTorch's, on the four reference networks and three larger ones.
 
 Every contender lives in a process of its own for as long as its network is measured, and they take turns, so
 that whatever else the machine does hits all of them alike. Initial weights, images and their order are the
 same for all; where a network has no dropout the losses are compared, too. A step is everything from choosing
-the images to the updated parameters: ours are the steps of `cnnbp_cli.fit`.
+the images to the updated parameters: ours are the steps of `cnnbp_cli.fit`. The memory is the peak of what all
+processes of a contender hold together, in steps of their own after those that are timed.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from processes import ROOT, Child, serve, show_table, write_json
+from processes import ROOT, Child, PeakMemory, serve, show_table, write_json
 
-NETS = ("lenet5", "keras-mnist", "pytorch-mnist", "vgg-bn")
+SHIPPED = ("lenet5", "keras-mnist", "pytorch-mnist", "vgg-bn")
+NETS = (*SHIPPED, "keras-cifar", "resnet20", "mobilenet")
+DROPOUT = ("keras-mnist", "pytorch-mnist", "keras-cifar")  # draws its own numbers, so losses cannot be compared
 WARM_UP = 10
 LEARNING_RATE, MOMENTUM = 0.01, 0.9
 COMPARED = 5  # steps whose losses are compared
@@ -30,8 +33,13 @@ SAME_LOSS = 1e-3
 TORCH = {"torch": "contiguous", "torch channels_last": "channels_last", "torch.compile": "compile"}
 
 
+def config(net: str) -> Path:
+    """Return where the network's config is."""
+    return ROOT / "configs" / f"{net}.yaml" if net in SHIPPED else Path(__file__).parent / "nets" / f"{net}.yaml"
+
+
 def settings(batch: int, workers: str) -> list[str]:
-    """Return what both sides change in the shipped config."""
+    """Return what both sides change in the config."""
     optimizer = f"{{type: sgd, learning_rate: {LEARNING_RATE}, momentum: {MOMENTUM}}}"
     return [
         *(f"train.batch_size={batch}", f"train.workers={workers}", f"train.optimizer={optimizer}"),
@@ -44,7 +52,7 @@ def our_steps(net: str, batch: int, workers: str) -> Any:
     import cnnbp_cli as cnnbp
     from cnnbp_cli.train.events import StepDone
 
-    model = cnnbp.load(ROOT / "configs" / f"{net}.yaml", settings(batch, workers))
+    model = cnnbp.load(config(net), settings(batch, workers))
     started = perf_counter()
     for event in cnnbp.fit(model, cnnbp.load_data(model)):
         if isinstance(event, StepDone):
@@ -101,7 +109,7 @@ def write_inputs(net: str, batch: int, path: Path) -> None:
     import cnnbp_cli as cnnbp
     from cnnbp_cli.data.batches import order
 
-    model = cnnbp.load(ROOT / "configs" / f"{net}.yaml", settings(batch, "1"))
+    model = cnnbp.load(config(net), settings(batch, "1"))
     data = cnnbp.load_data(model)
     weights = {name: value for name, value in model.parameters().items() if "running" not in name}
     images = data.normalization.apply(data.train.images, "float32")
@@ -110,7 +118,7 @@ def write_inputs(net: str, batch: int, path: Path) -> None:
 
 
 def measure(net: str, batch: int, contenders: list[str], rounds: int, steps: int, cores: int) -> dict[str, Any]:
-    """Return the contenders' times by name, in milliseconds."""
+    """Return the contenders' times by name, in milliseconds, and their memory."""
     with tempfile.TemporaryDirectory() as folder:
         inputs = Path(folder) / "inputs.npz"
         write_inputs(net, batch, inputs)
@@ -129,9 +137,13 @@ def measure(net: str, batch: int, contenders: list[str], rounds: int, steps: int
         for _ in range(rounds):
             for name, process in children.items():
                 times[name].append([1e3 * seconds for seconds, _ in process.ask(steps)])
-        for process in children.values():
+        memory: dict[str, float] = {}
+        for name, process in children.items():
+            with PeakMemory(process.pid, every=0.005) as held:
+                process.ask(steps)
+            memory[name] = held.mebibytes
             process.end()
-    if net in ("lenet5", "vgg-bn"):  # the others have dropout, which draws its own numbers
+    if net not in DROPOUT:
         for name, values in losses.items():
             if not np.allclose(values, losses["ours"], rtol=SAME_LOSS):
                 raise SystemExit(f"{net}: the losses of {name} are {values}, ours {losses['ours']}")
@@ -140,6 +152,7 @@ def measure(net: str, batch: int, contenders: list[str], rounds: int, steps: int
             "median_ms": median(time for turn in turns for time in turn),
             "best_tenth_ms": float(np.quantile(np.concatenate(turns), 0.1)),
             "round_medians_ms": [median(turn) for turn in turns],
+            "mebibytes": memory[name],
         }
         for name, turns in times.items()
     }
@@ -148,7 +161,7 @@ def measure(net: str, batch: int, contenders: list[str], rounds: int, steps: int
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nets", nargs="+", default=NETS, choices=NETS)
-    parser.add_argument("--batches", nargs="+", type=int, default=[64, 128])
+    parser.add_argument("--batches", nargs="+", type=int, default=[64, 256])
     parser.add_argument("--rounds", type=int, default=7, help="turns of every contender")
     parser.add_argument("--steps", type=int, default=30, help="steps in a turn")
     parser.add_argument("--compile", action="store_true", help="let torch.compile take part")
@@ -169,11 +182,12 @@ def main() -> None:
                 row += [f"{theirs['median_ms']:.2f}" if theirs else "-"]
                 if name != "ours":
                     row += [f"{theirs['median_ms'] / ours['median_ms']:.2f}" if theirs else "-"]
+                row += [f"{theirs['mebibytes']:.0f}" if theirs else "-"]
             rows.append(row)
             print(json.dumps(results[-1]), file=sys.stderr, flush=True)
     header = ["median ms per step"]
     for name in contenders:
-        header += [name] if name == "ours" else [name, "ratio"]
+        header += [name, "MiB"] if name == "ours" else [name, "ratio", "MiB"]
     show_table(header, rows)
     print(f"{cores} cores; a ratio above 1: ours is faster")
     write_json(options.json, results)
