@@ -7,7 +7,7 @@ all pixels under one position of the kernel, a *tap*.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from cnnbp_cli.core.terms import spelled
@@ -141,6 +141,17 @@ class Windows:
         """How many pixels a window spans along each axis, with the holes of its dilation."""
         (kh, kw), (dh, dw) = self.kernel, self.dilation
         return dh * (kh - 1) + 1, dw * (kw - 1) + 1
+
+    def transposed(self) -> Windows:
+        """Return the windows over the output through which each pixel of the image is seen, where the stride is 1."""
+        (height, width), (top, left), (bottom, right) = self.effective_kernel, self.before, self.after
+        return replace(
+            self,
+            image=self.out,
+            before=(height - 1 - top, width - 1 - left),
+            after=(height - 1 - bottom, width - 1 - right),
+            out=self.image,
+        )
 
     def columns(self) -> list[tuple[slice, slice]]:
         """Return, for each column of the kernel, the windows whose tap lies on the image, and the pixels under it."""

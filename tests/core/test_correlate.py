@@ -9,25 +9,80 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnbp_cli.core import correlate as sums
-from cnnbp_cli.core.correlate import by_strips, reference
+from cnnbp_cli.core.correlate import by_rows, by_strips, products, reference
 from cnnbp_cli.core.layers import Conv2d
+from cnnbp_cli.core.openblas import processor
 from cnnbp_cli.core.types import Context, Workspace
 
 
-@pytest.mark.parametrize("channels", [2, 4], ids=["by strips", "by rows"])
-@given(placed(), st.sampled_from([1, 2]))
-def test_the_fast_sums_are_those_of_the_reference(channels, windows, groups):
+def problem(windows, groups, cg, fg, images=3):
+    """Return random x, weight and dy of a convolution with such groups."""
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(channels, *windows.image, 3))
-    w = rng.normal(size=(6, channels // groups, *windows.kernel))
-    y, dx = np.empty((6, *windows.out, 3)), np.empty(x.shape)
-    dy = rng.normal(size=y.shape)
+    shapes = (
+        (groups * cg, *windows.image, images),
+        (groups * fg, cg, *windows.kernel),
+        (groups * fg, *windows.out, images),
+    )
+    return [rng.normal(size=shape) for shape in shapes]
+
+
+def unset(shape):
+    """Return an array that fails every comparison where it is not filled."""
+    return np.full(shape, np.nan)
+
+
+def check(found, expected):
+    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10)
+
+
+sizes = st.sampled_from([(1, 1), (1, 2), (2, 1), (2, 3)])
+
+
+@given(placed(), st.integers(1, 3), sizes)
+def test_the_fast_sums_are_those_of_the_reference(windows, groups, size):
+    x, w, dy = problem(windows, groups, *size)
+    y, dx = unset(dy.shape), unset(x.shape)
     sums.correlate(x, w, windows, groups, y, CTX)
     sums.correlate_transposed(w, dy, windows, groups, dx, CTX)
-    dw = sums.correlate_weights(x, dy, w, windows, groups, CTX)
-    np.testing.assert_allclose(y, reference.correlate(x, w, windows, groups), rtol=1e-10, atol=1e-10)
-    np.testing.assert_allclose(dx, reference.correlate_transposed(w, dy, windows, groups), rtol=1e-10, atol=1e-10)
-    np.testing.assert_allclose(dw, reference.correlate_weights(x, dy, windows, groups), rtol=1e-10, atol=1e-10)
+    check(y, reference.correlate(x, w, windows, groups))
+    check(dx, reference.correlate_transposed(w, dy, windows, groups))
+    check(sums.correlate_weights(x, dy, w, windows, groups, CTX), reference.correlate_weights(x, dy, windows, groups))
+
+
+@pytest.mark.parametrize("way", [by_rows, by_strips], ids=["by rows", "by strips"])
+@given(placed(), st.integers(1, 3), sizes)
+def test_each_way_gives_the_sums_of_the_reference(way, windows, groups, size):
+    """Whatever it is chosen for; rows are finished in their order, none is left out."""
+    x, w, dy = problem(windows, groups, *size)
+    y = unset(dy.shape)
+    assert list(way.correlate(x, w, windows, groups, y, CTX)) == list(range(windows.out[0]))
+    check(y, reference.correlate(x, w, windows, groups))
+    dw = way.correlate_weights(x, dy, windows, groups, CTX)[:, :: windows.dilation[0]]
+    check(dw.transpose(0, 4, 3, 1, 2).reshape(w.shape), reference.correlate_weights(x, dy, windows, groups))
+
+
+@given(placed(), st.integers(1, 3), sizes)
+def test_the_transposed_sum_by_rows_is_that_of_the_reference(windows, groups, size):
+    _, w, dy = problem(windows, groups, *size)
+    dx = unset((groups * size[0], *windows.image, 3))
+    assert list(by_rows.correlate_transposed(w, dy, windows, groups, dx, CTX)) == list(range(windows.image[0]))
+    check(dx, reference.correlate_transposed(w, dy, windows, groups))
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 200), st.sampled_from([np.float32, np.float64, complex]))
+def test_products_in_pieces_are_whole_products(m, k, n, dtype):
+    rng = np.random.default_rng(0)
+    a, b, c = (rng.normal(size=size).astype(dtype) for size in ((2, m, k), (1, k, n), (2, m, n)))
+    out = unset((2, m, n)).astype(dtype)
+    tolerance = 1e-4 if dtype == np.float32 else 1e-9
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(products, "HAVE_SMALL_KERNELS", (processor(),))
+        patch.setattr(products, "SMALL", 20_000)
+        patch.setattr(products, "SMALL_TRANSPOSED", 300)
+        products.multiply(a, b, out)
+        transposed = products.multiply_transposed(c, b)
+    np.testing.assert_allclose(out, a @ b, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(transposed, c @ b.swapaxes(1, 2), rtol=tolerance, atol=tolerance)
 
 
 @given(placed(), st.sampled_from([1, 2]))
@@ -45,18 +100,22 @@ def test_the_sums_of_the_reference_are_one_trilinear_form(windows, groups):
 
 @pytest.mark.parametrize("size", [1, 500, 10**9])
 @given(placed())
-def test_strips_of_any_size_give_the_same(size, windows):
-    rng = np.random.default_rng(0)
-    x, w = rng.normal(size=(2, *windows.image, 3)), rng.normal(size=(2, 2, *windows.kernel))
-    dy = rng.normal(size=(2, *windows.out, 3))
+def test_blocks_of_any_size_give_the_same(size, windows):
+    x, w, dy = problem(windows, 2, 2, 1)
     results = []
-    for limit in (by_strips.STRIP_BYTES, size):
-        y, dx = np.empty(dy.shape), np.empty(x.shape)
+    for limit in (None, size):
+        y, dx = unset(dy.shape), unset(x.shape)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(by_strips, "STRIP_BYTES", limit)
-            sums.correlate(x, w, windows, 1, y, CTX)
-            sums.correlate_transposed(w, dy, windows, 1, dx, CTX)
-            results.append((y, dx, sums.correlate_weights(x, dy, w, windows, 1, CTX)))
+            if limit is not None:
+                for place in (
+                    (by_strips, "STRIP_BYTES"),
+                    (by_strips, "LARGE_STRIP_BYTES"),
+                    (by_rows, "PRODUCTS_BYTES"),
+                ):
+                    patch.setattr(*place, limit)
+            sums.correlate(x, w, windows, 2, y, CTX)
+            sums.correlate_transposed(w, dy, windows, 2, dx, CTX)
+            results.append((y, dx, *(way.correlate_weights(x, dy, windows, 2, CTX) for way in (by_rows, by_strips))))
     for one, other in zip(*results, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
 
