@@ -236,15 +236,8 @@ def test_a_layer_that_cannot_take_its_input_is_named_with_all_shapes_before_it()
 def test_a_merge_that_cannot_take_its_inputs_is_named():
     with pytest.raises(NodeShapeError) as error:
         graph(("conv", Conv2d(3, 3)), ("sum", Add(), "conv", "input"))
-<<<<<<< HEAD
-    assert (
-        str(error.value)
-        == "layer sum: needs inputs of one shape, or with sizes of 1 in their place, got 3×3×2 and 2×5×4"
-    )
-=======
     expected = "layer sum: needs inputs of one shape, or with sizes of 1 in their place, got 3×3×2 and 2×5×4"
     assert str(error.value) == expected
->>>>>>> 9a76fc1 (Let the page, the random networks and the gradient check's table know the new layers)
     with pytest.raises(NodeShapeError) as error:
         graph(("conv", Conv2d(3, 3)), ("stack", Concat(), "conv", "input"))
     assert str(error.value) == "layer stack: needs inputs that differ in channels only, got 3×3×2 and 2×5×4"
