@@ -13,6 +13,7 @@ from cnnbp_cli.cli import (
     config,
     data,
     diagnose,
+    docs,
     evaluate,
     export,
     gradcheck,
@@ -59,7 +60,7 @@ def root(
 
 COMMANDS = (
     *(train, sweep, evaluate, predict, export, summary, trace, gradcheck, gradnorms, diagnose),
-    *(runs, compare, plot, profile, validate, config, init, schema, completion),
+    *(runs, compare, plot, profile, validate, config, init, schema, docs, completion),
 )
 
 for module in COMMANDS:

@@ -58,6 +58,15 @@ def templates(incomplete: str) -> list[Candidate]:
     return [(one.name, one.about) for one in shipped() if one.name.startswith(incomplete)]
 
 
+def topics(incomplete: str) -> list[Candidate]:
+    """Offer the documents, and the rules of the diagnosis."""
+    from cnnbp_cli.manual import rules
+    from cnnbp_cli.manual import topics as pages
+
+    found = [(topic.name, topic.about) for topic in pages()] + [(rule, "a rule of the diagnosis") for rule in rules()]
+    return [one for one in found if one[0].startswith(incomplete)]
+
+
 def _names(incomplete: str) -> Iterator[Candidate]:
     """Yield the names of runs, which need no path."""
     from cnnbp_cli.config.sources import RUNS, runs_under

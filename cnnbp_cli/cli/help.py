@@ -32,7 +32,7 @@ def choices(values: type[StrEnum]) -> str:
 def usage(command: Any, ctx: Any) -> str:
     """Return the line that says how to call a command."""
     words = [ctx.command_path, "[OPTIONS]"]
-    for param in _arguments(command, ctx):
+    for param in arguments_of(command, ctx):
         name = param.metavar if param.required else f"[{param.metavar}]"
         words.append(name if param.nargs == 1 else f"{name}...")
     if isinstance(command, TyperGroup):
@@ -45,11 +45,11 @@ def help_text(command: Any, ctx: Any) -> str:
     columns = min(width(), WIDEST)
     sections = [
         wrap(usage(command, ctx), columns, subsequent_indent="  ", break_on_hyphens=False),
-        *(wrap(paragraph, columns) for paragraph in _paragraphs(command)),
+        *(wrap(paragraph, columns) for paragraph in paragraphs(command)),
     ]
-    arguments = [(param.metavar, _sentence(param)) for param in _arguments(command, ctx)]
-    options = [(_names(param), _sentence(param)) for param in command.get_params(ctx) if _is_option(param)]
-    inner = [(name, _paragraphs(one)[0]) for name, one in getattr(command, "commands", {}).items()]
+    arguments = [(param.metavar, sentence_of(param)) for param in arguments_of(command, ctx)]
+    options = [(names_of(param), sentence_of(param)) for param in command.get_params(ctx) if is_option(param)]
+    inner = [(name, paragraphs(one)[0]) for name, one in getattr(command, "commands", {}).items()]
     for title, rows in (("Arguments", arguments), ("Options", options), ("Commands", inner)):
         if rows:
             sections.append([_bold(f"{title}:"), *_two_columns(rows, columns)])
@@ -58,25 +58,25 @@ def help_text(command: Any, ctx: Any) -> str:
     return plain("\n\n".join("\n".join(lines) for lines in sections) + "\n", sys.stdout)
 
 
-def _paragraphs(command: Any) -> list[str]:
+def paragraphs(command: Any) -> list[str]:
     return (command.help or "").split("\n\n")
 
 
-def _is_option(param: Any) -> bool:
+def is_option(param: Any) -> bool:
     return param.param_type_name == "option" and not param.hidden
 
 
-def _arguments(command: Any, ctx: Any) -> list[Any]:
+def arguments_of(command: Any, ctx: Any) -> list[Any]:
     return [param for param in command.get_params(ctx) if param.param_type_name == "argument"]
 
 
-def _names(param: Any) -> str:
+def names_of(param: Any) -> str:
     """Return an option's names, the short one first, and what it takes: `-j, --jobs N`."""
     names = ", ".join([*sorted(param.opts, key=len), *param.secondary_opts])
     return names if param.is_flag else f"{names} {param.metavar}"
 
 
-def _sentence(param: Any) -> str:
+def sentence_of(param: Any) -> str:
     """Return what a parameter does, and its default where a user could wonder."""
     default = param.show_default if isinstance(param.show_default, str) else param.default
     if isinstance(default, Enum):

@@ -62,6 +62,7 @@ CASES = {
     "config": Case("bars.yaml", raw=True),
     "init": Case("", missing="gone"),
     "schema": Case("", raw=True, missing="gone"),
+    "docs": Case("", missing="gone"),
     "completion": Case("bash", raw=True, missing="gone"),
     "data info": Case("bars.yaml"),
     "diagnose": Case(
