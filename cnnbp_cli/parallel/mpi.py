@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import pairwise
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -33,8 +33,8 @@ ORDERED_BYTES = 1 << 16
 """Sums of up to so many bytes, of all workers together, are added up in the order of their ranks by every worker: as
 fast as MPI's own sums, which take as many messages, and the same bits everywhere, whichever MPI it is."""
 
-BUCKET_BYTES = 1 << 22
-"""Of a worker's share of the gradient, the part that is sent at a time while the backward pass runs."""
+BUCKET_BYTES = 1 << 20
+"""Of the gradient, about how much is sent at a time while the backward pass runs: much less would cost messages."""
 
 INTACT = "the last checkpoint is intact: continue with --resume, on as many processes as you like"
 
@@ -76,7 +76,7 @@ class MpiWorker:
         self._cuts = [values * rank // self.size for rank in range(self.size + 1)]
         self._mine = self.share(values)
         self._sum = np.empty(self._mine.stop - self._mine.start, dtype)
-        self._buckets = list(_buckets(self._cuts, max(1, BUCKET_BYTES // dtype.itemsize)))  # the last one is cut first
+        self._buckets = _buckets(self._cuts, max(1, BUCKET_BYTES // dtype.itemsize))
         self._to_send = list(self._buckets)
         self._requests: list[Any] = []
 
@@ -104,10 +104,10 @@ class MpiWorker:
 
     def reduce_from(self, start: int) -> None:
         """Begin to add up gradients: those from `start` on are there."""
-        while self._to_send and self._to_send[-1][1] >= start:
-            owner, first, stop = self._to_send.pop()
-            own = self._sum[first - self._mine.start : stop - self._mine.start] if owner == self.rank else None
-            self._requests.append(self._comm.Ireduce(self.gradient[first:stop], own, root=owner))
+        while self._to_send and self._to_send[-1].start >= start:
+            first, stop, counts = self._to_send.pop()
+            own = slice(max(0, first - self._mine.start), max(0, stop - self._mine.start))
+            self._requests.append(self._comm.Ireduce_scatter(self.gradient[first:stop], self._sum[own], counts))
         if self._requests:
             self._mpi.Request.Testall(self._requests)  # MPI gets on with its work only when it is called
 
@@ -138,12 +138,22 @@ class MpiWorker:
         return self._mpi.Datatype.fromcode(array.dtype.char)
 
 
-def _buckets(cuts: list[int], most: int) -> Iterator[tuple[int, int, int]]:
-    """Yield (owner, start, stop) of the parts of the gradient that are sent at a time, in order."""
-    for owner, (start, stop) in enumerate(pairwise(cuts)):
-        pieces = -(-(stop - start) // most)
-        for k in range(pieces):
-            yield owner, start + (stop - start) * k // pieces, start + (stop - start) * (k + 1) // pieces
+class Bucket(NamedTuple):
+    """A part of the gradient, and how much of it is in each worker's share."""
+
+    start: int
+    stop: int
+    counts: list[int]
+
+
+def _buckets(cuts: list[int], size: int) -> list[Bucket]:
+    """Cut a vector, of which worker k's share is from `cuts[k]` to `cuts[k + 1]`, into parts of about equal size."""
+    count = -(-cuts[-1] // size)
+    starts = [cuts[-1] * k // max(1, count) for k in range(count + 1)]
+    return [
+        Bucket(start, stop, [max(0, min(stop, end) - max(start, begin)) for begin, end in pairwise(cuts)])
+        for start, stop in pairwise(starts)
+    ]
 
 
 class MpiTeam:
