@@ -75,6 +75,8 @@ class Graph:
         The shapes of every node's parameters, and of those among them that have a gradient.
     output : str
         The last node's name.
+    fusion : Fusion
+        Which layers leave their work to a neighbor in a fused pass.
 
     Raises
     ------
@@ -97,7 +99,7 @@ class Graph:
         self.trainable = {node.name: node.trainable_shapes(self.in_shapes(node)) for node in self.nodes}
         self._last_reader = {name: node.name for node in self.nodes for name in node.inputs}
         self._needs_gradient = self._find_needs_gradient()
-        self._fusion = Fusion(self.nodes, self.output)
+        self.fusion = Fusion(self.nodes, self.output, self.shapes)
 
     def in_shapes(self, node: Node) -> list[Shape]:
         """Return the shapes of the node's inputs."""
@@ -146,16 +148,29 @@ class Graph:
         self, params: Mapping[str, Params], values: dict[str, Array], ctx: Context
     ) -> Iterator[tuple[Node, Array, Any]]:
         for node in self.nodes:
-            y, residual = self._compute(node, params, [values[name] for name in node.inputs], ctx)
+            y, residual = self._compute(node, params, values, ctx)
             values[node.name] = y
             yield node, y, residual
 
     def _compute(
-        self, node: Node, params: Mapping[str, Params], xs: Sequence[Array], ctx: Context
+        self, node: Node, params: Mapping[str, Params], values: Mapping[str, Array], ctx: Context
     ) -> tuple[Array, Any]:
-        if ctx.fused and node.name in self._fusion.clipped:
-            return xs[0], xs[0]  # a ReLU's output is its residual, too
-        return node.forward(params[node.name], xs, ctx, then_relu=ctx.fused and node.name in self._fusion.forward)
+        if not ctx.fused:
+            return node.forward(params[node.name], [values[name] for name in node.inputs], ctx)
+        fusion = self.fusion
+        if node.name in fusion.clipped:
+            y = values[node.inputs[0]]
+            return y, y  # a ReLU's output is its residual, too
+        if node.name in fusion.added:
+            return values[fusion.added[node.name]], None
+        _, other = fusion.sums.get(node.name, ("", ""))
+        return node.forward(
+            params[node.name],
+            [values[name] for name in node.inputs],
+            ctx,
+            then_relu=node.name in fusion.forward,
+            then_add=values[other] if other else None,
+        )
 
     def backward(
         self,
@@ -199,23 +214,29 @@ class Graph:
                 flow = np.zeros(tape.shapes[node.name], dy.dtype)
             if watch is not None:
                 watch(node.name, flow)
-            dxs: tuple[Array | None, ...] = (flow,)
-            if not (ctx.fused and node.name in self._fusion.stopped):
+            dxs: tuple[Array | None, ...] = (flow,) * len(node.inputs)
+            if not (ctx.fused and node.name in self.fusion.passing):
+                # The gradient that other readers of the input have found already, if this one adds its own to it.
+                plus = flows.pop(node.inputs[0], None) if ctx.fused and node.name in self.fusion.adding else None
                 dxs, grads[node.name] = node.backward(
                     params[node.name],
                     tape.residuals[node.name],
                     flow,
                     ctx,
                     wants_dx=ctx.wants_dx or any(self._needs_gradient[name] for name in node.inputs),
-                    after_relu=ctx.fused and node.name in self._fusion.backward,
+                    after_relu=ctx.fused and node.name in self.fusion.backward,
+                    plus=plus,
                 )
             if done is not None:
                 done(node.name, grads[node.name])
             for name, dx in zip(node.inputs, dxs, strict=True):
                 if dx is None:
                     continue
-                # Never `+=`: a layer may have returned one array to several inputs.
-                flows[name] = flows[name] + dx if name in flows else dx
+                if name in flows:
+                    # Never `+=`: a layer may have returned one array to several inputs.
+                    total = ctx.at(name, training=ctx.training).empty("flow", dx.shape, np.result_type(dx, flows[name]))
+                    dx = np.add(flows[name], dx, out=total)
+                flows[name] = dx
         dx = flows.get(INPUT) if ctx.wants_dx else None  # without, layers may have left out their parts
         if watch is not None and dx is not None:
             watch(INPUT, dx)

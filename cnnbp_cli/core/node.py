@@ -50,10 +50,16 @@ class Node:
         return self.layer.macs(in_shapes[0])
 
     def forward(
-        self, params: Params, xs: Sequence[Array], ctx: Context, *, then_relu: bool = False
+        self,
+        params: Params,
+        xs: Sequence[Array],
+        ctx: Context,
+        *,
+        then_relu: bool = False,
+        then_add: Array | None = None,
     ) -> tuple[Array, Any]:
         """Return the output for the inputs and what `backward` will need."""
-        return self.layer.node_forward(params, xs, self._context(ctx, then_relu=then_relu))
+        return self.layer.node_forward(params, xs, self._context(ctx, then_relu=then_relu, then_add=then_add))
 
     def backward(
         self,
@@ -64,9 +70,10 @@ class Node:
         *,
         wants_dx: bool = True,
         after_relu: bool = False,
+        plus: Array | None = None,
     ) -> tuple[tuple[Array | None, ...], Params]:
         """Return the gradient to each input and the gradients to the parameters, from `dy` at the output."""
-        here = self._context(ctx, wants_dx=wants_dx, after_relu=after_relu)
+        here = self._context(ctx, wants_dx=wants_dx, after_relu=after_relu, plus=plus)
         dxs, grads = self.layer.node_backward(params, residuals, dy, here)
         return dxs, grads if self.trainable else {}
 
@@ -74,6 +81,6 @@ class Node:
         """Return what changes without a gradient, such as running statistics, as it is after this step."""
         return self.layer.next_state(params, residuals) if self.layer.state and self.trainable else {}
 
-    def _context(self, ctx: Context, **how: bool) -> Context:
+    def _context(self, ctx: Context, **how: Any) -> Context:
         frozen = bool(self.layer.state) and not self.trainable
         return ctx.at(self.name, training=ctx.training and not frozen, **how)

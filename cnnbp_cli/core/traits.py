@@ -46,6 +46,12 @@ class Traits:
     """`forward` returns max(y, 0) in place of y when `ctx.then_relu` is true."""
     masks_relu: ClassVar[bool] = False
     """`backward` returns 0 as the gradient to inputs that are 0 when `ctx.after_relu` is true."""
+    is_sum: ClassVar[bool] = False
+    """The output is the sum of the inputs; where they have one shape, the gradient to each is the one at the output."""
+    applies_sum: ClassVar[bool] = False
+    """`forward` returns y + `ctx.then_add` in place of y where that is given, before `applies_relu`."""
+    adds_gradient: ClassVar[bool] = False
+    """`backward` returns dx + `ctx.plus` in place of dx where that is given, before `masks_relu`."""
 
     def output_range(self) -> tuple[float, float]:
         """Return the bounds between which every output lies."""

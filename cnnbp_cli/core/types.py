@@ -195,8 +195,13 @@ class Context:
         Let a ReLU be applied by its neighbors, who have its values in the cache anyway (see `Graph`).
     then_relu : bool
         Return max(y, 0) in the place of y.
+    then_add : Array, optional
+        Return y + this in the place of y (before the ReLU).
     after_relu : bool
         The input comes from a ReLU that leaves it to this node to stop gradients where the input is 0.
+    plus : Array, optional
+        Return dx + this in the place of dx (before the ReLU stops it): the gradient that other readers of the input
+        have found.
     """
 
     training: bool = False
@@ -209,14 +214,31 @@ class Context:
     wants_dx: bool = True
     fused: bool = False
     then_relu: bool = False
+    then_add: Array | None = None
     after_relu: bool = False
+    plus: Array | None = None
 
     def at(
-        self, node: str, *, training: bool, wants_dx: bool = True, then_relu: bool = False, after_relu: bool = False
+        self,
+        node: str,
+        *,
+        training: bool,
+        wants_dx: bool = True,
+        then_relu: bool = False,
+        then_add: Array | None = None,
+        after_relu: bool = False,
+        plus: Array | None = None,
     ) -> Context:
         """The same context, for another node."""
         return replace(
-            self, node=node, training=training, wants_dx=wants_dx, then_relu=then_relu, after_relu=after_relu
+            self,
+            node=node,
+            training=training,
+            wants_dx=wants_dx,
+            then_relu=then_relu,
+            then_add=then_add,
+            after_relu=after_relu,
+            plus=plus,
         )
 
     def empty(self, role: str, shape: Shape, dtype: DTypeLike) -> Array:

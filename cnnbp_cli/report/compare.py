@@ -144,7 +144,11 @@ def _style(k: int) -> str:
 
 
 def _outcomes(comparison: Comparison, names: list[str], sheet: Sheet) -> None:
-    columns = [Column(""), Column("run", text=True), Column("steps", leaves=len(RUN_FIGURES) + 2, folds=True, optional=True)]
+    columns = [
+        Column(""),
+        Column("run", text=True),
+        Column("steps", leaves=len(RUN_FIGURES) + 2, folds=True, optional=True),
+    ]
     titles = [name.replace("_", "\n") for name in RUN_FIGURES]
     columns += [Column(title, leaves=k, width=6) for k, title in enumerate(titles, 1)]
     columns.append(Column("time", leaves=len(titles) + 1, folds=True, optional=True))

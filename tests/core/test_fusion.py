@@ -12,7 +12,7 @@ from cnnbp_cli.build import build_graph
 from cnnbp_cli.config.load import load_config
 from cnnbp_cli.core.fusion import Fusion
 from cnnbp_cli.core.graph import Graph, Node
-from cnnbp_cli.core.layers import Add, BatchNorm, Conv2d, Dense, Flatten, MaxPool2d, Relu, Tanh
+from cnnbp_cli.core.layers import Add, BatchNorm, Conv2d, Dense, Flatten, GlobalAvgPool2d, MaxPool2d, Relu, Tanh
 from cnnbp_cli.core.types import Context, Layer, Workspace
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
@@ -49,6 +49,37 @@ class FusedScale(Layer):
         return 2 * dy * (residuals > 0) if ctx.after_relu else 2 * dy, {}
 
 
+@dataclass(frozen=True, slots=True)
+class OwnAdd(Add):
+    """The mean of its inputs, which its parent's claims would turn into their sum."""
+
+    def forward(self, xs, ctx):
+        return sum(xs) / len(xs), len(xs)
+
+    def backward(self, residuals, dy, ctx):
+        return (dy / residuals,) * residuals
+
+
+def residual(*, shortcut=(), add=None, width=4, relu=True):
+    """Two residual blocks, one behind the other, and a pool."""
+    nodes, x = [Node("stem", Conv2d(width, 3, padding=1), ("input",)), Node("relu", Relu(), ("stem",))], "relu"
+    for k in "ab":
+        nodes += [
+            Node(f"{k}1", Conv2d(width, 3, padding=1, bias=False), (x,)),
+            *(Node(f"{k}2", BatchNorm(), (f"{k}1",)), Node(f"{k}3", Relu(), (f"{k}2",))),
+            *(Node(f"{k}4", Conv2d(width, 3, padding=1), (f"{k}3",)), Node(f"{k}5", BatchNorm(), (f"{k}4",))),
+        ]
+        before = x
+        for n, layer in enumerate(shortcut):
+            nodes.append(Node(f"{k}s{n}", layer, (before,)))
+            before = f"{k}s{n}"
+        nodes.append(Node(f"{k}6", add or Add(), (f"{k}5", before)))
+        x = f"{k}6"
+        if relu:
+            nodes.append(Node(x := f"{k}7", Relu(), (f"{k}6",)))
+    return Graph((2, 9, 8), [*nodes, Node("pool", GlobalAvgPool2d(), (x,)), Node("dense", Dense(3), ("pool",))])
+
+
 def chain(*layers, shape=(2, 9, 8)):
     names = ["input", *(f"{layer.type}{k}" for k, layer in enumerate(layers))]
     return Graph(
@@ -66,6 +97,35 @@ GRAPHS = {
         *(Conv2d(4, 3, padding="same", groups=2), Relu(), Conv2d(2, 3, dilation=2, padding=2)),
     ),
     "a layer of somebody's own": chain(FusedScale(), Relu(), FusedScale(), Tanh()),
+    "residual": residual(),
+    "residual with projections": residual(shortcut=(Conv2d(4, 1), BatchNorm())),
+    "residual with pools": residual(shortcut=(MaxPool2d(3, stride=1, padding=1),)),
+    "residual without relu": residual(relu=False),
+    "residual with a sum of somebody's own": residual(add=OwnAdd()),
+    "three summands": Graph(
+        (4, 9, 8),
+        [
+            *(Node("r", Relu(), ("input",)), Node("a", Conv2d(4, 1), ("r",)), Node("b", BatchNorm(), ("r",))),
+            *(Node("c", MaxPool2d(1), ("r",)), Node("s", Add(), ("a", "b", "c")), Node("t", Relu(), ("s",))),
+            *(Node("d", Conv2d(4, 3), ("t",)), Node("e", Add(), ("d", "d")), Node("f", Relu(), ("e",))),
+            Node("g", Conv2d(2, 1), ("f",)),
+        ],
+    ),
+    "a sum at the end": Graph((2, 9, 8), [Node("a", Conv2d(2, 1), ("input",)), Node("s", Add(), ("a", "input"))]),
+    "a summand that is computed later": Graph(
+        (2, 9, 8),
+        [
+            *(Node("a", Conv2d(2, 1), ("input",)), Node("s", Add(), ("a", "b")), Node("b", Conv2d(2, 1), ("input",))),
+            *(Node("r", Relu(), ("s",)), Node("p", GlobalAvgPool2d(), ("r",))),
+        ],
+    ),
+    "sums of sums": Graph(
+        (2, 9, 8),
+        [
+            *(Node("a", Conv2d(2, 1), ("input",)), Node("b", Add(), ("a", "input")), Node("c", Add(), ("b", "input"))),
+            *(Node("r", Relu(), ("c",)), Node("d", BatchNorm(), ("r",)), Node("e", Add(), ("r", "d"))),
+        ],
+    ),
     "relu at the end": chain(Conv2d(3, 3), Relu()),
     "relu of the image": chain(Relu(), MaxPool2d(2), Conv2d(3, 3)),
     **{path.stem: build_graph(load_config(path)) for path in CONFIGS},
@@ -92,7 +152,7 @@ def test_fused_passes_give_the_same_bits(name, training, dtype):
 
 
 def test_relus_of_a_plain_network_are_fused():
-    fusion = Fusion(GRAPHS["lenet5"].nodes, GRAPHS["lenet5"].output)
+    fusion = GRAPHS["lenet5"].fusion
     assert len(fusion.forward) == 4
     assert len(fusion.backward) == 4
 
@@ -111,7 +171,7 @@ def test_a_layer_of_somebodys_own_may_take_part():
         *(Node("a", FusedScale(), ("input",)), Node("r", Relu(), ("a",))),
         *(Node("b", FusedScale(), ("r",)), Node("t", Tanh(), ("b",))),
     ]
-    fusion = Fusion(nodes, "t")
+    fusion = Graph((2, 9, 8), nodes).fusion
     assert (fusion.forward, fusion.backward) == ({"a": "r"}, {"b": "r"})
 
 
@@ -122,14 +182,14 @@ def test_a_layer_of_somebodys_own_may_take_part():
         [Node("a", Conv2d(2, 3), ("input",)), Node("r", OwnRelu(), ("a",)), Node("t", Tanh(), ("r",))],
         [Node("a", OwnConv(2, 3), ("input",)), Node("r", Relu(), ("a",)), Node("t", Tanh(), ("r",))],
         [Node("a", Conv2d(2, 3), ("input",)), Node("r", Relu(), ("a",)), Node("s", Add(), ("a", "r"))],
+        [Node("a", Tanh(), ("input",)), Node("r", OwnRelu(), ("a",)), Node("s", Add(), ("a", "r"))],
         [Node("a", Tanh(), ("input",)), Node("r", Relu(), ("a",)), Node("t", Tanh(), ("r",))],
     ],
-    ids=["a subclass of relu", "before a subclass of relu", "a subclass", "two readers", "another layer"],
+    ids=["a subclass of relu", "before a subclass of relu", "a subclass", "two readers", "two others", "another layer"],
 )
 def test_what_others_may_see_is_left_alone(nodes):
-    fusion = Fusion(nodes, nodes[-1].name)
-    assert not fusion.forward
-    assert not fusion.backward
+    fusion = Graph((2, 9, 8), nodes).fusion
+    assert (fusion.forward, fusion.backward, fusion.sums) == ({}, {}, {})
 
 
 def test_a_relu_with_two_readers_stops_its_gradients_itself():
@@ -138,5 +198,20 @@ def test_a_relu_with_two_readers_stops_its_gradients_itself():
         Node("p", MaxPool2d(1), ("r",)),
         Node("s", Add(), ("p", "r")),
     ]
-    assert not Fusion(nodes, "s").backward
-    assert Fusion(nodes[:2], "p").backward == {"p": "r"}
+    assert not Graph((2, 9, 8), nodes).fusion.backward
+    assert Graph((2, 9, 8), nodes[:2]).fusion.backward == {"p": "r"}
+
+
+def test_a_residual_block_leaves_its_sum_and_its_relus_to_its_neighbors():
+    fusion = GRAPHS["residual with projections"].fusion
+    assert fusion.sums == {"as1": ("a6", "a5"), "bs1": ("b6", "b5")}
+    assert fusion.forward == {"stem": "relu", "a2": "a3", "as1": "a7", "b2": "b3", "bs1": "b7"}
+    assert fusion.backward == {"a1": "relu", "a4": "a3", "b1": "a7", "b4": "b3", "pool": "b7"}
+    assert GRAPHS["residual"].fusion.sums == {"a5": ("a6", "relu"), "b5": ("b6", "a7")}
+
+
+def test_no_sum_is_left_to_a_neighbor_of_another_shape():
+    shapes = {"input": (1, 9, 8), "a": (2, 9, 8), "s": (2, 9, 8)}
+    nodes = [Node("a", Conv2d(2, 1), ("input",)), Node("s", Add(), ("a", "input")), Node("r", Relu(), ("s",))]
+    assert not Fusion(nodes, "r", shapes).sums
+    assert Fusion(nodes, "r", shapes | {"input": (2, 9, 8)}).sums == {"a": ("s", "input")}

@@ -9,9 +9,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from cnnbp_cli.core.correlate import correlate, correlate_transposed, correlate_weights
+from cnnbp_cli.core.epilogue import backward_epilogue, forward_epilogue
 from cnnbp_cli.core.initializers import AnyInitializer, HeNormal
 from cnnbp_cli.core.layers.registry import register
-from cnnbp_cli.core.rows import broadcast_to_row, by_row, sum_rows
+from cnnbp_cli.core.rows import by_row, sum_rows
 from cnnbp_cli.core.terms import OUTPUT, Index, LayerPass, Ref, Term, Terms, over_images, spelled
 from cnnbp_cli.core.traits import OnnxOperator
 from cnnbp_cli.core.types import (
@@ -82,6 +83,8 @@ class Conv2d(Layer[ConvResiduals]):
     is_linear = True
     applies_relu = True
     masks_relu = True
+    applies_sum = True
+    adds_gradient = True
 
     def __post_init__(self) -> None:
         require(
@@ -113,18 +116,8 @@ class Conv2d(Layer[ConvResiduals]):
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, ConvResiduals]:
         windows = self.windows(x.shape[:3])
         y = ctx.empty("y", (self.filters, *windows.out, x.shape[3]), np.result_type(x, *params.values()))
-        y_rows = by_row(y)
-        bias = broadcast_to_row("bias", params["bias"][:, None], y_rows, ctx) if self.bias else 0
-        zeros = broadcast_to_row("zero", 0, y_rows, ctx) if ctx.then_relu else 0
-
-        def epilogue(rows: slice) -> None:
-            block = y_rows[rows]
-            if self.bias:
-                block += bias
-            if ctx.then_relu:
-                np.maximum(block, zeros, out=block)
-
-        correlate(x, params["weight"], windows, self.groups, y, ctx, epilogue)
+        finish = forward_epilogue(by_row(y), params["bias"][:, None] if self.bias else None, ctx)
+        correlate(x, params["weight"], windows, self.groups, y, ctx, finish)
         return y, ConvResiduals(windows, x)
 
     def backward(
@@ -138,12 +131,8 @@ class Conv2d(Layer[ConvResiduals]):
         if not ctx.wants_dx:
             return None, grads
         dx = ctx.empty("dx", x.shape, dy.dtype)
-
-        def epilogue(rows: slice) -> None:
-            if ctx.after_relu:
-                dx[:, rows] *= x[:, rows] > 0
-
-        correlate_transposed(weight, dy, windows, self.groups, dx, ctx, epilogue)
+        finish = backward_epilogue(by_row(dx), by_row(x), ctx)
+        correlate_transposed(weight, dy, windows, self.groups, dx, ctx, finish)
         return dx, grads
 
     def y_terms(self, at: LayerPass, index: Index) -> Terms:

@@ -100,13 +100,22 @@ class Add(Merge[list[Shape]]):
 
     type: Literal["add"] = "add"
     is_linear = True
+    is_sum = True
+    applies_relu = True
 
     def out_shape(self, in_shapes: Sequence[Shape]) -> Shape:
         return broadcast_shape(in_shapes)
 
     def forward(self, xs: Sequence[Array], ctx: Context) -> tuple[Array, list[Shape]]:
         rank = max(x.ndim for x in xs)
-        return reduce(np.add, (spread(x, rank) for x in xs)), [x.shape for x in xs]
+        first, *others = np.broadcast_arrays(*(spread(x, rank) for x in xs))
+        y = ctx.empty("y", first.shape, np.result_type(*xs))
+        np.add(first, others[0] if others else 0, out=y)
+        for other in others[1:]:
+            y += other
+        if ctx.then_relu:
+            np.maximum(y, 0, out=y)
+        return y, [x.shape for x in xs]
 
     def backward(self, residuals: list[Shape], dy: Array, ctx: Context) -> tuple[Array, ...]:
         return tuple(gather(dy, shape) for shape in residuals)

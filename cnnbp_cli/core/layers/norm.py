@@ -19,9 +19,10 @@ from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 
+from cnnbp_cli.core.epilogue import backward_epilogue, forward_epilogue
 from cnnbp_cli.core.layers.norm_terms import NormalizedCell, affine_terms
 from cnnbp_cli.core.layers.registry import register
-from cnnbp_cli.core.rows import broadcast_to_row, by_row, row_slices, sum_rows
+from cnnbp_cli.core.rows import blocks, broadcast_to_row, by_row, sum_rows
 from cnnbp_cli.core.terms import Index, LayerPass, Ref, Terms
 from cnnbp_cli.core.traits import OnnxOperator
 from cnnbp_cli.core.types import Array, Context, Layer, Params, Shape, ShapeError, at_least, require, within
@@ -105,6 +106,9 @@ class BatchNorm(Layer[BatchNormResiduals]):
     state: ClassVar[tuple[str, ...]] = ("running_mean", "running_var")
     is_linear = True
     applies_relu = True
+    masks_relu = True
+    applies_sum = True
+    adds_gradient = True
     normalizes = True
     mixes_samples = True
 
@@ -132,49 +136,62 @@ class BatchNorm(Layer[BatchNormResiduals]):
         scale = r * params["weight"][:, None] if self.affine else r
         y = ctx.empty("y", x.shape, np.result_type(x, *params.values()))
         y_rows = by_row(y)
+        near = _near(mean, variance)
+        bias = params["bias"][:, None] if self.affine else np.zeros_like(scale)
         means, scales = broadcast_to_row("mean", mean, y_rows, ctx), broadcast_to_row("scale", scale, y_rows, ctx)
-        zeros = broadcast_to_row("zero", 0, y_rows, ctx) if ctx.then_relu else 0
-        biases = broadcast_to_row("bias", params["bias"][:, None], y_rows, ctx) if self.affine else 0
-        for some in row_slices(len(rows), rows.nbytes):
-            # Not x · scale + (bias - mean · scale): what is left of a constant channel would be rounding, times r.
-            y_block = np.subtract(rows[some], means, out=y_rows[some])
-            y_block *= scales
-            if self.affine:
-                y_block += biases
-            if ctx.then_relu:
-                np.maximum(y_block, zeros, out=y_block)
+        offset = bias - mean * scale if near else bias if self.affine else None
+        finish = forward_epilogue(y_rows, offset, ctx)
+        for some in blocks(rows):
+            if near:  # y = x · scale + (bias - mean · scale)
+                np.multiply(rows[some], scales[some[1]], out=y_rows[some])
+            else:  # y = (x - mean) · scale + bias
+                y_block = np.subtract(rows[some], means[some[1]], out=y_rows[some])
+                y_block *= scales[some[1]]
+            finish(some)
         return y, BatchNormResiduals(rows, mean, variance, r, values)
 
     def backward(self, params: Params, residuals: BatchNormResiduals, dy: Array, ctx: Context) -> tuple[Array, Params]:
-        rows, mean, _, r, values = residuals
+        rows, mean, variance, r, values = residuals
         dy_rows = by_row(dy)
+        near = _near(mean, variance)
         parts = np.empty((2, *rows.shape[:2], 1), dy.dtype)  # Σ dy and Σ dy · x̂ of each channel in each row
         means = broadcast_to_row("mean", mean, rows, ctx)
-        for some in row_slices(len(rows), rows.nbytes):
-            parts[0, some, :, 0] = sum_rows(dy_rows[some])
-            centered = np.subtract(rows[some], means, out=ctx.scratch("centered", rows[some].shape, rows.dtype))
-            parts[1, some, :, 0] = _dots(centered, dy_rows[some])
+        for some in blocks(rows):
+            dy_block, x_block = dy_rows[some], rows[some]
+            parts[0, *some, 0] = sum_rows(dy_block)
+            if not near:
+                x_block = np.subtract(x_block, means[some[1]], out=ctx.scratch("centered", x_block.shape, rows.dtype))
+            parts[1, *some, 0] = _dots(x_block, dy_block)
+        if near:  # Σ dy · (x - mean) = Σ dy · x - mean · Σ dy
+            parts[1] -= mean * parts[0]
         parts[1] *= r
         sums = parts.sum(1)  # (2, c, 1)
         grads = {"weight": sums[1, :, 0], "bias": sums[0, :, 0]} if self.affine else {}
         scale = r * params["weight"][:, None] if self.affine else r
         dx = ctx.empty("dx", dy.shape, dy.dtype)
-        if values is None:
-            return np.multiply(dy, scale.reshape(-1, *[1] * (dy.ndim - 1)), out=dx), grads
-        mean_dy, mean_dy_xhat = ctx.workers.all_reduce(sums) / values
         dx_rows = by_row(dx)
-        scales, means_dy = (
-            broadcast_to_row("scale", scale, dx_rows, ctx),
-            broadcast_to_row("mean_dy", mean_dy, dx_rows, ctx),
-        )
-        slopes = broadcast_to_row("slope", r * mean_dy_xhat, dx_rows, ctx)
-        for some in row_slices(len(rows), rows.nbytes):
-            # r · weight · (dy - mean(dy) - x̂ · mean(dy · x̂))
-            centered = np.subtract(rows[some], means, out=ctx.scratch("centered", rows[some].shape, dx.dtype))
-            centered *= slopes
-            dx_block = np.subtract(dy_rows[some], means_dy, out=dx_rows[some])
-            dx_block -= centered
-            dx_block *= scales
+        finish = backward_epilogue(dx_rows, rows, ctx)
+        scales = broadcast_to_row("scale", scale, dx_rows, ctx)
+        if values is None:
+            for some in blocks(rows):
+                np.multiply(dy_rows[some], scales[some[1]], out=dx_rows[some])
+                finish(some)
+            return dx, grads
+        mean_dy, mean_dy_xhat = ctx.workers.all_reduce(sums) / values
+        slope = r * mean_dy_xhat
+        slopes = broadcast_to_row("slope", slope, dx_rows, ctx)
+        offsets = broadcast_to_row("offset", mean_dy - mean * slope if near else mean_dy, dx_rows, ctx)
+        for some in blocks(rows):
+            # dx = scale · (dy - mean(dy) - (x - mean) · slope) with scale = r · weight, slope = r · mean(dy · x̂);
+            # near: scale · (dy - x · slope - (mean(dy) - mean · slope))
+            x_block, part = rows[some], ctx.scratch("centered", rows[some].shape, dx.dtype)
+            if not near:
+                x_block = np.subtract(x_block, means[some[1]], out=part)
+            np.multiply(x_block, slopes[some[1]], out=part)
+            dx_block = np.subtract(dy_rows[some], part, out=dx_rows[some])
+            dx_block -= offsets[some[1]]
+            dx_block *= scales[some[1]]
+            finish(some)
         return dx, grads
 
     def next_state(self, params: Params, residuals: BatchNormResiduals) -> Params:
@@ -210,17 +227,20 @@ class BatchNorm(Layer[BatchNormResiduals]):
     def _statistics(rows: Array, ctx: Context) -> tuple[Array, Array, int]:
         """Return mean and variance (c, 1) over all workers of rows (h, c, m), and the number of values per channel.
 
-        The squares of each row are taken about its own mean, so that a row is read once, then those of each
-        worker about its own, so that they have to meet only once.
+        Each row of each channel has a mean and a sum of squares about it, so that it is read once; those of a worker's
+        rows are put together, and then those of all workers, so that they have to meet only once.
         """
         h, c, m = rows.shape
         means = np.zeros((h, c), np.result_type(rows, np.float64))
         squares = np.zeros_like(means)
-        for some in row_slices(h, rows.nbytes):
-            means[some] = rows[some].sum(2) / max(1, m)
-            centered = ctx.scratch("centered", rows[some].shape, rows.dtype)
-            np.subtract(rows[some], means[some, :, None].astype(rows.dtype), out=centered)
-            squares[some] = _dots(centered, centered)
+        for some in blocks(rows):
+            block = rows[some]
+            means[some] = mean = sum_rows(block) / max(1, m)
+            squares[some] = square = _dots(block, block) - m * mean * mean
+            if not _near(mean, square / max(1, m)):  # what is left of the squares would be rounding
+                means[some] = mean = block.sum(2) / max(1, m)
+                centered = np.subtract(block, mean[:, :, None], out=ctx.scratch("centered", block.shape, rows.dtype))
+                squares[some] = _dots(centered, centered)
         workers = np.zeros((ctx.workers.size, 2 * c + 1), means.dtype)
         workers[ctx.workers.rank] = np.concatenate([*_together(means, squares, np.full((h, 1), m)), [h * m]])
         workers = ctx.workers.all_reduce(workers)
@@ -247,8 +267,25 @@ def _together(means: Array, squares: Array, counts: Array) -> tuple[Array, Array
 
 
 def _dots(a: Array, b: Array) -> Array:
-    """Return Σ_m a · b of a and b (h, c, m) as (h, c)."""
-    return np.einsum("hcm,hcm->hc", a, b)
+    """Return Σ_m a · b of a and b (h, c, m) as (h, c): as products of matrices, in half the time of `einsum`."""
+    return (a[:, :, None, :] @ b[:, :, :, None])[:, :, 0, 0]
+
+
+NEAR = 16.0
+"""How many times the variance the square of a mean may be to count as near 0."""
+
+
+def _near(mean: Array, variance: Array) -> bool:
+    """Return whether x - mean may be multiplied out: no mean is far from 0, compared with the deviations from it.
+
+    Then a · x - a · mean is as exact as a · (x - mean) but for a factor √`NEAR`, and Σ x² - m · mean² as
+    Σ (x - mean)² but for a factor `NEAR`, which float32 can spare; the sums take a pass less over a block in the cache.
+    Where a channel is constant there is no such room, but for a channel of zeros. On a block in the cache of one
+    core, ns for each value: sums 0.15 instead of 0.47, forward 0.31 instead of 0.40, backward 0.59 instead of 0.92.
+    """
+    if np.iscomplexobj(mean):  # an imaginary part of 1e-20 has no share in such a bound
+        return False
+    return bool((mean * mean <= NEAR * variance).all())
 
 
 @register

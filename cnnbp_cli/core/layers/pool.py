@@ -330,7 +330,7 @@ def channels_only(shape: Shape) -> Shape:
 
 @register
 @dataclass(frozen=True, slots=True)
-class GlobalAvgPool2d(Layer[Shape]):
+class GlobalAvgPool2d(Layer[Array]):
     """Take the mean of each channel: y[c] = (1 / h·w) Σ x[c, p, q], dx[c, p, q] = dy[c] / (h·w).
 
     References
@@ -340,16 +340,25 @@ class GlobalAvgPool2d(Layer[Shape]):
 
     type: Literal["global_avg_pool2d"] = "global_avg_pool2d"
     is_linear = True
+    masks_relu = True
 
     def out_shape(self, in_shape: Shape) -> Shape:
         return channels_only(in_shape)
 
-    def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Shape]:
-        return x.mean((1, 2)), x.shape
+    def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Array]:
+        _, h, w, _ = x.shape
+        return x.sum(1).sum(1) / (h * w), x  # row by row, as they lie in memory
 
-    def backward(self, params: Params, residuals: Shape, dy: Array, ctx: Context) -> tuple[Array, Params]:
-        share = dy / (residuals[1] * residuals[2])
-        return np.broadcast_to(share[:, None, None, :], residuals), {}
+    def backward(self, params: Params, residuals: Array, dy: Array, ctx: Context) -> tuple[Array, Params]:
+        x = residuals
+        _, h, w, _ = x.shape
+        share = (dy / (h * w))[:, None, None, :]
+        dx = ctx.empty("dx", x.shape, dy.dtype)
+        if ctx.after_relu:
+            np.multiply(share, x > 0, out=dx)
+        else:
+            dx[...] = share
+        return dx, {}
 
     def onnx(self, in_shape: Shape) -> list[OnnxOperator]:
         return [OnnxOperator("GlobalAveragePool", output="pooled"), OnnxOperator("Flatten", ("pooled",))]
