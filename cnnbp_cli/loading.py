@@ -133,11 +133,11 @@ def load_data(source: Model | Config | str | Path) -> Dataset:
         config, task = source.config, source.task
     else:
         config = source if isinstance(source, Config) else load_config(str(source))
-        task = _task(config)
+        task = task_for(config)
     return load_dataset(config.data, config.model.input, config.seed, task)
 
 
-def _task(config: Config) -> Task:
+def task_for(config: Config) -> Task:
     """Return what a network is to learn, which its data can be looked at without: it may be wrong."""
     try:
         graph = build_graph(config)

@@ -18,6 +18,7 @@ import typer
 from cnnbp_cli.cli.help import Group
 from cnnbp_cli.cli.interrupts import INTERRUPTED, Interruptible
 from cnnbp_cli.cli.words import HINTS, spelled_out
+from cnnbp_cli.data.progress import Listener, Reading, listening
 from cnnbp_cli.errors import UserError
 
 VERDICT, BAD_INPUT, BROKEN_PIPE = 1, 2, 141
@@ -55,7 +56,7 @@ def boundary() -> Iterator[None]:
     """Turn what is the user's to fix into one message on standard error."""
     try:
         try:
-            with Interruptible():
+            with Interruptible(), listening(_show_reading()):
                 yield
         finally:
             sys.stdout.flush()
@@ -73,6 +74,20 @@ def boundary() -> Iterator[None]:
         if not error.filename:
             _forget_output()
         fail(f"{error.filename}: {error.strerror}" if error.filename else f"cannot write: {error.strerror or error}")
+
+
+def _show_reading() -> Listener:
+    """Return what shows how far a long read is, and costs nothing before there is one."""
+    shown: list[Listener] = []
+
+    def show(reading: Reading) -> None:
+        if not shown:
+            from cnnbp_cli.report.reading import ReadingProgress
+
+            shown.append(ReadingProgress())
+        shown[0](reading)
+
+    return show
 
 
 def _forget_output() -> None:

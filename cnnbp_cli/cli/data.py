@@ -42,12 +42,17 @@ def add_to(app: typer.Typer) -> None:
             "cnnbp data fetch mnist --mirror https://example.org/mnist",
         )
     )(fetch)
+    data.command(
+        epilog=examples(
+            "cnnbp data convert animals.yaml animals.npz", "cnnbp data convert lenet5.yaml digits.npz --format json"
+        )
+    )(convert)
     app.add_typer(data, name="data")
     data.callback()(group)
 
 
 def group() -> None:
-    """Look at data sets, and fetch public ones."""
+    """Look at data sets, fetch public ones, and convert others to files that load quickly."""
 
 
 def info(
@@ -71,6 +76,28 @@ def info(
     for remark in data.remarks:
         note(remark)
     render(found, format.value)
+
+
+def convert(
+    config: ConfigFile,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Output file, an npz; replaced if it exists.")],
+    overrides: Overrides = None,
+    override_files: OverrideFiles = None,
+    layers: CustomLayers = None,
+    format: OutputFormat = Format.TABLE,
+) -> None:
+    """Write a config's data, such as a folder of pictures, as one npz file, and print what to write into a config."""
+    from cnnbp_cli.config.load import load_config
+    from cnnbp_cli.data.convert import convert as write
+    from cnnbp_cli.loading import task_for
+    from cnnbp_cli.report.data import render_converted
+    from cnnbp_cli.report.terminal import note
+
+    loaded = load_config(config, overrides or ())
+    data, section = write(loaded.data, loaded.model.input, loaded.seed, task_for(loaded), file)
+    for remark in data.remarks:
+        note(remark)
+    render_converted(data, section, format.value)
 
 
 def fetch(

@@ -252,6 +252,29 @@ class Csv(Data):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pictures(Data):
+    """A folder of pictures: train and test, with a folder for each class in them, or the classes alone."""
+
+    source: Literal["folder"] = "folder"
+    path: Path
+    """The folder, relative to the config's folder, for example `animals`."""
+    test: float | int = 0
+    """Pictures set aside for the test where there is no folder for it: a fraction below 1, or a count."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """What to do about pictures that cannot be read: stop, or skip them and say so."""
+
+    @property
+    def may_validate(self) -> bool:
+        return True
+
+    def _problems(self) -> BadFields:
+        yield from Data._problems(self)
+        yield from at_least(self, 0, "test")
+        if isinstance(self.test, float) and self.test >= 1:
+            yield "test", f"expected a fraction below 1 or a count, got {self.test}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Synthetic(Data):
     """Images generated from the seed: digits, or bars for very small models. Nothing is stored."""
 
@@ -295,7 +318,7 @@ class Synthetic(Data):
             yield "image", f"{self.kind} need a height and width of {smallest} or more, got {show(self.image)}"
 
 
-AnyData = MnistSubset | Idx | Npz | Csv | Synthetic
+AnyData = MnistSubset | Idx | Npz | Csv | Pictures | Synthetic
 
 
 @dataclass(frozen=True, slots=True)

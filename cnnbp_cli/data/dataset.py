@@ -14,7 +14,7 @@ from cnnbp_cli.data.errors import DataError
 from cnnbp_cli.data.labels import Names, Task, one_hot, resolved
 from cnnbp_cli.data.normalization import Normalization
 from cnnbp_cli.data.source import Source
-from cnnbp_cli.data.split import Split
+from cnnbp_cli.data.split import Split, proportional
 
 if TYPE_CHECKING:
     from cnnbp_cli.config.schema import AnyData
@@ -101,6 +101,8 @@ def _load(data_config: AnyData, input_shape: Shape, seed: int, task: Task, of_mo
     if train.has_classes:
         known = len(source.class_names) if source.class_names else int(train.labels.max()) + 1
         classes = data_config.class_count or classes or known
+    numerals = tuple(map(str, range(len(source.class_names or ()))))
+    class_names = None if source.class_names == numerals else source.class_names
     remarks = (*source.remarks, *_remarks(source))
     limit = data_config.limit
     if limit is not None:
@@ -119,7 +121,7 @@ def _load(data_config: AnyData, input_shape: Shape, seed: int, task: Task, of_mo
         classes if train.has_classes else None,
         source.origin,
         remarks,
-        source.class_names if train.has_classes else None,
+        class_names if train.has_classes else None,
     )
 
 
@@ -177,7 +179,7 @@ def _remedy(dataset: Dataset, classes: int) -> str:
 
 def _read_source(data_config: AnyData, input_shape: Shape, seed: int) -> Source:
     """Read what a source has."""
-    from cnnbp_cli.config.schema import Csv, Idx, MnistSubset, Npz, Synthetic
+    from cnnbp_cli.config.schema import Csv, Idx, MnistSubset, Npz, Pictures, Synthetic
 
     match data_config:
         case MnistSubset(source=source):
@@ -206,6 +208,10 @@ def _read_source(data_config: AnyData, input_shape: Shape, seed: int) -> Source:
             from cnnbp_cli.data.csv import read_tables
 
             return read_tables(path, test_path, input_shape, label, delimiter)
+        case Pictures(path=path, test=share, on_error=on_error):
+            from cnnbp_cli.data.folder import read_pictures_of
+
+            return read_pictures_of(path, input_shape, share, on_error, seed)
         case Synthetic(kind=kind, image=image):
             classes = data_config.class_count or 0
             from cnnbp_cli.data.synthetic import check_synthetic, draw_split
@@ -221,7 +227,7 @@ def _read_source(data_config: AnyData, input_shape: Shape, seed: int) -> Source:
 def _limited(split: Split, count: int | None) -> Split:
     if count is None or count >= len(split):
         return split
-    return split.take(np.sort(_proportional(split, np.arange(len(split)), count)))
+    return split.take(np.sort(_chosen(split, np.arange(len(split)), count)))
 
 
 def _hold_out(split: Split, amount: float, seed: int) -> tuple[Split, Split | None]:
@@ -235,21 +241,10 @@ def _hold_out(split: Split, amount: float, seed: int) -> tuple[Split, Split | No
             "leave at least one to train on"
         )
     held = np.zeros(len(split), bool)
-    held[_proportional(split, generator(seed, "validation").permutation(len(split)), count)] = True
+    held[_chosen(split, generator(seed, "validation").permutation(len(split)), count)] = True
     return split.take(~held), split.take(held)
 
 
-def _proportional(split: Split, order: Array, count: int) -> Array:
-    """Return `count` of the samples in `order`: the first of each class, in the classes' proportions.
-
-    A sample that is the k-th of the m of its class has position (k + 1/2) / m in it; the samples with
-    the smallest positions are taken.
-    """
-    if not split.has_classes:
-        return order[:count]
-    labels = split.labels[order]
-    by_class = np.argsort(labels, kind="stable")
-    _, firsts, sizes = np.unique(labels[by_class], return_index=True, return_counts=True)
-    position = np.empty(len(order))
-    position[by_class] = (np.arange(len(order)) - np.repeat(firsts, sizes) + 0.5) / np.repeat(sizes, sizes)
-    return order[np.argsort(position, kind="stable")[:count]]
+def _chosen(split: Split, order: Array, count: int) -> Array:
+    """Return `count` of the samples in `order`: in the classes' proportions, where there are classes."""
+    return proportional(split.labels, order, count) if split.has_classes else order[:count]

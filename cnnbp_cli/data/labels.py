@@ -138,9 +138,8 @@ def _from_texts(
     for text in found.tolist():
         if text not in number_of:
             split, sample = _first(labels, text)
-            of = "data.classes" if names.declared else "the model's classes" if known else "those in the train split"
             raise DataError(
-                f"{source.where(split)}: label {text!r} of sample {sample} is none of {of}: {listed(order)}"
+                f"{source.where(split)}: label {text!r} of sample {sample} is none of the classes: {listed(order)}"
             )
     numbers = {}
     for split, part in labels.items():

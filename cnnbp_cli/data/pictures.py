@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,12 @@ from cnnbp_cli.data.npz import read_array, read_arrays
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 """Pillow's names for what so many channels mean."""
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".ppm", ".pgm", ".pbm", ".webp")
+"""What pictures are called."""
+
+_ORIENTED = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
+"""What Pillow calls the parts of a file that may say which way is up."""
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "PPM", "WEBP")
 """What is read. Pillow knows more, among them one that it hands to another program, and TIFF, whose library writes
@@ -99,31 +107,67 @@ def _as_images(name: str, array: Array, input_shape: Shape) -> Array:
 
 def _read_picture(path: Path, input_shape: Shape) -> RawImages:
     """Return a picture as bytes; `read_pictures` says what is done to it."""
+    with decoding(input_shape, str(path)):
+        array, is_light = fitted(path, input_shape)
+    return RawImages(str(path), array[None], white=255.0, light_edges=is_light)
+
+
+@contextmanager
+def decoding(input_shape: Shape, where: str) -> Iterator[None]:
+    """Make sure that pictures can be decoded for such a model, and let no decoder write to the terminal.
+
+    Raises
+    ------
+    DataError
+        When Pillow is not there, or pictures cannot have so many channels.
+    """
     try:
-        from PIL import Image, ImageOps  # type: ignore[import-not-found,unused-ignore]
+        from PIL import Image  # type: ignore[import-not-found,unused-ignore]
     except ImportError:
-        raise DataError(f"{path}: reading pictures needs Pillow: pip install 'cnnbp[images]'") from None
+        raise DataError(f"{where}: reading pictures needs Pillow: pip install 'cnnbp[images]'") from None
+    if input_shape[0] not in MODES:
+        raise DataError(
+            f"{where}: the model takes {input_shape[0]} channels, and pictures have 1, 3 or 4; give an array (npy)"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about details of a file that can be read all the same
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def fitted(path: Path, input_shape: Shape) -> tuple[Array, bool]:
+    """Return a picture (C, H, W) as bytes, and whether its edges are light; several threads may do so at once.
+
+    To be called under `decoding`; `read_pictures` says what is done to a picture.
+
+    Raises
+    ------
+    DataError
+        When it cannot be read.
+    """
+    from PIL import Image, ImageOps  # type: ignore[import-not-found,unused-ignore]
+
     c, h, w = input_shape
-    if c not in MODES:
-        raise DataError(f"{path}: the model takes {c} channels, and pictures have 1, 3 or 4; give an array (npy)")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about details of a file that can be read all the same
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
-                upright = ImageOps.exif_transpose(image)
-                converted = _on_paper(_in_bytes(upright), c).convert(MODES[c])
+        with Image.open(path, formats=FORMATS) as image:
+            image.load()
+            upright = ImageOps.exif_transpose(image) if _ORIENTED & image.info.keys() else image
+            converted = _on_paper(_in_bytes(upright), c)
+            if converted.mode != MODES[c]:
+                converted = converted.convert(MODES[c])
+            pixels = np.atleast_3d(np.asarray(converted))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         most = Image.MAX_IMAGE_PIXELS or 0
         raise DataError(f"{path}: has more than {most:,} pixels; make it smaller") from None
     except Exception as error:  # a damaged picture may make its decoder raise anything
         raise DataError(f"{path}: is not a picture that Pillow can read ({_first_line(error)})") from None
-    pixels = np.atleast_3d(np.asarray(converted))
     frame = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    edge = np.median(frame, 0).astype(int)  # (c,)
-    fitting = ImageOps.pad(converted, (w, h), Image.Resampling.LANCZOS, tuple(edge.tolist()) if c > 1 else int(edge[0]))
-    array = np.atleast_3d(np.asarray(fitting)).transpose(2, 0, 1).copy()
-    return RawImages(str(path), array[None], white=255.0, light_edges=bool(edge[0] > 127))
+    edge = np.partition(frame, (half := (len(frame) - 1) // 2, len(frame) // 2), axis=0)
+    middle = ((edge[half].astype(int) + edge[len(frame) // 2]) / 2).astype(int)  # the median (c,), cut to bytes
+    if converted.size != (w, h):
+        color = tuple(middle.tolist()) if c > 1 else int(middle[0])
+        pixels = np.atleast_3d(np.asarray(ImageOps.pad(converted, (w, h), Image.Resampling.LANCZOS, color)))
+    return pixels.transpose(2, 0, 1).copy(), bool(middle[0] > 127)
 
 
 def _in_bytes(image: Any) -> Any:

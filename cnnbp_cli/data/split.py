@@ -40,3 +40,17 @@ class Split:
     def take(self, indices: Array | slice) -> Split:
         """Return the samples at `indices` (or where a mask is true), copied; those of a slice are views."""
         return Split(self.images[indices], self.labels[indices])
+
+
+def proportional(labels: Array, order: Array, count: int) -> Array:
+    """Return `count` of the samples in `order`: the first of each class, in the classes' proportions.
+
+    A sample that is the k-th of the m of its class has position (k + 1/2) / m in it; the samples with
+    the smallest positions are taken.
+    """
+    ordered = labels[order]
+    by_class = np.argsort(ordered, kind="stable")
+    _, firsts, sizes = np.unique(ordered[by_class], return_index=True, return_counts=True)
+    position = np.empty(len(order))
+    position[by_class] = (np.arange(len(order)) - np.repeat(firsts, sizes) + 0.5) / np.repeat(sizes, sizes)
+    return order[np.argsort(position, kind="stable")[:count]]

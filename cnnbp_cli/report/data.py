@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from cnnbp_cli.core.types import show_shape
 from cnnbp_cli.report.records import write_csv, write_json
@@ -17,6 +17,7 @@ from cnnbp_cli.text import show_bytes
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from cnnbp_cli.data.dataset import Dataset
     from cnnbp_cli.data.fetch import Event, PublishedSet, Ready, Receiving
     from cnnbp_cli.data.info import DataInfo
 
@@ -153,6 +154,25 @@ class FetchProgress:
             self._bar.console.print(plain(text, sys.stderr))
         else:
             note(text)
+
+
+def render_converted(data: Dataset, section: dict[str, Any], format: str) -> None:
+    """Write what was converted to standard output: for people, the lines of a config that use it."""
+    counts = {
+        name: len(split)
+        for name, split in (("train", data.train), ("validation", data.validation), ("test", data.test))
+        if split is not None
+    }
+    if format == "table":
+        import yaml
+
+        whole = ", ".join(f"{count(number)} {name}" for name, number in counts.items())
+        print(plain(f"# {whole}; the path is relative to the config's folder", sys.stdout))
+        print(yaml.safe_dump({"data": section}, sort_keys=False, allow_unicode=True, width=110), end="")
+    elif format == "csv":
+        write_csv(["path", *counts], [[section["path"], *counts.values()]])
+    else:
+        write_json({"data": section, "counts": counts})
 
 
 def render_fetched(source: PublishedSet, folder: Path, files: Sequence[Ready], format: str) -> None:

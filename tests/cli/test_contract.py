@@ -65,6 +65,7 @@ CASES = {
     "docs": Case("", missing="gone"),
     "completion": Case("bash", raw=True, missing="gone"),
     "data info": Case("bars.yaml"),
+    "data convert": Case("bars.yaml bars.npz", missing="gone.yaml bars.npz"),
     "diagnose": Case(
         "bars.yaml --steps 5 --select batch-norm-small-batch --set train.batch_size=6 "
         "--set model.layers.relu_1=batch_norm"

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from cnnbp_cli.config.schema import AnyData, Csv, Idx, MnistSubset, Npz, Synthetic
+from cnnbp_cli.config.schema import AnyData, Csv, Idx, MnistSubset, Npz, Pictures, Synthetic
 
 
 @pytest.fixture
@@ -12,6 +12,7 @@ def data_config() -> Callable[..., AnyData]:
     """Return a builder of the config's `data` section; synthetic sets are small unless a size is given."""
     small = {"train": 100, "test": 40, "image": (1, 12, 12), "classes": 10}
     sources = {"mnist-subset": MnistSubset, "idx": Idx, "npz": Npz, "csv": Csv, "synthetic": Synthetic}
+    sources["folder"] = Pictures
 
     def build(source: str, **fields: object) -> AnyData:
         return sources[source](**((small if source == "synthetic" else {}) | fields))

@@ -106,7 +106,7 @@ def test_names_are_numbered_alphabetically(write, tmp_path):
     with pytest.raises(DataError) as caught:
         read(path, test_path=tmp_path / "test.csv")
     assert str(caught.value) == (
-        f"{tmp_path}/test.csv: label 'cow' of sample 0 is none of those in the train split: cat, or so, dög"
+        f"{tmp_path}/test.csv: label 'cow' of sample 0 is none of the classes: cat, or so, dög"
     )
 
 

@@ -174,7 +174,7 @@ def test_words_are_names(write, kind):
     assert (data.class_names, data.train.labels.tolist()) == (("a", "b", "c"), [1, 2, 0, 1, 2, 0])
     data = load_dataset(Npz(path=path, classes=("c", "b", "a", "d")), SHAPE, 0)
     assert (data.class_names, data.train.labels.tolist()) == (("c", "b", "a", "d"), [1, 0, 2, 1, 0, 2])
-    with pytest.raises(DataError, match=r"y_train: label 'c' of sample 1 is none of data.classes: a, b"):
+    with pytest.raises(DataError, match=r"y_train: label 'c' of sample 1 is none of the classes: a, b"):
         load_dataset(Npz(path=path, classes=("a", "b")), SHAPE, 0)
 
 

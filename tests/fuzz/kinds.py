@@ -30,7 +30,7 @@ from cnnbp_cli.analysis.summary import summary
 from cnnbp_cli.analysis.trained import load_trained
 from cnnbp_cli.build import build
 from cnnbp_cli.config.load import load_config, parse_config
-from cnnbp_cli.config.schema import Csv, Idx, Limit, Npz
+from cnnbp_cli.config.schema import Csv, Idx, Limit, Npz, Pictures
 from cnnbp_cli.config.write import to_yaml
 from cnnbp_cli.data.dataset import load_dataset
 from cnnbp_cli.data.pictures import read_pictures
@@ -541,6 +541,28 @@ def image_files() -> SearchStrategy[tuple[str, bytes]]:
     )
 
 
+def read_folder(folder: Path, files: tuple[tuple[str, bytes], str, str, float]) -> None:
+    """Read a picture among good ones, in a class and a split of any name."""
+    (name, content), split, label, share = files
+    for place in (folder / "set" / "train" / "a", folder / "set" / "train" / "b"):
+        place.mkdir(parents=True)
+        for number in range(3):
+            (place / f"{number}.png").write_bytes(png(6, 4, 8, 0, b"", bytes(28)))
+    (place := folder / "set" / split / label).mkdir(parents=True, exist_ok=True)
+    (place / name).write_bytes(content)
+    config = Pictures(path=folder / "set", test=share, on_error="skip" if share else "stop")
+    load_dataset(config, INPUT, 0)
+
+
+def folders() -> SearchStrategy[Any]:
+    return st.tuples(
+        image_files(),
+        st.sampled_from(("train", "test", "val", "c", "Train")),
+        st.sampled_from(("a", "b", "c", "0", " ", ".hidden", "9" * 99)),
+        st.sampled_from((0, 0, 0.3)),
+    )
+
+
 NUMBERS_OF_PIXELS = (0, 1, 3000, 9459, 9460, 50_000, (1 << 31) - 1, (1 << 32) - 1)
 
 
@@ -567,4 +589,5 @@ def kinds() -> list[Kind]:
         Kind("checkpoints", checkpoints, read_checkpoint, 6),
         Kind("runs", run_files, read_run, 6),
         Kind("images", image_files(), read_image, 10, memory=1 << 30),
+        Kind("folders", folders(), read_folder, 4, memory=1 << 30),
     ]
