@@ -86,6 +86,21 @@ def test_every_command_is_in_the_readme() -> None:
     assert not missing
 
 
+EXACT = {"summary", "validate", "export"}
+"""Commands whose output is the same on every machine."""
+
+
+def test_the_readme_shows_the_output_of_every_command(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    for body in snippets(ROOT / "README.md", "console"):
+        for shown in re.split(r"^\$ ", body, flags=re.MULTILINE)[1:]:
+            command, _, output = shown.partition("\n")
+            assert output.strip(), command
+            _, *arguments = shlex.split(command)
+            if arguments[0] in EXACT and (folder / arguments[1]).exists():
+                assert cnnbp(*arguments, cwd=folder).stdout == output
+
+
 def test_the_readme_opens_with_the_two_commands() -> None:
     assert snippets(ROOT / "README.md", "sh")[0].splitlines()[0].startswith("make demo")
     assert snippets(ROOT / "README.md", "sh")[1].splitlines() == ["pip install .", "cnnbp train configs/lenet5.yaml"]

@@ -16,6 +16,7 @@ from cnnbp_cli.report.plot import gradients
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 SUFFIXES = (".png", ".svg", ".pdf")
 UNDATED: dict[str, dict[str, None]] = {
@@ -86,8 +87,6 @@ def save_figure(history: History, path: Path) -> None:
 
 def _curves(axes: Axes, history: History, name: str) -> None:
     """Draw every batch's figure, their running mean, and what the validation split says."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
     steps = np.array([step.step for step in history.steps])
     values = np.array([getattr(step, name) for step in history.steps], np.float64)
     window = max(len(values) // WINDOWS, 1)
@@ -104,9 +103,7 @@ def _curves(axes: Axes, history: History, name: str) -> None:
     finite = values[np.isfinite(values)]
     if name == "loss" and finite.size and finite.max() > WIDE_RANGE * finite.min() > 0:
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        _round_ticks(axes.yaxis)
         name = f"{name}, logarithmic scale"
     axes.set_title(name)
     _step_axis(axes)
@@ -120,12 +117,21 @@ def _rate(axes: Axes, history: History) -> None:
     _step_axis(axes)
 
 
+def _round_ticks(axis: Axis) -> None:
+    """Label a logarithmic axis at 1, 2 and 5 times powers of ten, in plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def _step_axis(axes: Axes) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlabel("step")
     axes.margins(x=0.01)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
 
 
 def _heat_map(axes: Axes, rows: dict[str, list[float]], steps: list[int]) -> None:
@@ -143,7 +149,9 @@ def _heat_map(axes: Axes, rows: dict[str, list[float]], steps: list[int]) -> Non
     axes.grid(False)
     axes.set_title("gradient norm of each layer (L2, before clipping), logarithmic scale")
     _step_axis(axes)
-    axes.figure.colorbar(mesh, ax=axes, pad=0.01)
+    bar = axes.figure.colorbar(mesh, ax=axes, pad=0.01)
+    if scale:
+        _round_ticks(bar.ax.yaxis)
 
 
 def _edges(steps: list[int]) -> Array:
