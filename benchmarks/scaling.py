@@ -2,7 +2,8 @@
 
 What a worker computes and what a message costs (latency and time per byte) is measured on the spot, and
 `scaling_model.py` puts it together. Its predictions for the numbers of processes that were measured are shown beside
-what they took; more processes than cores compute in turns, and wait for each other while others run.
+what they took. Processes of one machine share its memory, and its cores if there are more of them: by how much each is
+slower than one alone is measured without any messages, and taken into account.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.yaml"))
 IMAGES = (1, 2, 4, 8, 16, 32, 64)
 """Images of one worker for which a step is timed; between them it is interpolated."""
 SECONDS, STEPS = 0.4, 20  # for one figure, at most
+ROUNDS = 3  # in processes of their own
 PROBE_VALUES = 1 << 20
 
 
@@ -67,7 +69,7 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
     set_blas_threads(1)
 
     def worker(values: int, dtype: np.dtype[Any]) -> Any:
-        if request["processes"] == 1:
+        if request["processes"] == 1 or request.get("apart"):
             return SoloWorker(values, dtype)
         from mpi4py import MPI
 
@@ -153,6 +155,14 @@ def workload(name: str) -> Workload:
     return Workload(IMAGES, found.pop("seconds"), **found)
 
 
+def slower(load: Workload, name: str, processes: int, batch: int) -> float:
+    """Return by what factor a worker is slower when so many of them compute at the same time, each by itself."""
+    images = ceil(batch / processes)
+    if processes == 1:
+        return 1.0
+    return ask(processes, config=name, batches=[images], apart=True)["seconds"][0] / load.compute(images)
+
+
 def ms(seconds: float) -> str:
     return f"{1e3 * seconds:.2f}"
 
@@ -214,9 +224,12 @@ def main() -> None:
     rows, cores = [], len(os.sched_getaffinity(0))
     for name in options.measured:
         for n in options.processes:
-            found = ask(n, config=name, batches=[options.batch])["seconds"][0]
-            predicted = step_seconds(loads[name], here.get(n, NETWORKS[0]), n, options.batch, cores)
-            rows.append({"config": name, "processes": n, "measured": found, "predicted": predicted})
+            network, found, predicted = here.get(n, NETWORKS[0]), [], []
+            for _ in range(ROUNDS):
+                found.append(ask(n, config=name, batches=[options.batch])["seconds"][0])
+                factor = slower(loads[name], name, n, options.batch)
+                predicted.append(step_seconds(loads[name], network, n, options.batch, factor))
+            rows.append({"config": name, "processes": n, "measured": median(found), "predicted": median(predicted)})
     print(f"{cores} cores, batch {options.batch}\n")
     table = [[f"{n}", f"{1e6 * one.latency:.1f}", f"{8e-9 / max(one.per_byte, 1e-12):.1f}"] for n, one in here.items()]
     show_table(["processes", "µs/message", "Gbit/s"], table)
