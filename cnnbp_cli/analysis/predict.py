@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,11 @@ class Prediction:
     names: Sequence[str] = ()
     is_named: bool = False
 
+    def best(self, count: int) -> list[tuple[str, float]]:
+        """Return the most likely classes, each with its probability, the best first."""
+        ranked = sorted(enumerate(self.probabilities or ()), key=lambda pair: (-pair[1], pair[0]))
+        return [(self.names[k], value) for k, value in ranked[:count]]
+
     @property
     def name(self) -> str:
         """What people call the class."""
@@ -90,13 +97,39 @@ def predict_files(
     DataError
         When a file cannot be read, or its images do not fit the model or have another scale than it was trained on.
     """
-    predictions: list[Prediction] = []
-    for number, path in enumerate(paths, start=1):
-        for raw in read_pictures(path, model.config.model.input):
-            predictions += _predict_raw(model, raw, invert)
+    label = getattr(model.config.data, "label", "auto")
+    files, found = list[RawImages](), list(_globbed(paths))
+    for number, path in enumerate(found, start=1):
+        files += read_pictures(path, model.config.model.input, label)
         if progress is not None:
-            progress(number, len(paths))
-    return predictions
+            progress(number, len(found))
+    return [prediction for together in _alike(model, files, invert) for prediction in together]
+
+
+def _globbed(paths: Sequence[Path]) -> Iterator[Path]:
+    """Yield paths, and in the place of patterns that no shell has expanded the files that they fit, by name."""
+    for path in paths:
+        is_pattern = glob.has_magic(str(path)) and not path.exists()
+        found = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))] if is_pattern else []
+        yield from found or [path]
+
+
+def _alike(model: Model, files: Sequence[RawImages], invert: bool | None) -> Iterator[list[Prediction]]:
+    """Yield the predictions of files, many pictures in one pass of the network."""
+    for is_picture, some in groupby(files, key=lambda raw: raw.white is not None):
+        if not is_picture:
+            yield from (_predict_raw(model, raw, invert) for raw in some)
+            continue
+        pictures = list(some)
+        ready = [prepared(model, raw, invert) for raw in pictures]
+        images = np.concatenate([one.images for one in ready])
+        shown = [one.shown[0] for one in ready]
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # whether they are normalized is known
+            found = predict(model, images, [raw.name for raw in pictures])
+        yield [
+            replace(one, pixels=image, inverted=each.inverted, is_normalized=each.is_normalized)
+            for one, image, each in zip(found, shown, ready, strict=True)
+        ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cnnbp_cli.config.load import load_config
-from cnnbp_cli.config.sources import located, meant
+from cnnbp_cli.config.schema import AnyData, Csv, Npz, Pictures
+from cnnbp_cli.config.sources import is_run, located, meant
 from cnnbp_cli.data.dataset import DataError, Dataset, check_labels, load_dataset
 from cnnbp_cli.data.normalization import Normalization
 from cnnbp_cli.data.split import Split
@@ -59,7 +60,8 @@ def split_for(model: Model, name: str, config: str | None = None) -> tuple[Split
     model : Model
     name : {"train", "validation", "test"}
     config : str, optional
-        The other config, as `load_config` takes it.
+        The other config, as `load_config` takes it; or a folder of pictures, a csv or an npz, all of which is taken
+        where it has no test split.
 
     Raises
     ------
@@ -68,11 +70,18 @@ def split_for(model: Model, name: str, config: str | None = None) -> tuple[Split
     ConfigError, DataError
         When the config is wrong, or the data cannot be read or do not fit the model.
     """
-    chosen = model.config if config is None else load_config(config)
-    data = load_dataset(chosen.data, model.config.model.input, chosen.seed, model.task, model.class_names)
+    files = None if config is None else _files(Path(config), model.config.data)
+    if files is None:
+        chosen = model.config if config is None else load_config(config)
+        files, seed = chosen.data, chosen.seed
+    else:
+        seed = model.config.seed
+    data = load_dataset(files, model.config.model.input, seed, model.task, model.class_names)
     if model.classifies:
         check_labels(data, model.classes)
     split: Split | None = getattr(data, name)
+    if split is None and name == "test" and config is not None and _files(Path(config), model.config.data):
+        split = data.train
     if split is None:
         raise TrainedError(f"{data.name}: has no {name} split")
     if model.normalization is None:
@@ -80,6 +89,22 @@ def split_for(model: Model, name: str, config: str | None = None) -> tuple[Split
         return split, [*data.remarks]
     split, remarks = _in_training_scale(split, data, model.normalization)
     return split, [*data.remarks, *remarks]
+
+
+def _files(path: Path, trained_on: AnyData) -> AnyData | None:
+    """Return the source that a path to data stands for; None where it may be that of a config."""
+    common: dict[str, Any] = {
+        "path": path.absolute(),
+        "normalize": trained_on.normalize,
+        "first_label": trained_on.first_label,
+        "target": trained_on.target,
+    }
+    if path.suffix == ".csv":
+        own = trained_on if isinstance(trained_on, Csv) else None
+        return Csv(**common, label=own.label, delimiter=own.delimiter) if own else Csv(**common)
+    if path.suffix == ".npz":
+        return Npz(**common, keys=trained_on.keys) if isinstance(trained_on, Npz) else Npz(**common)
+    return Pictures(**common) if path.is_dir() and not is_run(path) else None
 
 
 def _in_training_scale(split: Split, data: Dataset, trained: Normalization) -> tuple[Split, list[str]]:

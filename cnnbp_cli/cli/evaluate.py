@@ -45,9 +45,10 @@ def evaluate(
     data: Annotated[
         str | None,
         typer.Option(
-            metavar="CONFIG",
+            metavar="CONFIG|DATA",
             autocompletion=complete.configs,
-            help="Evaluate on the data of this config, or template, instead of the run's.",
+            help="Evaluate on the data of this config, or template, instead of the run's; or on a folder of pictures "
+            "by class, a csv or an npz.",
         ),
     ] = None,
     split: Annotated[Part, typer.Option(metavar=choices(Part), help="Split to evaluate.")] = Part.TEST,

@@ -24,6 +24,7 @@ def add_to(app: typer.Typer) -> None:
         epilog=examples(
             "cnnbp predict runs/lenet5-1 seven.png photo.jpg",
             "cnnbp predict runs/lenet5-1/checkpoints/best.npz images.npy --format json",
+            "cnnbp predict runs/lenet5-1 test.csv --format csv --id-column ImageId",
         )
     )(predict)
 
@@ -34,7 +35,8 @@ def predict(
         list[Path],
         typer.Argument(
             metavar="IMAGE",
-            help="Pictures (with the extra images), or arrays as npy or npz, with pixels from 0 to 1 or 0 to 255.",
+            help="Pictures (with the extra images) and folders of them, arrays as npy or npz, or tables as csv, with "
+            "pixels from 0 to 1 or 0 to 255.",
         ),
     ],
     invert: Annotated[
@@ -45,6 +47,21 @@ def predict(
             "the training images have dark ones, or vice versa: MNIST is white on black, paper is black on white.",
         ),
     ] = None,
+    top: Annotated[
+        int | None, typer.Option("--top", metavar="K", min=1, help="Show the K most likely classes alone.")
+    ] = None,
+    id_column: Annotated[
+        str | None,
+        typer.Option(
+            "--id-column",
+            metavar="NAME",
+            help="Write a table of two columns, this one, which counts from 1, and Label: what Kaggle takes. "
+            "With --format csv.",
+        ),
+    ] = None,
+    label_column: Annotated[
+        str, typer.Option("--label-column", metavar="NAME", help="The name of the other column, with --id-column.")
+    ] = "Label",
     weights: WeightFile = None,
     weight_map: WeightMap = None,
     partial_weights: PartialWeights = False,
@@ -54,12 +71,18 @@ def predict(
     """Predict the class of images, with its probability."""
     from cnnbp_cli.analysis.predict import predict_files
     from cnnbp_cli.analysis.trained import load_trained
+    from cnnbp_cli.cli.boundary import fail
     from cnnbp_cli.report.live import working
     from cnnbp_cli.report.origin import name_origin
     from cnnbp_cli.report.predict import render
 
+    if id_column is not None and format is Format.JSON:
+        raise typer.BadParameter("makes a table for Kaggle, and goes with --format csv", param_hint="--id-column")
     model, origin = load_trained(trained, weights)
+    if not model.classifies and (id_column is not None or top is not None):
+        fail(f"{trained}: {'--top' if top else '--id-column'} is for models that classify")
     with working("predicting, file") as tick:
         predictions = predict_files(model, images, invert=invert, progress=tick)
     name_origin(origin)
-    render(predictions, format.value, asked_to_invert=bool(invert), origin=origin)
+    columns = None if id_column is None else (id_column, label_column)
+    render(predictions, format.value, asked_to_invert=bool(invert), origin=origin, top=top, columns=columns)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,16 +57,19 @@ class RawImages:
         return [self.name] if count == 1 else [f"{self.name}[{k}]" for k in range(count)]
 
 
-def read_pictures(path: Path, input_shape: Shape) -> list[RawImages]:
+def read_pictures(path: Path, input_shape: Shape, label: int | str = "auto") -> list[RawImages]:
     """Read every image of a file.
 
     Parameters
     ----------
     path : Path
         ``.npy`` with one image, (H, W) or (C, H, W), or with several, (N, H, W) or (N, C, H, W); ``.npz``
-        with such arrays; else a picture, which is made to fit.
+        with such arrays; ``.csv`` with a line of pixels for each; a folder of pictures; else a picture, which is made
+        to fit.
     input_shape : tuple of int
         The model's (channels, height, width).
+    label : int or str
+        The column of a table that is no pixel, where it has one more than there are pixels; see `config.schema.Csv`.
 
     Raises
     ------
@@ -82,13 +86,17 @@ def read_pictures(path: Path, input_shape: Shape) -> list[RawImages]:
     """
     if not path.exists():
         raise DataError(f"{path}: does not exist")
+    if path.is_dir():
+        return [_read_picture(inner, input_shape) for inner in pictures_in(path)]
     require_file(path, "IMAGE")
     if path.suffix == ".npz":
         arrays = {f"{path}:{name}": array for name, array in read_arrays(path).items()}
     elif path.suffix == ".npy":
         arrays = {str(path): read_array(path)}
     elif path.suffix == ".csv":
-        raise DataError(f"{path}: a table is not a picture; save the pixels as an array, with numpy.save")
+        from cnnbp_cli.data.csv import read_table
+
+        return [RawImages(str(path), read_table(path, input_shape, "IMAGE", label, may_lack_labels=True).images)]
     else:
         return [_read_picture(path, input_shape)]
     if not arrays:
@@ -110,6 +118,25 @@ def _read_picture(path: Path, input_shape: Shape) -> RawImages:
     with decoding(input_shape, str(path)):
         array, is_light = fitted(path, input_shape)
     return RawImages(str(path), array[None], white=255.0, light_edges=is_light)
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """Return the pictures in a folder and the folders in it, by name.
+
+    Raises
+    ------
+    DataError
+        When there are none.
+    """
+    found = [
+        Path(place, name)
+        for place, inner, names in os.walk(folder)
+        for name in (inner.sort() or sorted(names))  # the folders in their order, too
+        if name.lower().endswith(SUFFIXES) and name[0] != "."
+    ]
+    if not found:
+        raise DataError(f"{folder}: has no pictures; expected files that end in {', '.join(SUFFIXES)}")
+    return found
 
 
 @contextmanager

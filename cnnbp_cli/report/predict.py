@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 from math import isfinite
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cnnbp_cli.core.types import show_shape
 from cnnbp_cli.report.records import write_csv, write_json
@@ -27,9 +27,25 @@ PERCENT = 8  # columns of a probability
 
 
 def render(
-    predictions: Sequence[Prediction], format: str, *, asked_to_invert: bool = False, origin: Origin | None = None
+    predictions: Sequence[Prediction],
+    format: str,
+    *,
+    asked_to_invert: bool = False,
+    origin: Origin | None = None,
+    top: int | None = None,
+    columns: tuple[str, str] | None = None,
 ) -> None:
-    """Write predictions to standard output, and to standard error which images were inverted unasked."""
+    """Write predictions to standard output, and to standard error which images were inverted unasked.
+
+    Parameters
+    ----------
+    predictions, format, origin
+    asked_to_invert : bool
+    top : int, optional
+        Show so many of the most likely classes alone.
+    columns : (str, str), optional
+        What Kaggle calls the number of an image, from 1, and its class: a table of these two.
+    """
     if not asked_to_invert:
         _notes(
             [one.image for one in predictions if one.inverted],
@@ -37,9 +53,14 @@ def render(
         )
     _notes([one.image for one in predictions if one.is_normalized], "floats below zero are taken as normalized already")
     if format == "json":
-        write_json({"predictions": [one.to_dict() for one in predictions], "checkpoint": origin and origin.to_dict()})
+        records = [_record(one, top) for one in predictions]
+        write_json({"predictions": records, "checkpoint": origin and origin.to_dict()})
     elif predictions[0].output is not None:
         _outputs(predictions, format)
+    elif columns:
+        write_csv(columns, [[number, one.name] for number, one in enumerate(predictions, 1)])
+    elif top:
+        _best(predictions, format, min(top, len(predictions[0].names)))
     elif format == "csv":
         header = ["image", "class", *(f"probability_{name}" for name in predictions[0].names)]
         rows: list[list[object]] = [[one.image, one.label, *(one.probabilities or ())] for one in predictions]
@@ -52,6 +73,27 @@ def render(
     else:
         for k, one in enumerate(predictions):
             _drawn(one, is_first=k == 0)
+
+
+def _record(one: Prediction, top: int | None) -> dict[str, Any]:
+    best = [{"name": name, "probability": value} for name, value in one.best(top or 0)]
+    return one.to_dict() | ({"top": best} if best else {})
+
+
+def _best(predictions: Sequence[Prediction], format: str, top: int) -> None:
+    """Write a row for each image with its most likely classes."""
+    if format == "csv":
+        header = ["image", *(f"{what}_{k}" for k in range(1, top + 1) for what in ("class", "probability"))]
+        write_csv(header, [[one.image, *(part for pair in one.best(top) for part in pair)] for one in predictions])
+        return
+    from cnnbp_cli.report.table import Column, show
+
+    columns = [Column("image", text=True)]
+    columns += [Column(f"class {k}" if top > 1 else "class", leaves=k, text=True) for k in range(1, top + 1)]
+    rows: list[list[Cell]] = [
+        [one.image, *(f"{name} {percent(value)}" for name, value in one.best(top))] for one in predictions
+    ]
+    show(columns, rows)
 
 
 def _notes(images: Sequence[str], text: str) -> None:
