@@ -272,13 +272,20 @@ class Model:
             raise ModelInputError("expected one image or more, got none")
         return x, self.targets_in(labels, x)
 
+    @property
+    def is_portable(self) -> bool:
+        """Whether all its parts are classes of this package, which any process can load."""
+        parts = (*(node.layer for node in self.graph.nodes), self.loss_function)
+        return all(type(part).__module__.startswith(f"{__package__}.") for part in parts)
+
     @quiet
     def predict(self, images: Array) -> Array:
         """Return the head's outputs (N, classes), in evaluation mode; (N, c, h, w) when they are images."""
         from cnnbp_cli.parallel.team import on_all_cores  # here, as it takes 13 ms that other commands can do without
 
         x = self.images_in(images)
-        return np.moveaxis(on_all_cores(partial(self._predict, x), x.shape[-1] * self.macs), -1, 0)
+        found = on_all_cores(partial(self._predict, x), x.shape[-1] * self.macs, portable=self.is_portable)
+        return np.moveaxis(found, -1, 0)
 
     def _predict(self, x: Array, workers: Communicator) -> Array:
         """Return the head's outputs for an input (c, h, w, n), which workers share."""

@@ -100,9 +100,9 @@ def evaluate(
     if normalization is None:
         raise ValueError("the model does not know its normalization: pass one")
     if workers is None:
-        return on_all_cores(
-            partial(_evaluate, model, split, normalization, batch_size, progress), len(split) * model.macs
-        )
+        program = partial(_evaluate, model, split, normalization, batch_size)
+        first, others = partial(program, progress), partial(program, None)
+        return on_all_cores(first, len(split) * model.macs, others=others, portable=model.is_portable)
     return _evaluate(model, split, normalization, batch_size, progress, workers)
 
 

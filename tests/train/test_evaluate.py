@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
 import os
 import signal
 from dataclasses import replace
@@ -14,8 +15,9 @@ import pytest
 from cnnbp_cli.core.types import Solo
 from cnnbp_cli.data.split import Split
 from cnnbp_cli.model import Model, ModelInputError
-from cnnbp_cli.parallel import team
+from cnnbp_cli.parallel import local, team
 from cnnbp_cli.parallel.local import local_workers
+from cnnbp_cli.parallel.processes import start_process
 from cnnbp_cli.train.evaluate import evaluate
 from cnnbp_cli.train.fit import fit
 
@@ -73,9 +75,9 @@ def test_workers_find_what_one_finds(setup, monkeypatch, classes, cores):
     alone, expected = evaluate(model, split, workers=Solo()), model.predict(split.images)
     started = []
 
-    def workers(*arguments):
+    def workers(*arguments, **how):
         started.append(arguments[0])
-        return local_workers(*arguments)
+        return local_workers(*arguments, **how)
 
     monkeypatch.setattr(team, "WORTHWHILE", 0)
     monkeypatch.setattr(team, "available_cores", lambda: cores)
@@ -85,6 +87,46 @@ def test_workers_find_what_one_finds(setup, monkeypatch, classes, cores):
     np.testing.assert_allclose(predicted, expected, rtol=1e-12)
     assert together.loss == pytest.approx(alone.loss, rel=1e-12)
     assert replace(together, loss=alone.loss) == alone
+
+
+@pytest.fixture
+def spawning(monkeypatch):
+    """Spawn two workers for any work, as on a platform that cannot fork; return what has been started."""
+    started = []
+
+    def start(method, adopt, *arguments, **how):
+        started.append(method.get_start_method())
+        start_process(method, adopt, *arguments, **how)
+
+    for module in (team, local):
+        monkeypatch.setattr(module, "start_method", lambda: multiprocessing.get_context("spawn"))
+    monkeypatch.setattr(local, "start_process", start)
+    monkeypatch.setattr(team, "WORTHWHILE_SPAWNED", 0)
+    monkeypatch.setattr(team, "available_cores", lambda: 2)
+    return started
+
+
+def test_spawned_workers_find_what_one_finds(setup, spawning):
+    model, split = wide(setup, 3, "dtype=float64")
+    alone = evaluate(model, split, workers=Solo())
+    ticks = []
+    together = evaluate(model, split, progress=lambda *tick: ticks.append(tick))  # cannot be pickled
+    assert spawning == ["spawn"]
+    assert ticks
+    assert together.loss == pytest.approx(alone.loss, rel=1e-12)
+    assert replace(together, loss=alone.loss) == alone
+    whole = model.logits(model.images_in(split.images))
+    np.testing.assert_allclose(model.predict(split.images), model.loss_function.predict(whole).T, rtol=1e-12)
+    assert spawning == ["spawn", "spawn"]
+
+
+def test_layers_that_a_spawned_process_does_not_know_are_left_to_one_worker(setup, spawning, monkeypatch):
+    model, split = wide(setup, 3)
+    assert model.is_portable
+    monkeypatch.setattr(type(model.graph.nodes[0].layer), "__module__", "my_layers")
+    assert not model.is_portable
+    assert evaluate(model, split).count == 57
+    assert spawning == []
 
 
 def test_a_worker_that_dies_is_done_without(setup, monkeypatch):
