@@ -186,10 +186,10 @@ class _Sum:
         Columns that do not lie together are summed together first: NumPy copies runs as short as the batch in a third
         of the time that it adds them.
         """
-        if self.terms <= 1:
-            np.copyto(out, terms[:, :, :, 0] if self.terms else 0)
-        elif self.columns.step == 1:
+        if self.columns.step == 1 and self.terms > 1:
             np.add.reduce(terms, 3, out=out)
+        elif self.terms <= 1:
+            np.copyto(out, terms[:, :, :, 0] if self.terms else 0)
         else:
             np.copyto(out, np.add.reduce(terms, 3, out=ctx.scratch("sums", out.shape, out.dtype)))
 
@@ -229,6 +229,11 @@ class _Products:
             self._room = (count, *self._make_room(m, count))
         _, products, shifted = self._room
         kernel = kernel.reshape(groups, products.shape[1], seen.shape[1])
+        if groups == len(products):  # slices would take as long as the products of a small layer
+            multiply(kernel, seen, out=products)
+            for part, terms, out in zip(self._sums, shifted, self._outs, strict=True):
+                part.add(terms, out[:, :, rows], self._ctx)
+            return
         at_a_time = len(products)
         for start in range(0, groups, at_a_time):
             some, these = slice(start, start + at_a_time), slice(0, min(at_a_time, groups - start))
