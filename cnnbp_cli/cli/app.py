@@ -36,6 +36,7 @@ from cnnbp_cli.cli.help import App
 app = App(
     cls=Boundary,
     no_args_is_help=True,
+    rich_markup_mode=None,  # a usage error in a box would import half of rich and Markdown: 60 ms
     add_completion=False,  # `cnnbp completion` has scripts that know more
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -11,7 +11,7 @@ from cli.registered import commands
 
 from cnnbp_cli import __version__
 
-WATCHED = ("numpy", "pydantic", "yaml")
+WATCHED = ("numpy", "pydantic", "yaml", "typer.rich_utils")
 
 PROGRAM = f"""
 import sys
