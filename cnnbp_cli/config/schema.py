@@ -95,11 +95,13 @@ class Augment:
     """Random distortions of the training images, drawn anew in every epoch."""
 
     shift: int = 0
-    """Largest shift in pixels: up, down, left and right."""
+    """Largest shift in pixels: up, down, left and right; what comes in is 0. The same as padding and cropping."""
     rotate: float = 0.0
     """Largest rotation in degrees, in either direction."""
     scale: float = 0.0
     """Largest change in size, as a fraction: 0.1 scales by 0.9 to 1.1."""
+    flip: bool = False
+    """Whether every other image is mirrored, left to right: for photos, not for digits."""
 
     def __post_init__(self) -> None:
         require(at_least(self, 0, "shift"), within(self, 0, 180, "rotate"), within(self, 0, 1, "scale", open_high=True))
@@ -380,6 +382,8 @@ class TrainConfig:
     """Loss function; by default cross_entropy for softmax, binary_cross_entropy for sigmoid, mse for no head."""
     label_smoothing: float = 0.0
     """Fraction of each label that is spread evenly over all classes, for example `0.1`."""
+    class_weights: Literal["balanced"] | tuple[float, ...] | dict[str, float] | None = None
+    """How much each class counts in training: balanced (rare classes more), a number for each, or for some by name."""
     epochs: int = 5
     """Number of passes over the training images, for example `5`."""
     max_steps: int | None = None
@@ -409,6 +413,7 @@ class TrainConfig:
             at_least(self, 1, "epochs", "max_steps", "batch_size", "workers", "checkpoint_every", "keep_checkpoints"),
             within(self, 0, float("inf"), "clip_norm", "checkpoint_minutes", open_low=True),
             self._too_many_workers(),
+            self._bad_weights(),
         )
 
     @property
@@ -426,6 +431,13 @@ class TrainConfig:
         """Return the updates of the whole run, unless it stops early."""
         steps = self.steps_per_epoch(samples) * self.epochs
         return steps if self.max_steps is None else min(steps, self.max_steps)
+
+    def _bad_weights(self) -> BadFields:
+        weights = self.class_weights
+        for weight in weights.values() if isinstance(weights, dict) else weights if isinstance(weights, tuple) else ():
+            if not 0 < weight < float("inf"):
+                yield "class_weights", f"expected numbers above 0, got {show(weight)}"
+                return
 
     def _too_many_workers(self) -> BadFields:
         if self.workers != "auto" and self.workers > MOST_WORKERS:
@@ -466,6 +478,8 @@ class Config:
             yield "train.loss", f"the head {head} requires {' or '.join(LOSSES[head])}, got {loss}"
         elif self.train.label_smoothing and loss != "cross_entropy":
             yield "train.label_smoothing", f"applies only to the loss cross_entropy, not to {loss}"
+        elif self.train.class_weights is not None and loss != "cross_entropy":
+            yield "train.class_weights", f"apply only to the loss cross_entropy, not to {loss}"
 
     def _bad_monitor(self) -> BadFields:
         if self.data.may_validate:

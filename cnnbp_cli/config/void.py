@@ -115,7 +115,7 @@ def _of_length(train: TrainConfig, samples: int | None) -> Iterator[VoidKey]:
 
 def _of_data(config: Config, counts: Counts) -> Iterator[VoidKey]:
     data, augment = config.data, config.data.augment
-    if augment is not None and not (augment.shift or augment.rotate or augment.scale):
+    if augment is not None and not (augment.shift or augment.rotate or augment.scale or augment.flip):
         yield VoidKey("data.augment", "data.augment", "all its strengths are 0")
     limit = data.limit
     if limit and limit.train and counts.train is not None and limit.train > counts.train + counts.validation:

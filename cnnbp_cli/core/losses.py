@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, assert_never
 import numpy as np
 
 from cnnbp_cli.core.layers.activation import logistic, softmax
-from cnnbp_cli.core.terms import OUTPUT, TARGET, Index, LossPass, Ref, Term, Terms
+from cnnbp_cli.core.terms import OUTPUT, TARGET, Index, LossPass, Ref, Term, Terms, unstated
 from cnnbp_cli.core.types import Array, Loss
 
 Head = Literal["softmax", "sigmoid", "none"]
@@ -55,7 +55,7 @@ def difference(at: LossPass, index: Index) -> Terms:
 
 class FusedResiduals(NamedTuple):
     p: Array  # the head's output
-    y: Array  # the target, as distributions: (classes, n)
+    y: Array  # the target, as distributions: (classes, n), times the weights of the classes
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +66,20 @@ class SoftmaxCrossEntropy(Loss[FusedResiduals]):
 
     y is one at the label; label smoothing a mixes it with the uniform distribution, (1 - a)·y + a/K.
 
+    Weights w_k of the classes stand before the terms of the sum, as in PyTorch:
+
+        L = -Σ_k w_k y_k log p_k        dz = p Σ_k w_k y_k - w y
+
+    Whoever sets them divides by the sum of the labels' weights, which `count` does not know.
+
     References
     ----------
     Bishop, *Pattern Recognition and Machine Learning*, section 4.3.4; Szegedy et al. 2016,
-    arXiv:1512.00567, section 7, for label smoothing.
+    arXiv:1512.00567, section 7, for label smoothing; PyTorch, `torch.nn.CrossEntropyLoss`, for weights.
     """
 
     label_smoothing: float = 0.0
+    class_weights: tuple[float, ...] | None = None
 
     def predict(self, z: Array) -> Array:
         return softmax(z)
@@ -82,10 +89,14 @@ class SoftmaxCrossEntropy(Loss[FusedResiduals]):
         shifted = z - z.real.max(0)
         e = np.exp(shifted)
         total = e.sum(0)
+        if self.class_weights is not None:
+            y = y * np.array(self.class_weights, y.dtype).reshape(-1, *[1] * (y.ndim - 1))
+            return (y.sum(0) * np.log(total) - (y * shifted).sum(0)).sum(), FusedResiduals(e / total, y)
         return (np.log(total) - (y * shifted).sum(0)).sum(), FusedResiduals(e / total, y)
 
     def backward(self, residuals: FusedResiduals) -> Array:
-        return residuals.p - residuals.y
+        p, y = residuals
+        return p - y if self.class_weights is None else p * y.sum(0) - y
 
     def count(self, z: Array) -> int:
         return z.shape[-1]
@@ -97,9 +108,13 @@ class SoftmaxCrossEntropy(Loss[FusedResiduals]):
         return head_terms("softmax", at, index)
 
     def dz_terms(self, at: LossPass, index: Index) -> Terms:
+        if self.class_weights is not None:
+            return unstated(type(self), "backward")
         return difference(at, index)
 
     def loss_terms(self, at: LossPass) -> Terms:
+        if self.class_weights is not None:
+            return unstated(type(self), "forward")
         shifted = at.z - at.z.max(0)
         log_p = shifted - np.log(np.exp(shifted).sum(0))  # also where p itself is too small for a float
         indices = list(np.ndindex(at.z.shape))

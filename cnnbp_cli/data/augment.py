@@ -1,4 +1,4 @@
-"""Small random shifts, turns and zooms, so that a network learns the shape and not its place.
+"""Small random shifts, turns and zooms, and mirror images, so that a network learns the shape and not its place.
 
 One affine map per sample is drawn and applied backwards: each pixel of the result looks up where it came
 from, and mixes the four pixels around that place (bilinear interpolation). What comes from outside the
@@ -33,6 +33,24 @@ class Strength(Protocol):
     def scale(self) -> float:
         """The factor's distance from 1, below 1."""
         ...
+
+    @property
+    def flip(self) -> bool:
+        """Whether to mirror half of the samples."""
+        ...
+
+
+def draw_flips(seed: int, step: int, first_sample: int, count: int) -> Array:
+    """Draw which samples are mirrored, half of them on average: Array of bool, shape (count,)."""
+    uniforms = sample_uniforms(seed, "flip", step, start=first_sample, count=count, size=1)
+    return uniforms[:, 0] < 0.5
+
+
+def flipped(images: Array, flips: Array) -> Array:
+    """Return images (N, C, H, W), those mirrored left to right where `flips` (N,) is true."""
+    mirrored = images.copy()
+    mirrored[flips] = images[flips, :, :, ::-1]
+    return mirrored
 
 
 def draw_maps(strength: Strength, seed: int, step: int, first_sample: int, count: int) -> Array:

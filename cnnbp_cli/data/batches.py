@@ -9,7 +9,7 @@ from numpy.typing import DTypeLike
 
 from cnnbp_cli.core.rng import generator
 from cnnbp_cli.core.types import Array
-from cnnbp_cli.data.augment import Strength, draw_maps, warp
+from cnnbp_cli.data.augment import Strength, draw_flips, draw_maps, flipped, warp
 from cnnbp_cli.data.normalization import Normalization
 from cnnbp_cli.data.split import Split
 
@@ -56,7 +56,9 @@ def make_batch(
     rows = split.images[indices]
     count, *shape = rows.shape
     x = np.empty((*shape, count), dtype) if out is None else out
-    if augment is not None:
+    if augment is not None and augment.flip:
+        rows = flipped(rows, draw_flips(seed, step, first_sample, count))
+    if augment is not None and (augment.shift or augment.rotate or augment.scale):
         x[...] = warp(rows, draw_maps(augment, seed, step, first_sample, count), dtype)
     else:
         # Transposing bytes and then widening them is faster than the other way round.

@@ -30,6 +30,7 @@ from cnnbp_cli.parallel.local import LocalWorker, local_workers
 from cnnbp_cli.parallel.mpi import MpiTeam, MpiWorker, Receive
 from cnnbp_cli.parallel.processes import SharedArray, StartMethod, available_cores, forks, start_method
 from cnnbp_cli.parallel.solo import SoloWorker
+from cnnbp_cli.train.class_weights import class_weights
 from cnnbp_cli.train.event_log import RunLog
 from cnnbp_cli.train.events import Event
 from cnnbp_cli.train.job import Job
@@ -113,6 +114,7 @@ def fit(
     require_batch(config, model.graph, batch, model.dtype.itemsize, "choose a smaller train.batch_size")
     require_validation(config, data)
     model.normalization, model.class_names = data.normalization, data.class_names
+    class_weights(config.train, data, model)  # complain before anything is started
     directory = None if run is None else RunDirectory(Path(run))
     job = Job(model, data, config, watch_every)
     try:

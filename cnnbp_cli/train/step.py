@@ -23,6 +23,7 @@ from cnnbp_cli.data.batches import make_batch
 from cnnbp_cli.data.dataset import Dataset
 from cnnbp_cli.model import Model, quiet
 from cnnbp_cli.parallel.worker import Worker
+from cnnbp_cli.train.class_weights import class_weights
 from cnnbp_cli.train.evaluate import predicted_classes
 from cnnbp_cli.train.non_finite import Culprit, all_finite, find_culprit
 from cnnbp_cli.train.statistics import LayerStatistics, Watcher
@@ -113,6 +114,9 @@ class TrainingStep:
         model.move_to(workers.vector)
         self.classifies = model.classifies and data.train.has_classes
         self._count_per_sample = model.loss_function.count(np.empty((*model.output_shape, 1)))
+        self._loss, self._weights = model.loss_function, class_weights(config.train, data, model)
+        if self._weights is not None:
+            self._loss = replace(self._loss, class_weights=tuple(self._weights.tolist()))  # type: ignore[type-var]
         self._workspace = Workspace()
         for entry in model.layout.entries:
             self._workspace.place((entry.node, entry.key), workers.gradient[entry.start : entry.stop])
@@ -159,9 +163,9 @@ class TrainingStep:
             wants_dx=False,
             fused=watched is None,
         )
-        count = self._count_per_sample * n  # of all workers together
+        count = self._count(batch)  # of all workers together
         target = model.targets_in(labels, x)
-        run = partial(backpropagate, model.graph, model.loss_function, model.params, x, target, count=count)
+        run = partial(backpropagate, model.graph, self._loss, model.params, x, target, count=count)
         found = run(ctx, observe=observe, done=self._send)
         correct = float((predicted_classes(found.z) == labels).sum()) if self.classifies else 0.0
         gradient = workers.reduce_share()
@@ -189,6 +193,12 @@ class TrainingStep:
         start = self._model.layout.place(layer, grads, self._workers.gradient)
         if start is not None:
             self._workers.reduce_from(start)
+
+    def _count(self, batch: Array) -> float:
+        """Return what the loss summed over a whole batch is divided by: the weights of its labels, if there are any."""
+        if self._weights is None:
+            return self._count_per_sample * len(batch)
+        return float(self._weights[self._data.train.labels[batch]].sum())
 
     def _gather(self, indices: Array, step: int, first_sample: int) -> tuple[Array, Array]:
         """Return this worker's slice of a batch: the input (c, h, w, n) and the labels."""

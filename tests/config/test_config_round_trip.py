@@ -184,6 +184,7 @@ def test_as_written(good):
         "train:\n"
         "  loss: cross_entropy\n"
         "  label_smoothing: 0.0\n"
+        "  class_weights: null\n"
         "  epochs: 5\n"
         "  max_steps: null\n"
         "  batch_size: 64\n"

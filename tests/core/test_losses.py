@@ -20,6 +20,7 @@ STEP = 1e-30
 LOSSES = {
     "softmax": SoftmaxCrossEntropy(),
     "softmax-smoothed": SoftmaxCrossEntropy(0.2),
+    "softmax-weighted": SoftmaxCrossEntropy(0.2, (0.5, 2.0, 1.0, 3.0)),
     "sigmoid": SigmoidBinaryCrossEntropy(),
     "mse": MeanSquaredError(),
     "mse-softmax": MeanSquaredError("softmax"),

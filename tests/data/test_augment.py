@@ -1,5 +1,6 @@
 """Augmentation against plain loops: what an affine map of an image means, pixel by pixel."""
 
+from functools import partial
 from math import cos, floor, radians, sin
 from types import SimpleNamespace
 
@@ -8,7 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnnbp_cli.data.augment import draw_maps, warp
+from cnnbp_cli.config.schema import Augment
+from cnnbp_cli.data.augment import draw_flips, draw_maps, flipped, warp
+from cnnbp_cli.data.batches import make_batch
+from cnnbp_cli.data.normalization import Normalization
+from cnnbp_cli.data.split import Split
 
 RNG = np.random.default_rng(2)
 
@@ -111,3 +116,28 @@ def test_draws_of_one_kind_do_not_depend_on_the_others():
     alone = draw_maps(SimpleNamespace(shift=0, rotate=10, scale=0), 4, 5, 6, 7)
     together = draw_maps(SimpleNamespace(shift=3, rotate=10, scale=0.5), 4, 5, 6, 7)
     np.testing.assert_array_equal(alone[2], together[2])
+
+
+def test_half_of_the_images_are_mirrored():
+    images = np.random.default_rng(0).integers(0, 256, (400, 2, 3, 4), dtype=np.uint8)
+    flips = draw_flips(7, 3, 0, 400)
+    assert 160 < flips.sum() < 240
+    found = flipped(images, flips)
+    np.testing.assert_array_equal(found[flips], images[flips][..., ::-1])
+    np.testing.assert_array_equal(found[~flips], images[~flips])
+    np.testing.assert_array_equal(draw_flips(7, 3, 100, 300), flips[100:])  # whichever worker makes a sample
+
+
+def test_a_batch_is_mirrored_before_it_is_shifted():
+    images = np.random.default_rng(0).integers(1, 256, (50, 1, 3, 4), dtype=np.uint8)
+    split, normalization = Split(images, np.zeros(50, np.int64)), Normalization("none", (0.0,), (1.0,))
+    flips = draw_flips(1, 2, 0, 50)
+    make = partial(make_batch, split, slice(0, 50), normalization, np.float32, seed=1, step=2)
+    x, _ = make(augment=Augment(flip=True))
+    np.testing.assert_array_equal(np.moveaxis(x, -1, 0), flipped(images, flips))
+    x, _ = make(augment=Augment(flip=True, shift=2))
+    mirrored = Split(flipped(images, flips), split.labels)
+    expected, _ = make_batch(
+        mirrored, slice(0, 50), normalization, np.float32, seed=1, step=2, augment=Augment(shift=2)
+    )
+    np.testing.assert_array_equal(x, expected)
