@@ -121,8 +121,10 @@ def _require_shapes(path: Path, config: Config, checkpoint: Checkpoint) -> None:
                 )
 
 
-def load_data(source: Model | Config | str | Path) -> Dataset:
+def load_data(source: Model | Config | str | Path, kept: Path | None = None) -> Dataset:
     """Return the data that a model or a config describes, or what `load` takes as a config: a path, a template, a run.
+
+    `kept` is where an earlier run has kept what it measured on images in a file.
 
     Raises
     ------
@@ -134,7 +136,7 @@ def load_data(source: Model | Config | str | Path) -> Dataset:
     else:
         config = source if isinstance(source, Config) else load_config(str(source))
         task = task_for(config)
-    return load_dataset(config.data, config.model.input, config.seed, task)
+    return load_dataset(config.data, config.model.input, config.seed, task, kept=kept)
 
 
 def task_for(config: Config) -> Task:

@@ -10,6 +10,7 @@ from cnnbp_cli.config.load import load_config
 from cnnbp_cli.config.schema import AnyData, Csv, Npz, Pictures
 from cnnbp_cli.config.sources import is_run, located, meant
 from cnnbp_cli.data.dataset import DataError, Dataset, check_labels, load_dataset
+from cnnbp_cli.data.file_rows import FileRows, Images
 from cnnbp_cli.data.normalization import Normalization
 from cnnbp_cli.data.split import Split
 from cnnbp_cli.errors import UserError
@@ -48,7 +49,14 @@ def load_trained(path: Path, weights: Path | WeightsFrom | None = None) -> tuple
     return load_with_origin(path)
 
 
-def split_for(model: Model, name: str, config: str | None = None) -> tuple[Split, list[str]]:
+def measured_by(trained: Path) -> Path:
+    """Return where the run of a model, given by its folder or a checkpoint, has kept what it measured."""
+    from cnnbp_cli.train.run_directory import RunDirectory
+
+    return RunDirectory(trained if trained.is_dir() else trained.resolve().parent.parent).measured
+
+
+def split_for(model: Model, name: str, config: str | None = None, kept: Path | None = None) -> tuple[Split, list[str]]:
     """Return a split of the data that the model was made for, or of those of another config, and what to know about it.
 
     Images in another scale than the training images, 0…1 instead of 0…255, are brought to theirs.
@@ -62,6 +70,8 @@ def split_for(model: Model, name: str, config: str | None = None) -> tuple[Split
     config : str, optional
         The other config, as `load_config` takes it; or a folder of pictures, a csv or an npz, all of which is taken
         where it has no test split.
+    kept : Path, optional
+        Where the model's run has kept what it measured on images in a file.
 
     Raises
     ------
@@ -76,7 +86,7 @@ def split_for(model: Model, name: str, config: str | None = None) -> tuple[Split
         files, seed = chosen.data, chosen.seed
     else:
         seed = model.config.seed
-    data = load_dataset(files, model.config.model.input, seed, model.task, model.class_names)
+    data = load_dataset(files, model.config.model.input, seed, model.task, model.class_names, kept)
     if model.classifies:
         check_labels(data, model.classes)
     split: Split | None = getattr(data, name)
@@ -116,7 +126,15 @@ def _in_training_scale(split: Split, data: Dataset, trained: Normalization) -> t
             f"{data.name}: has values from {own.low:g} to {own.high:g}, but the model was trained on pixels from 0 to "
             f"{trained.white:g}; scale them alike"
         )
-    images = trained.rescale(split.images, data.name, own.white)
+    if isinstance(split.images, FileRows):
+        if own.white != trained.white:
+            raise DataError(
+                f"{data.name}: has pixels from {own.low} to {own.high}, but the model was trained on 0 to "
+                f"{trained.white}, and a set of this size cannot be brought to that scale; store it so"
+            )
+        images: Images = split.images
+    else:
+        images = trained.rescale(split.images, data.name, own.white)
     if images is not split.images:
         remarks.append(
             f"{data.name}: pixels from 0 to {own.white:g}, but the model was trained on 0 to {trained.white:g}; "

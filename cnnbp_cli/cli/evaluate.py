@@ -63,7 +63,7 @@ def evaluate(
     format: PaperOutput = PaperFormat.TABLE,
 ) -> None:
     """Measure the loss, the accuracy and the confusion of classes of a trained model."""
-    from cnnbp_cli.analysis.trained import load_trained, split_for
+    from cnnbp_cli.analysis.trained import load_trained, measured_by, split_for
     from cnnbp_cli.cli.boundary import VERDICT, fail
     from cnnbp_cli.report.evaluate import render
     from cnnbp_cli.report.live import working
@@ -78,7 +78,7 @@ def evaluate(
     model, origin = load_trained(trained, weights)
     if min_accuracy is not None and not model.classifies:
         fail(f"{trained}: --min-accuracy is for models that classify")
-    images, remarks = split_for(model, split.value, data)
+    images, remarks = split_for(model, split.value, data, measured_by(trained))
     for remark in remarks:
         note(remark)
     if min_accuracy is not None and not images.has_classes:

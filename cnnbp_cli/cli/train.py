@@ -113,7 +113,7 @@ def train(
     from cnnbp_cli.weights import use_weights
 
     loaded = load_config(config, overrides or ())
-    model, data = build(loaded), load_data(loaded)
+    model, data = build(loaded), load_data(loaded, out and RunDirectory(out).measured)
     for remark in data.remarks:
         note(remark)
     warn_of_void_keys(loaded, data=data)

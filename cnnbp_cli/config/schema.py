@@ -138,6 +138,8 @@ class Data:
     """Names of the classes in the order of their numbers, or how many there are, for example `[cat, dog]`."""
     first_label: int = 0
     """The label of the first class, where labels are numbers: 1 for data whose labels start at 1."""
+    shuffle: Literal["full", "blocks"] = "full"
+    """How an epoch mixes the training images: all of them, or blocks of them for files larger than the memory."""
 
     def __post_init__(self) -> None:
         require(self._problems())
@@ -222,6 +224,21 @@ class Npz(Data):
     """The file, relative to the config's folder, for example `images.npz`."""
     keys: Keys = field(default_factory=Keys)
     """What the arrays are called, where that is not usual, for example `{x_train: pictures, y_train: species}`."""
+
+    @property
+    def may_validate(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Npy(Data):
+    """NumPy files, x_train.npy, y_train.npy, x_test.npy and y_test.npy, which stay on disk where they are large."""
+
+    source: Literal["npy"] = "npy"
+    path: Path
+    """The folder of the files, relative to the config's folder, for example `images`."""
+    keys: Keys = field(default_factory=Keys)
+    """What the files are called, where that is not usual, for example `{x_train: pictures, y_train: species}`."""
 
     @property
     def may_validate(self) -> bool:
@@ -320,7 +337,7 @@ class Synthetic(Data):
             yield "image", f"{self.kind} need a height and width of {smallest} or more, got {show(self.image)}"
 
 
-AnyData = MnistSubset | Idx | Npz | Csv | Pictures | Synthetic
+AnyData = MnistSubset | Idx | Npz | Npy | Csv | Pictures | Synthetic
 
 
 @dataclass(frozen=True, slots=True)

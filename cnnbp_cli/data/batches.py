@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import prod
+from typing import Literal
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -13,10 +14,28 @@ from cnnbp_cli.data.augment import Strength, draw_flips, draw_maps, flipped, war
 from cnnbp_cli.data.normalization import Normalization
 from cnnbp_cli.data.split import Split
 
+Shuffle = Literal["full", "blocks"]
 
-def order(seed: int, epoch: int, count: int) -> Array:
-    """Return the order in which an epoch visits `count` samples."""
-    return generator(seed, "shuffle", epoch).permutation(count)
+BLOCK_SAMPLES, BLOCKS_MIXED = 1024, 16
+"""Samples that lie together in a file, and how many such blocks are mixed with each other."""
+
+
+def order(seed: int, epoch: int, count: int, shuffle: Shuffle = "full") -> Array:
+    """Return the order in which an epoch visits `count` samples.
+
+    ``full`` is a permutation of all of them. ``blocks`` is for files that no memory holds, where a sample here and a
+    sample there each cost a wait for the disk: blocks of samples are drawn without replacement, so many at a time, and
+    their samples are permuted. Each epoch visits each sample once in both.
+    """
+    rng = generator(seed, "shuffle", epoch)
+    if shuffle == "full":
+        return rng.permutation(count)
+    starts = rng.permutation(np.arange(0, count, BLOCK_SAMPLES))
+    parts: list[Array] = []
+    for first in range(0, len(starts), BLOCKS_MIXED):
+        mixed = [np.arange(s, min(s + BLOCK_SAMPLES, count)) for s in starts[first : first + BLOCKS_MIXED]]
+        parts.append(rng.permutation(np.concatenate(mixed)))
+    return np.concatenate(parts)
 
 
 def make_batch(

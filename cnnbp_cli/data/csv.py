@@ -93,7 +93,7 @@ def read_tables(path: Path, test_path: Path | None, input_shape: Shape, label: i
     train = split(path, "data.path")
     test = split(test_path, "data.test_path") if test_path else None
     if test and test.images.dtype != train.images.dtype:  # as in the other, which happens to have no fraction
-        train, test = (Split(part.images.astype(np.float32), part.labels) for part in (train, test))
+        train, test = (Split(np.asarray(part.images, np.float32), part.labels) for part in (train, test))
     labels_at = {"train": str(path), "test": str(test_path)}
     return Source(f"csv {path}", train, test=test, labels_at=labels_at, remarks=tuple(dict.fromkeys(remarks)))
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from cnnbp_cli.core.rng import generator
 from cnnbp_cli.core.types import Array, Shape
 from cnnbp_cli.data.errors import DataError
+from cnnbp_cli.data.kept import Kept
 from cnnbp_cli.data.labels import Names, Task, one_hot, resolved
 from cnnbp_cli.data.normalization import Normalization
 from cnnbp_cli.data.source import Source
@@ -42,6 +44,8 @@ class Dataset:
         What is no error, but looks like a mistake.
     class_names : tuple of str, or None
         In the order of the class numbers; None where these are all that is known.
+    kept : Kept
+        What was measured on images that stay in their file.
     """
 
     train: Split
@@ -52,6 +56,7 @@ class Dataset:
     name: str
     remarks: tuple[str, ...] = ()
     class_names: tuple[str, ...] | None = None
+    kept: Kept = field(default_factory=Kept, repr=False)
 
 
 def load_dataset(
@@ -60,6 +65,7 @@ def load_dataset(
     seed: int,
     task: Task = Task(),  # noqa: B008  (immutable)
     class_names: Sequence[str] | None = None,
+    kept: Path | None = None,
 ) -> Dataset:
     """Load what the config's `data` describes.
 
@@ -75,6 +81,8 @@ def load_dataset(
         What the network is to learn.
     class_names : sequence of str, optional
         Those of a trained model that the data are for: named classes get its numbers.
+    kept : Path, optional
+        Where an earlier run has kept what it measured on images in a file.
 
     Notes
     -----
@@ -89,12 +97,16 @@ def load_dataset(
         When a file is missing or damaged, or does not fit the model.
     """
     try:
-        return _load(data_config, tuple(input_shape), seed, task, tuple(class_names) if class_names else None)
+        return _load(
+            data_config, tuple(input_shape), seed, task, tuple(class_names) if class_names else None, Kept(kept)
+        )
     except MemoryError:
         raise DataError("data: does not fit into memory; use a smaller set") from None
 
 
-def _load(data_config: AnyData, input_shape: Shape, seed: int, task: Task, of_model: tuple[str, ...] | None) -> Dataset:
+def _load(
+    data_config: AnyData, input_shape: Shape, seed: int, task: Task, of_model: tuple[str, ...] | None, kept: Kept
+) -> Dataset:
     names = Names(data_config.class_names, of_model, data_config.first_label)
     source = resolved(_read_source(data_config, input_shape, seed), task, names)
     train, validation, test, classes = source.train, source.validation, source.test, source.classes
@@ -112,7 +124,7 @@ def _load(data_config: AnyData, input_shape: Shape, seed: int, task: Task, of_mo
         train, validation = _hold_out(train, data_config.validation, seed)
     elif data_config.validation:
         raise DataError(f"{source.origin}: has a validation split of its own; leave out `data.validation`")
-    normalization = Normalization.fit(data_config.normalize, train.images)
+    normalization = Normalization.fit(data_config.normalize, train.images, kept)
     return Dataset(
         train,
         validation,
@@ -122,6 +134,7 @@ def _load(data_config: AnyData, input_shape: Shape, seed: int, task: Task, of_mo
         source.origin,
         remarks,
         class_names if train.has_classes else None,
+        kept,
     )
 
 
@@ -179,7 +192,7 @@ def _remedy(dataset: Dataset, classes: int) -> str:
 
 def _read_source(data_config: AnyData, input_shape: Shape, seed: int) -> Source:
     """Read what a source has."""
-    from cnnbp_cli.config.schema import Csv, Idx, MnistSubset, Npz, Pictures, Synthetic
+    from cnnbp_cli.config.schema import Csv, Idx, MnistSubset, Npy, Npz, Pictures, Synthetic
 
     match data_config:
         case MnistSubset(source=source):
@@ -204,6 +217,10 @@ def _read_source(data_config: AnyData, input_shape: Shape, seed: int) -> Source:
             from cnnbp_cli.data.npz import read_npz
 
             return read_npz(path, input_shape, keys)
+        case Npy(path=path, keys=keys):
+            from cnnbp_cli.data.npy import read_npy
+
+            return read_npy(path, input_shape, keys)
         case Csv(path=path, test_path=test_path, label=label, delimiter=delimiter):
             from cnnbp_cli.data.csv import read_tables
 

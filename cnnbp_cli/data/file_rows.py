@@ -10,9 +10,11 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Iterator
+from hashlib import sha256
+from itertools import pairwise
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -25,6 +27,10 @@ IN_MEMORY = 1 << 28
 
 BLOCK = 1 << 24
 """Bytes that are read at a time where all rows are looked at."""
+
+
+Layout = Literal["channels first", "channels last", "no channels"]
+"""Where the channels of images are: (N, C, H, W), (N, H, W, C) or (N, H, W)."""
 
 
 class FileRows:
@@ -42,18 +48,31 @@ class FileRows:
     dtype
     order : Array of int64, optional
         The rows that there are, in their order; by default all of them.
+    channels_last : bool
+        Whether rows are (H, W, C) in the file; they are (C, H, W) when they are read.
     """
 
-    def __init__(self, path: Path, start: int, shape: Shape, dtype: DTypeLike, order: Array | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        start: int,
+        shape: Shape,
+        dtype: DTypeLike,
+        order: Array | None = None,
+        *,
+        channels_last: bool = False,
+    ) -> None:
         self.path, self._start, self._whole = path, start, shape
         self.dtype = np.dtype(dtype)
         self._order = order
+        self._channels_last = channels_last
         self._row = prod(shape[1:]) * self.dtype.itemsize
         self._file: int | None = None
 
     @property
     def shape(self) -> Shape:
-        return (len(self), *self._whole[1:])
+        *sides, last = self._whole[1:]
+        return (len(self), last, *sides) if self._channels_last else (len(self), *self._whole[1:])
 
     @property
     def ndim(self) -> int:
@@ -72,7 +91,32 @@ class FileRows:
     def take(self, indices: Array | slice) -> FileRows:
         """Return some of the rows, still in the file."""
         order = np.arange(len(self)) if self._order is None else self._order
-        return FileRows(self.path, self._start, self._whole, self.dtype, order[indices])
+        return self._with(self._whole, order[indices])
+
+    def as_images(self, layout: Layout) -> FileRows:
+        """Return the rows as images (C, H, W)."""
+        n, *sides = self._whole
+        whole = (n, 1, *sides) if layout == "no channels" else self._whole
+        return self._with(whole, self._order, channels_last=layout == "channels last")
+
+    def identity(self) -> dict[str, Any]:
+        """Return what tells these rows from others without reading them.
+
+        Raises
+        ------
+        DataError
+            When the file is gone.
+        """
+        try:
+            status = self.path.stat()
+        except OSError as error:
+            raise unreadable(self.path, error) from None
+        chosen = "all" if self._order is None else sha256(self._order.tobytes()).hexdigest()
+        return {"file": str(self.path), "bytes": status.st_size, "changed": status.st_mtime_ns, "rows": chosen}
+
+    def _with(self, whole: Shape, order: Array | None, *, channels_last: bool | None = None) -> FileRows:
+        last = self._channels_last if channels_last is None else channels_last
+        return FileRows(self.path, self._start, whole, self.dtype, order, channels_last=last)
 
     def __getitem__(self, key: int | slice | Array) -> Array:
         """Return rows, read into memory; one row, without the first axis, for a number.
@@ -112,15 +156,19 @@ class FileRows:
 
     def _read_run(self, first: int, count: int) -> Array:
         out = np.empty((count, *self._whole[1:]), self.dtype)
-        self._fill(out.reshape(-1).view(np.uint8).data, self._start + first * self._row)
-        return out
+        self._fill(_bytes(out), self._start + first * self._row)
+        return self._arranged(out)
 
     def _read_rows(self, rows: Array) -> Array:
         out = np.empty((len(rows), *self._whole[1:]), self.dtype)
-        view, size = out.reshape(-1).view(np.uint8).data, self._row
-        for place, row in enumerate(rows.tolist()):
-            self._fill(view[place * size : (place + 1) * size], self._start + row * size)
-        return out
+        view, size = _bytes(out), self._row
+        edges = [0, *(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]  # of runs that lie together
+        for begin, end in pairwise(edges if len(rows) else ()):
+            self._fill(view[begin * size : end * size], self._start + int(rows[begin]) * size)
+        return self._arranged(out)
+
+    def _arranged(self, rows: Array) -> Array:
+        return np.ascontiguousarray(np.moveaxis(rows, -1, 1)) if self._channels_last else rows
 
     def _fill(self, view: memoryview, at: int) -> None:
         try:
@@ -140,13 +188,23 @@ class FileRows:
         return self._file
 
 
+def _bytes(array: Array) -> memoryview:
+    return array.reshape(-1).view(np.uint8).data
+
+
 Images = Array | FileRows
 """Images of a data set, in memory or in a file."""
 
 
-def rows_of(path: Path, start: int, shape: Shape, dtype: DTypeLike) -> Images:
-    """Return an array of a file: in memory where it is small, or where the system cannot read a file at a place."""
+def blocks_of(images: Images) -> Iterator[Array]:
+    """Yield all images, some at a time where they are in a file."""
+    if isinstance(images, FileRows):
+        yield from images.blocks()
+    else:
+        yield images
+
+
+def large_rows(path: Path, start: int, shape: Shape, dtype: DTypeLike) -> FileRows | None:
+    """Return an array of a file if it is to stay there: it is large, and the system can read a file at any place."""
     rows = FileRows(path, start, shape, dtype)
-    if rows.nbytes > IN_MEMORY and hasattr(os, "preadv"):
-        return rows
-    return np.fromfile(path, dtype, prod(shape), offset=start).reshape(shape)
+    return rows if rows.nbytes > IN_MEMORY and hasattr(os, "preadv") else None

@@ -21,12 +21,16 @@ import numpy as np
 
 from cnnbp_cli.core.types import Array, Shape
 from cnnbp_cli.data.errors import DEFLATE_LIMIT, MAX_BYTES, DataError, require_shape, unreadable
+from cnnbp_cli.data.file_rows import FileRows, large_rows
 from cnnbp_cli.data.split import Split
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
     IdxPath = Path | Traversable
+
+HEADER = 4
+"""Bytes before the sizes."""
 
 FILE_NAME = re.compile(r"(.*?)(train|t10k|test)-(images|labels)[-.]idx[13]-ubyte(\.gz)?")
 """A set's prefix, the split, what it holds, and how it is packed."""
@@ -46,11 +50,14 @@ class IdxFile:
         What the header declares; the content has not been looked at.
     stream : binary stream
         Stands at the first byte of the content, decompressed.
+    rows : FileRows or None
+        The content, where the file is plain and too large to be read as a whole.
     """
 
     name: str
     shape: Shape
     stream: IO[bytes]
+    rows: FileRows | None = None
 
     def read(self) -> Array:
         """Read the content, as uint8 of the declared shape.
@@ -97,24 +104,33 @@ def open_idx(source: IdxPath, axes: int) -> Iterator[IdxFile]:
         capacity = file.seek(0, 2) * (DEFLATE_LIMIT if packed else 1)
         file.seek(0)
         stream = cast("IO[bytes]", gzip.GzipFile(fileobj=file)) if packed else file
-        yield IdxFile(name, _read_header(name, stream, axes, capacity), stream)
+        shape = _read_header(name, stream, axes, capacity, most=MAX_BYTES if packed else capacity)
+        rows = None if packed else _rows(source, shape, capacity - stream.tell())
+        yield IdxFile(name, shape, stream, rows)
 
 
-def _read_header(name: str, stream: IO[bytes], axes: int, capacity: int) -> Shape:
+def _rows(source: IdxPath, shape: Shape, content: int) -> FileRows | None:
+    """Return the content of a plain file that is too large for memory, and complete."""
+    if not isinstance(source, Path) or content != prod(shape):
+        return None
+    return large_rows(source, HEADER + 4 * len(shape), shape, np.uint8)
+
+
+def _read_header(name: str, stream: IO[bytes], axes: int, capacity: int, *, most: int) -> Shape:
     magic = bytes([0, 0, 8, axes])
-    header = stream.read(4 + 4 * axes)
+    header = stream.read(HEADER + 4 * axes)
     if header[:4] != magic:
         kind = "images" if axes == 3 else "labels"
         raise DataError(
             f"{name}: starts with {header[:4].hex(' ') or 'nothing'}, but IDX {kind} start with {magic.hex(' ')}; "
             "check that it is the right file"
         )
-    if len(header) < 4 + 4 * axes:
+    if len(header) < HEADER + 4 * axes:
         raise DataError(f"{name}: ends within its header; fetch the file again")
-    shape = tuple(int(size) for size in np.frombuffer(header, ">u4", axes, 4))
+    shape = tuple(int(size) for size in np.frombuffer(header, ">u4", axes, HEADER))
     if 0 in shape:
         raise DataError(f"{name}: is empty (its header declares {' × '.join(map(str, shape))}); fetch the file again")
-    if prod(shape) > min(capacity, MAX_BYTES):
+    if prod(shape) > min(capacity, most):
         raise DataError(
             f"{name}: declares {' × '.join(map(str, shape))} bytes, more than a file of its size can hold; "
             "fetch the file again"
@@ -148,6 +164,8 @@ def read_split(images: IdxPath, labels: IdxPath, input_shape: Shape, *, transpos
             )
         _, height, width = image_file.shape
         require_shape(str(images), (1, width, height) if transpose else (1, height, width), input_shape)
+        if image_file.rows is not None and not transpose:
+            return Split(image_file.rows.as_images("no channels"), label_file.read().astype(np.int64))
         pixels = image_file.read()
         if transpose:
             pixels = np.ascontiguousarray(pixels.transpose(0, 2, 1))

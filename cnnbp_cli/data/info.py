@@ -9,7 +9,7 @@ import numpy as np
 
 from cnnbp_cli.core.types import Shape
 from cnnbp_cli.data.dataset import Dataset
-from cnnbp_cli.data.normalization import Normalization, moments
+from cnnbp_cli.data.normalization import Normalization, measure
 from cnnbp_cli.data.split import Split
 
 
@@ -113,7 +113,7 @@ def data_info(dataset: Dataset) -> DataInfo:
 
 
 def _split_info(name: str, split: Split) -> SplitInfo:
-    mean, std = moments(split.images)
+    measured = measure(split.images)
     per_class = None
     if split.has_classes:
         labels, counts = np.unique(split.labels, return_counts=True)
@@ -122,10 +122,10 @@ def _split_info(name: str, split: Split) -> SplitInfo:
         name=name,
         count=len(split),
         dtype=split.images.dtype.name,
-        minimum=float(split.images.min()),
-        maximum=float(split.images.max()),
-        mean=mean,
-        std=std,
+        minimum=measured.low,
+        maximum=measured.high,
+        mean=measured.mean,
+        std=measured.std,
         per_class=per_class,
         bytes=split.images.nbytes + split.labels.nbytes,
     )

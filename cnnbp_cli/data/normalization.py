@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from math import prod
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from cnnbp_cli.core.types import Array
 from cnnbp_cli.data.errors import DataError
+from cnnbp_cli.data.file_rows import FileRows, Images, blocks_of
+from cnnbp_cli.data.kept import Kept
 
 PIXELS_AT_A_TIME = 1 << 18
 """Pixels that are widened at a time: statistics must not need eight times the data set's memory."""
@@ -62,7 +66,7 @@ class Normalization:
             raise DataError("normalization: expected minimum and maximum, both finite numbers")
 
     @classmethod
-    def fit(cls, kind: str, images: Array) -> Normalization:
+    def fit(cls, kind: str, images: Images, kept: Kept | None = None) -> Normalization:
         """Measure the normalization on training images.
 
         Parameters
@@ -71,14 +75,21 @@ class Normalization:
             ``standard``: the mean and the (population) standard deviation of each channel, 1 in place of
             a deviation of 0. ``unit``: 0…255 to 0…1 for bytes, but for those that are 0 or 1; for floats the channels'
             common minimum…maximum to 0…1. ``none``: raw values.
-        images : Array, shape (N, C, H, W)
+        images : Array or FileRows, shape (N, C, H, W)
+        kept : Kept, optional
+            What was measured on images in a file before; what is measured now is added.
+
+        Raises
+        ------
+        DataError
+            When images in a file have a pixel that is not finite.
         """
-        channels, low, high = images.shape[1], float(images.min()), float(images.max())
+        channels, measured = images.shape[1], measure(images, kept)
+        low, high = measured.low, measured.high
         white = white_of(low, high)
         mean, std = (0.0,) * channels, (1.0,) * channels
         if kind == "standard":
-            mean, deviations = moments(images)
-            std = tuple(value if value > 0 else 1.0 for value in deviations)
+            mean, std = measured.mean, tuple(value if value > 0 else 1.0 for value in measured.std)
         elif kind == "unit" and images.dtype == np.uint8:
             std = (1.0 if high <= 1 else 255.0,) * channels
         elif kind == "unit":
@@ -246,27 +257,48 @@ def have_light_edges(images: Array, white: float) -> Array:
     return np.median(frame, axis=(1, 2)) > white / 2
 
 
-def moments(images: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the mean and the population standard deviation of each channel of images (N, C, H, W).
+class Measured(NamedTuple):
+    """The extremes of images, and the mean and the population standard deviation of each channel."""
+
+    low: float
+    high: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def measure(images: Images, kept: Kept | None = None) -> Measured:
+    """Measure images (N, C, H, W), those in a file in one pass over it, unless that was done before.
 
     Float64 sums of uint8 values and of their squares are whole numbers below 2**53, hence exact:
     the result does not depend on the order of summation, nor on the machine.
+
+    Raises
+    ------
+    DataError
+        When images in a file have a pixel that is not finite.
     """
-    count, channels = images.shape[0], images.shape[1]
-    rows = images.reshape(count, channels, -1)
-    size = count * rows.shape[2]
-    step = max(1, PIXELS_AT_A_TIME // rows.shape[2])
-    means, stds = [], []
-    for channel in range(channels):
-        total = squares = 0.0
-        # Floats are shifted by one of their values, so that a large common offset does not cancel the digits.
-        shift = 0.0 if images.dtype == np.uint8 else float(rows[0, channel, 0])
-        for first in range(0, count, step):
-            values = rows[first : first + step, channel].astype(np.float64).ravel()
-            values -= shift
-            total += float(values.sum())
-            squares += float(values @ values)
-        mean = total / size
-        means.append(mean + shift)
-        stds.append(max(0.0, squares / size - mean * mean) ** 0.5)
-    return tuple(means), tuple(stds)
+    if kept is not None and (found := kept.get(images, "statistics")):
+        return Measured(found["low"], found["high"], tuple(found["mean"]), tuple(found["std"]))
+    channels, size = images.shape[1], len(images) * prod(images.shape[2:])
+    low, high = math.inf, -math.inf
+    totals, squares = [0.0] * channels, [0.0] * channels
+    # Floats are shifted by one of their values, so that a large common offset does not cancel the digits.
+    shifts = [0.0] * channels if images.dtype == np.uint8 else images[0].reshape(channels, -1)[:, 0].tolist()
+    for block in blocks_of(images):
+        low, high = min(low, float(block.min())), max(high, float(block.max()))
+        if isinstance(images, FileRows) and not (math.isfinite(low) and math.isfinite(high)):
+            raise DataError(f"{images.path}: has a pixel that is not finite; remove or replace it")
+        rows = block.reshape(len(block), channels, -1)
+        step = max(1, PIXELS_AT_A_TIME // rows.shape[2])
+        for channel, shift in enumerate(shifts):
+            for first in range(0, len(rows), step):
+                values = rows[first : first + step, channel].astype(np.float64).ravel()
+                values -= shift
+                totals[channel] += float(values.sum())
+                squares[channel] += float(values @ values)
+    means = [total / size for total in totals]
+    stds = [max(0.0, square / size - mean * mean) ** 0.5 for square, mean in zip(squares, means, strict=True)]
+    measured = Measured(low, high, tuple(m + s for m, s in zip(means, shifts, strict=True)), tuple(stds))
+    if kept is not None:
+        kept.put(images, "statistics", measured._asdict())
+    return measured

@@ -12,6 +12,7 @@ import struct
 import warnings
 import zipfile
 import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from io import BytesIO
 from math import prod
@@ -23,6 +24,7 @@ import numpy as np
 
 from cnnbp_cli.core.types import Array, Shape, show
 from cnnbp_cli.data.errors import DEFLATE_LIMIT, MAX_BYTES, DataError, require_file, require_shape, unreadable
+from cnnbp_cli.data.file_rows import FileRows, Images, Layout
 from cnnbp_cli.data.labels import listed
 from cnnbp_cli.data.source import Source
 from cnnbp_cli.data.split import Split
@@ -67,13 +69,29 @@ def read_npz(path: Path, input_shape: Shape, keys: Keys | None = None) -> Source
         raise unreadable(path, error) from None
     try:
         with file, zipfile.ZipFile(file) as archive:
-            names = _names(path, archive, keys)
-            arrays = {
+            found = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+            names = names_of(path, found, keys)
+            arrays: Arrays = {
                 each: _read_member(archive, f"{path}: {name}", f"{name}.npy", kinds=NUMBERS + "US" * (each[0] == "y"))
                 for each, name in names.items()
             }
     except (*_DAMAGE, OSError):  # a directory that points outside the file ends in an invalid seek
         raise DataError(f"{path}: is not an npz archive, or a damaged one; write it again with numpy.savez") from None
+    return source_of(f"npz {path}", path, names, arrays, input_shape)
+
+
+Arrays = dict[str, Images]
+"""What files hold, by the roles of `ROLES`."""
+
+
+def source_of(origin: str, path: Path, names: Mapping[str, str], arrays: Arrays, input_shape: Shape) -> Source:
+    """Return the splits of arrays that a file, or a folder, calls by these names.
+
+    Raises
+    ------
+    DataError
+        When the arrays do not fit together.
+    """
     splits = {
         split: _split(path, names, split, arrays, input_shape)
         for split in ("train", "validation", "test")
@@ -86,8 +104,7 @@ def read_npz(path: Path, input_shape: Shape, keys: Keys | None = None) -> Source
                 f"{part.images.dtype}); store both alike"
             )
     labels_at = {split: f"{path}: {names[f'y_{split}']}" for split in splits}
-    train, validation, test = splits["train"], splits.get("validation"), splits.get("test")
-    return Source(f"npz {path}", train, validation, test, labels_at=labels_at)
+    return Source(origin, splits["train"], splits.get("validation"), splits.get("test"), labels_at=labels_at)
 
 
 SPLITS = {
@@ -114,9 +131,8 @@ def role(name: str) -> str | None:
     return f"{parts[0]}_{splits[0] if splits else 'train'}"
 
 
-def _names(path: Path, archive: zipfile.ZipFile, keys: Keys | None) -> dict[str, str]:
+def names_of(path: Path, found: Sequence[str], keys: Keys | None) -> dict[str, str]:
     """Return which array is what: by the config's word, by its own name, or by a usual one."""
-    found = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
     known = dict[str, str]()
     declared = {} if keys is None else {f.name: getattr(keys, f.name) for f in fields(keys)}
     for each in ROLES:
@@ -171,19 +187,19 @@ def read_arrays(path: Path) -> dict[str, Array]:
         raise DataError(f"{path}: is not an npz archive, or a damaged one") from None
 
 
-def read_array(path: Path) -> Array:
+def read_array(path: Path, *, texts: bool = False) -> Array:
     """Read a ``.npy`` file.
 
     Raises
     ------
     DataError
-        When the file is missing or damaged, or holds anything but numbers.
+        When the file is missing or damaged, or holds anything but numbers, or texts where they are wanted.
     """
     size = require_file(path, "the argument")
     try:
         with path.open("rb") as file:
             head = BytesIO(file.read(HEADER_LIMIT + 12))
-            _check_header(str(path), head, size, "save")
+            check_header(str(path), head, size, "save", NUMBERS + "US" * texts)
             file.seek(0)
             return np.lib.format.read_array(file, allow_pickle=False)
     except OSError as error:
@@ -200,14 +216,14 @@ def _read_member(archive: zipfile.ZipFile, where: str, name: str, kinds: str = N
         head = BytesIO(file.read(HEADER_LIMIT + 12))
     if info.file_size > min(MAX_BYTES, info.compress_size * DEFLATE_LIMIT):
         raise DataError(f"{where}: declares {info.file_size:,} bytes, more than a file of its size can hold")
-    _check_header(where, head, info.file_size, "savez", kinds)
+    check_header(where, head, info.file_size, "savez", kinds)
     with archive.open(info) as file:
         return np.lib.format.read_array(file, allow_pickle=False)
 
 
-def _check_header(where: str, head: BytesIO, size: int, writer: str, kinds: str = NUMBERS) -> None:
+def check_header(where: str, head: BytesIO, size: int, writer: str, kinds: str = NUMBERS) -> None:
     """Complain unless an array of one of these kinds, by NumPy's letters, takes exactly `size` bytes."""
-    shape, dtype = _read_header(where, head, writer)
+    shape, dtype, _ = read_header(where, head, writer)
     if dtype.hasobject:
         raise DataError(f"{where}: contains Python objects, which are never loaded; store numbers")
     if dtype.kind not in kinds:
@@ -224,23 +240,24 @@ def _check_header(where: str, head: BytesIO, size: int, writer: str, kinds: str 
         )
 
 
-def _read_header(where: str, head: BytesIO, writer: str) -> tuple[Shape, np.dtype[Any]]:
+def read_header(where: str, head: BytesIO, writer: str) -> tuple[Shape, np.dtype[Any], bool]:
+    """Return an array's shape and dtype, and whether it is in Fortran order."""
     try:
         version = np.lib.format.read_magic(head)
         read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # what Python 2 wrote, or what never was Python
-            shape, _, dtype = read(head)
+            shape, by_columns, dtype = read(head)
         if min(shape, default=0) < 0 or max(shape, default=0) > MAX_BYTES:
             raise ValueError
     except (*_HEADER_DAMAGE, KeyError, Warning):
         raise DataError(f"{where}: is not a NumPy array; write it again with numpy.{writer}") from None
-    return shape, dtype
+    return shape, dtype, by_columns
 
 
-def _split(path: Path, names: dict[str, str], split: str, arrays: dict[str, Array], input_shape: Shape) -> Split:
+def _split(path: Path, names: Mapping[str, str], split: str, arrays: Arrays, input_shape: Shape) -> Split:
     x, y = f"x_{split}", f"y_{split}"
-    found = Split(_images(f"{path}: {names[x]}", arrays[x], input_shape), _texts(arrays[y]))
+    found = Split(_images(f"{path}: {names[x]}", arrays[x], input_shape), _texts(arrays[y][:]))
     if len(found.images) != len(found.labels):
         raise DataError(
             f"{path}: {names[x]} has {len(found.images):,} images, but {names[y]} has {len(found.labels):,} labels; "
@@ -254,35 +271,47 @@ def _texts(labels: Array) -> Array:
     return np.char.decode(labels, "utf-8", "replace") if labels.dtype.kind == "S" else labels
 
 
-def _images(where: str, images: Array, input_shape: Shape) -> Array:
+def _images(where: str, images: Images, input_shape: Shape) -> Images:
     """Return images as (N, C, H, W), in bytes or floats."""
-    if (layout := _batch_last(images.shape, input_shape)) and images.shape[1:] != input_shape:
-        raise DataError(
-            f"{where}: shape {show(images.shape)} looks like {layout[0]}, expected the images on the first axis; "
-            f"transpose it, as with x.transpose{layout[1]}"
-        )
-    if images.ndim == 3:
+    layout = _layout(where, images.shape, input_shape)
+    if isinstance(images, FileRows):
+        return images.as_images(layout)
+    if layout == "no channels":
         images = images[:, None]
-        require_shape(where, images.shape[1:], input_shape)
-    elif images.ndim == 4:
-        first, last = images.shape[1:], (images.shape[3], *images.shape[1:3])
-        if first == last == input_shape and input_shape != (1, 1, 1):
-            raise DataError(
-                f"{where}: shape {show(images.shape)} may mean channels first or channels last; "
-                "pad the images so that their sides differ from the number of channels"
-            )
-        if last == input_shape:
-            images = images.transpose(0, 3, 1, 2)
-        elif first != input_shape:
-            require_shape(where, last if last[0] in (1, 3, 4) and first[0] not in (1, 3, 4) else first, input_shape)
-    else:
-        flat = images.ndim == 2 and images.shape[1] == prod(input_shape)
+    elif layout == "channels last":
+        images = images.transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(_pixels(where, images))
+
+
+def _layout(where: str, shape: Shape, input_shape: Shape) -> Layout:
+    """Return where the channels of images of this shape are, given the model's."""
+    if (last := _batch_last(shape, input_shape)) and shape[1:] != input_shape:
+        raise DataError(
+            f"{where}: shape {show(shape)} looks like {last[0]}, expected the images on the first axis; "
+            f"transpose it, as with x.transpose{last[1]}"
+        )
+    if len(shape) == 3:
+        require_shape(where, (1, *shape[1:]), input_shape)
+        return "no channels"
+    if len(shape) != 4:
+        flat = len(shape) == 2 and shape[1] == prod(input_shape)
         remedy = f"; reshape these flat ones, as with x.reshape(-1, {', '.join(map(str, input_shape))})" if flat else ""
         raise DataError(
-            f"{where}: has shape {show(images.shape)}, expected images as (N, H, W), (N, H, W, C) or (N, C, H, W)"
-            f"{remedy}"
+            f"{where}: has shape {show(shape)}, expected images as (N, H, W), (N, H, W, C) or (N, C, H, W){remedy}"
         )
-    return np.ascontiguousarray(_pixels(where, images))
+    as_first, as_last = shape[1:], (shape[3], *shape[1:3])
+    if as_first == as_last == input_shape and input_shape != (1, 1, 1):
+        raise DataError(
+            f"{where}: shape {show(shape)} may mean channels first or channels last; "
+            "pad the images so that their sides differ from the number of channels"
+        )
+    if as_last == input_shape:
+        return "channels last"
+    if as_first != input_shape:
+        require_shape(
+            where, as_last if as_last[0] in (1, 3, 4) and as_first[0] not in (1, 3, 4) else as_first, input_shape
+        )
+    return "channels first"
 
 
 def _batch_last(shape: Shape, input_shape: Shape) -> tuple[str, Shape] | None:

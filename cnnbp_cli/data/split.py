@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cnnbp_cli.core.types import Array
+from cnnbp_cli.data.file_rows import FileRows, Images
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -15,11 +16,12 @@ class Split:
 
     Attributes
     ----------
-    images : Array of uint8 (or of the source's floats), shape (N, C, H, W)
+    images : Array or FileRows of uint8 (or of the source's floats), shape (N, C, H, W)
+        In memory, or in a file that is larger than that.
     labels : Array of int64, shape (N,); regression targets are float64, shape (N,) or (N, K)
     """
 
-    images: Array
+    images: Images
     labels: Array
 
     def __len__(self) -> int:
@@ -38,8 +40,12 @@ class Split:
         return float(np.unique_counts(self.labels).counts.max() / len(self))
 
     def take(self, indices: Array | slice) -> Split:
-        """Return the samples at `indices` (or where a mask is true), copied; those of a slice are views."""
-        return Split(self.images[indices], self.labels[indices])
+        """Return the samples at `indices` (or where a mask is true), copied; those of a slice are views.
+
+        Images in a file stay there.
+        """
+        images = self.images.take(indices) if isinstance(self.images, FileRows) else self.images[indices]
+        return Split(images, self.labels[indices])
 
 
 def proportional(labels: Array, order: Array, count: int) -> Array:

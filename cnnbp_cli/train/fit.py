@@ -20,6 +20,7 @@ from cnnbp_cli.config.write import to_yaml
 from cnnbp_cli.core.backprop import Observer, Part, ignore
 from cnnbp_cli.core.types import Array
 from cnnbp_cli.data.dataset import DataError, Dataset, check_labels
+from cnnbp_cli.data.file_rows import FileRows
 from cnnbp_cli.data.fingerprint import fingerprint
 from cnnbp_cli.data.split import Split
 from cnnbp_cli.errors import UserError
@@ -140,7 +141,8 @@ def require_validation(config: Config, data: Dataset) -> None:
 
 def _in_directory(job: Job, directory: RunDirectory, *, resume: bool, allow_changes: bool) -> Job:
     """Return the job with its directory, and with the checkpoint that it begins from."""
-    found, data = directory.last_good() if resume else None, fingerprint(job.data)
+    found, data = directory.last_good() if resume else None, fingerprint(job.data, job.data.kept)
+    directory.keep_measured(job.data.kept)
     changes = None
     if found is not None:
         path, checkpoint = found
@@ -263,6 +265,8 @@ def _packed(job: Job, method: StartMethod) -> Job | Packed:
     images: dict[str, SharedArray] = {}
 
     def without(name: str, split: Split) -> Split:
+        if isinstance(split.images, FileRows):
+            return split  # each process reads the file itself
         images[name] = SharedArray(method, split.images)
         return replace(split, images=split.images[:0])
 
@@ -283,8 +287,7 @@ def _unpacked(content: Job | Packed) -> Job:
     data, images = job.data, content.images
 
     def whole(name: str, split: Split | None) -> Split | None:
-        return None if split is None else replace(split, images=images[name].array)
+        return replace(split, images=images[name].array) if split is not None and name in images else split
 
-    train = replace(data.train, images=images["train"].array)
-    validation, test = whole("validation", data.validation), whole("test", data.test)
-    return replace(job, data=replace(data, train=train, validation=validation, test=test))
+    train, validation, test = whole("train", data.train), whole("validation", data.validation), whole("test", data.test)
+    return replace(job, data=replace(data, train=train or data.train, validation=validation, test=test))

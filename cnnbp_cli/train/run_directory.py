@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cnnbp_cli.data.kept import Kept
 from cnnbp_cli.errors import UserError
 from cnnbp_cli.files import appending, remove_leftovers, replacing, require_files, reserved, sync
 from cnnbp_cli.train.checkpoint import Checkpoint, CheckpointError
@@ -39,6 +40,11 @@ class RunDirectory:
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.csv"
+
+    @property
+    def measured(self) -> Path:
+        """What was measured on images that stay in their file."""
+        return self.path / "data.json"
 
     @property
     def best(self) -> Path:
@@ -90,7 +96,11 @@ class RunDirectory:
             When there is a pipe, a socket or a device, or a link, in the place of one of the run's files.
         """
         folders = (self.best.parent, self._history)
-        files = (*(self.config, self.events, self.metrics, self.best), *self.checkpoints(), *self._history.glob("*"))
+        files = (
+            *(self.config, self.events, self.metrics, self.measured, self.best),
+            *self.checkpoints(),
+            *self._history.glob("*"),
+        )
         links = () if follow else (path for path in folders if path.is_symlink())
         require_files((*links, *files), "a run", RunError, follow=follow)
 
@@ -129,6 +139,19 @@ class RunDirectory:
             path.parent.mkdir(exist_ok=True)
             with replacing(path) as file:
                 file.write(config.encode())
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def keep_measured(self, kept: Kept) -> None:
+        """Write what was measured on images that stay in their file.
+
+        Raises
+        ------
+        RunError
+            When it cannot be written.
+        """
+        try:
+            kept.write(self.measured)
         except OSError as error:
             raise self._unwritable(error) from None
 

@@ -104,9 +104,12 @@ class Trainer:
         """Yield the batches of the epoch that is under way, as numbers of training images."""
         epoch, begin = divmod(self.state.step, self._steps_per_epoch)
         end = min(self._steps_per_epoch, begin + self._total_steps - self.state.step)
-        visit, size = order(self._config.seed, epoch, len(self._data.train)), self._train.batch_size
+        visit, size = self._order(epoch), self._train.batch_size
         for batch in range(begin, end):
             yield visit[batch * size : (batch + 1) * size]
+
+    def _order(self, epoch: int) -> Array:
+        return order(self._config.seed, epoch, len(self._data.train), self._config.data.shuffle)
 
     def _asked(self) -> tuple[bool, bool]:
         """Tell all workers whether the first one was asked to stop, and whether it is time for a checkpoint."""
@@ -230,7 +233,7 @@ class Trainer:
         last, first = self.state.figures.get("train_loss"), self.state.first_loss or 0.0
         if last is None or last <= DIVERGED * first:
             return False
-        batch = order(self._config.seed, 0, len(self._data.train))[: self._train.batch_size]
+        batch = self._order(0)[: self._train.batch_size]
         x, labels = make_batch(self._data.train, batch, self._data.normalization, self._model.dtype)
         z = np.zeros((*self._model.output_shape, len(batch)), self._model.dtype)
         loss = self._model.loss_function

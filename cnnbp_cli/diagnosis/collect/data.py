@@ -13,6 +13,7 @@ import numpy as np
 from cnnbp_cli.core.losses import one_hot
 from cnnbp_cli.core.types import Array
 from cnnbp_cli.data.dataset import Dataset
+from cnnbp_cli.data.file_rows import blocks_of
 from cnnbp_cli.data.split import Split
 from cnnbp_cli.diagnosis.facts import DataFacts, Labels, SplitMatch
 from cnnbp_cli.model import Model, quiet
@@ -106,8 +107,8 @@ def data_facts(model: Model, data: Dataset) -> DataFacts:
 
 def _pictures(split: Split) -> Split:
     """Return a split without its blank images, which are like nothing and unlike nothing."""
-    flat = split.images.reshape(len(split), -1)
-    shown = flat.max(1) != flat.min(1)
+    flat = (block.reshape(len(block), -1) for block in blocks_of(split.images))
+    shown = np.concatenate([pixels.max(1) != pixels.min(1) for pixels in flat])
     return split if shown.all() or not shown.any() else split.take(np.flatnonzero(shown))
 
 
@@ -188,8 +189,7 @@ def _repetitions(train: Split, held: Split | None) -> tuple[float, float, float]
 
 
 def _digests(split: Split) -> list[bytes]:
-    images = np.ascontiguousarray(split.images)
-    return [blake2b(image.tobytes(), digest_size=16).digest() for image in images]
+    return [blake2b(image.tobytes(), digest_size=16).digest() for block in blocks_of(split.images) for image in block]
 
 
 def _near_copies(train: Split, held: Split | None) -> tuple[float, float]:
@@ -219,7 +219,7 @@ def _nearest_distance(library: Array, asked: Split, selves: Array | None) -> Arr
     """Return how far each image, as it is, mirrored or moved by a pixel, is from the library's nearest other one."""
     best = np.full(len(asked), -1.0)
     for change in COPIES:
-        images = np.ascontiguousarray(change(asked.images))
+        images = np.ascontiguousarray(change(asked.images[:]))
         points = _directions(_points(Split(images, asked.labels), len(asked), COPY_PIXELS)[0])
         likeness = points @ library.T
         if selves is not None:
