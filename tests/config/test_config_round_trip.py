@@ -168,6 +168,7 @@ def test_as_written(good):
         "  target: auto\n"
         "  classes: null\n"
         "  first_label: 0\n"
+        "  shuffle: full\n"
         "\n"
         "model:\n"
         "  input: [1, 28, 28]\n"
