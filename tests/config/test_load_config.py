@@ -272,7 +272,8 @@ def test_complaints_about_a_dict_name_the_keys():
     assert str(caught.value) == (
         "model.layers[1].units: expected a value that YAML can hold, got set\n"
         "expected a word as the key, got 3\n"
-        "data.source: unknown data source 'mnist', expected one of: mnist-subset, idx, npz, npy, csv, folder, synthetic\n"
+        "data.source: unknown data source 'mnist', "
+        "expected one of: mnist-subset, idx, npz, npy, csv, folder, synthetic\n"
         "model.input[1]: expected an integer, got 28.5\n"
         "model.layers[0].units: expected 1 or more, got 0\n"
         "model.layers[1]: missing key 'type'\n"
