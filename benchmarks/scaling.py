@@ -42,12 +42,11 @@ CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.yaml"))
 IMAGES = (1, 2, 4, 8, 16, 32, 64)
 """Images of one worker for which a step is timed; between them it is interpolated."""
 SECONDS, STEPS = 0.4, 20  # for one figure, at most
-ROUNDS = 3  # in processes of their own
 PROBE_VALUES = 1 << 20
 
 
 def timed(run: Callable[[], Any], agree: Callable[[float], float]) -> float:
-    """Return the median seconds of a call; all workers make as many."""
+    """Return the seconds of a call, the lower quartile: what else the machine does makes it slower, never faster."""
     run()
     started = perf_counter()
     run()
@@ -57,80 +56,121 @@ def timed(run: Callable[[], Any], agree: Callable[[float], float]) -> float:
         started = perf_counter()
         run()
         times.append(perf_counter() - started)
-    return median(times)
+    return float(np.quantile(times, 0.25))
 
 
-def measure(request: dict[str, Any]) -> dict[str, Any]:
-    """Return what this process, one of several or alone, takes for what is asked: a probe, or steps of a config."""
-    from cnnbp_cli.parallel.blas import set_blas_threads
-    from cnnbp_cli.parallel.mpi import MpiWorker
-    from cnnbp_cli.parallel.solo import SoloWorker
+class Bench:
+    """One process, alone or one of a launcher's, with a config to make steps of.
 
-    set_blas_threads(1)
+    Parameters
+    ----------
+    name : str
+        The config's.
+    """
 
-    def worker(values: int, dtype: np.dtype[Any]) -> Any:
-        if request["processes"] == 1 or request.get("apart"):
-            return SoloWorker(values, dtype)
+    def __init__(self, name: str) -> None:
+        from cnnbp_cli.build import build
+        from cnnbp_cli.config.load import load_config
+        from cnnbp_cli.loading import load_data
+        from cnnbp_cli.parallel.blas import set_blas_threads
+
+        set_blas_threads(1)
+        self.config = load_config(str(ROOT / "configs" / f"{name}.yaml"))
+        self.model, self.data = build(self.config), load_data(self.config)
+
+    def alone(self) -> Any:
+        """Return a worker that knows of no others."""
+        from cnnbp_cli.parallel.solo import SoloWorker
+
+        return SoloWorker(self.model.layout.size, self.model.dtype)
+
+    def together(self) -> Any:
+        """Return one of all workers."""
         from mpi4py import MPI
 
-        return MpiWorker(MPI.COMM_WORLD, values, dtype)
+        from cnnbp_cli.parallel.mpi import MpiWorker
 
-    def agree(seconds: float) -> float:
-        team = worker(1, np.dtype(float))
-        return float(team.all_reduce(np.array([seconds]))[0]) / team.size
+        return MpiWorker(MPI.COMM_WORLD, self.model.layout.size, self.model.dtype)
 
-    if "probe" in request:
-        team = worker(request["probe"], np.dtype(np.float32))
-        team.gradient[...] = 1
+    def step(self, worker: Any, batch: int) -> Callable[[], Any]:
+        """Return what makes a step."""
+        from cnnbp_cli.build import build
+        from cnnbp_cli.train.step import TrainingStep
+
+        step, order = TrainingStep(build(self.config), self.data, self.config, worker, 0), np.arange(batch)
+
+        def make() -> None:
+            worker.all_reduce(np.zeros(2, np.int64))  # as the trainer does before each
+            step(order % len(self.data.train), 0, 1e-5)
+
+        return make
+
+    def workload(self) -> dict[str, Any]:
+        """Return what the model needs to know of the config, measured in this process alone."""
+        from cnnbp_cli.core.optim import Step
+        from cnnbp_cli.train.step import TrainingStep
+
+        model = self.model
+        seconds = [timed(self.step(self.alone(), batch), float) for batch in IMAGES]
+        updater = TrainingStep(model, self.data, self.config, self.alone(), 0).updater
+        vector, gradient = np.ones((2, model.layout.size), model.dtype)
+        return {
+            "seconds": seconds,
+            "update": timed(lambda: updater.update(vector, gradient, Step(1, 1e-5, 1.0)), float),
+            "values": model.layout.size,
+            "itemsize": model.dtype.itemsize,
+            "channels": [model.graph.shapes[n.name][0] for n in model.graph.nodes if n.layer.type == "batch_norm"],
+        }
+
+    def team(self, batch: int, rounds: int) -> dict[str, Any]:
+        """Return what a step, and its messages, take with all processes of the launcher; the median of some rounds.
+
+        Returns
+        -------
+        dict
+            `step`, with all of them; `apart`, where each makes its part of the batch without knowing of the others;
+            `sum`, of two numbers; `exchange`, of `PROBE_VALUES` gradients.
+        """
+        from mpi4py import MPI
+
+        from cnnbp_cli.parallel.mpi import MpiWorker
+
+        worker, probe = self.together(), MpiWorker(MPI.COMM_WORLD, PROBE_VALUES, np.dtype(np.float32))
+        probe.gradient[...] = 1
+
+        def agree(seconds: float) -> float:
+            return float(probe.all_reduce(np.array([seconds]))[0]) / probe.size
 
         def exchange() -> None:
-            team.reduce_share()
-            team.publish()
+            probe.reduce_share()
+            probe.publish()
 
-        return {"sum": timed(lambda: team.all_reduce(np.zeros(2)), agree), "exchange": timed(exchange, agree)}
-    return _steps(request["config"], request["batches"], worker, agree)
-
-
-def _steps(
-    name: str, batches: list[int], worker: Callable[..., Any], agree: Callable[[float], float]
-) -> dict[str, Any]:
-    from cnnbp_cli.build import build
-    from cnnbp_cli.config.load import load_config
-    from cnnbp_cli.core.optim import Step
-    from cnnbp_cli.loading import load_data
-    from cnnbp_cli.train.step import TrainingStep
-
-    config = load_config(str(ROOT / "configs" / f"{name}.yaml"))
-    model, data = build(config), load_data(config)
-    norms = [node.name for node in model.graph.nodes if node.layer.type == "batch_norm"]
-    found: dict[str, Any] = {
-        "values": model.layout.size,
-        "itemsize": model.dtype.itemsize,
-        "channels": [model.graph.shapes[norm][0] for norm in norms],
-        "seconds": [],
-    }
-    for batch in batches:
-        team = worker(model.layout.size, model.dtype)
-        step, order = TrainingStep(build(config), data, config, team, 0), np.arange(batch) % len(data.train)
-
-        def whole(team: Any = team, step: TrainingStep = step, order: Any = order) -> None:
-            team.all_reduce(np.zeros(2, np.int64))
-            step(order, 0, 1e-5)
-
-        found["seconds"].append(timed(whole, agree))
-    size = step.share.stop - step.share.start
-    mine, gradient, at = np.ones(size, model.dtype), np.ones(size, model.dtype), Step(1, 1e-5, 1.0)
-    found["update"] = timed(lambda: step.updater.update(mine, gradient, at), agree)
-    return found
+        runs = {
+            "step": self.step(worker, batch),
+            "apart": self.step(self.alone(), ceil(batch / worker.size)),
+            "sum": lambda: probe.all_reduce(np.zeros(2)),
+            "exchange": exchange,
+        }
+        found = [{name: timed(run, agree) for name, run in runs.items()} for _ in range(rounds)]
+        return {name: median(one[name] for one in found) for name in runs}
 
 
-def ask(processes: int, **request: Any) -> dict[str, Any]:
-    """Measure with so many processes."""
-    launcher = [str(_mpiexec()), "-n", str(processes)] if processes > 1 else []
-    text = json.dumps({"processes": processes, **request})
+def ask(config: str, processes: int = 0, **arguments: Any) -> dict[str, Any]:
+    """Measure in so many processes of a launcher, or in one alone."""
+    launcher = [_mpiexec(), "-n", str(processes)] if processes else []
+    text = json.dumps({"config": config, "arguments": arguments})
     command = [*launcher, sys.executable, __file__, "--measure", text]
     done = subprocess.run(command, env=clean_environment(), stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[0])
+
+
+def answer(text: str) -> None:
+    """Do what `ask` wants."""
+    request = json.loads(text)
+    bench, launch = Bench(request["config"]), mpi_launch()
+    found = bench.team(**request["arguments"]) if request["arguments"] else bench.workload()
+    if launch is None or launch.rank == 0:
+        print(json.dumps(found), flush=True)
 
 
 def _mpiexec() -> str:
@@ -140,27 +180,31 @@ def _mpiexec() -> str:
     return found
 
 
-def local_network(processes: int) -> Network:
-    """Return what messages cost between so many processes of this machine."""
-    found, size = ask(processes, probe=PROBE_VALUES), 4 * PROBE_VALUES
-    latency = found["sum"] / ceil(log2(processes))
-    without = Network("", latency, 0.0)
-    rest = max(0.0, found["exchange"] - exchange_seconds(without, processes, size))
-    return Network(f"{processes} processes here", latency, rest / exchange_seconds(Network("", 0, 1), processes, size))
-
-
 def workload(name: str) -> Workload:
     """Measure a step of one worker alone, and return what the model needs to know of it."""
-    found = ask(1, config=name, batches=list(IMAGES))
+    found = ask(name)
     return Workload(IMAGES, found.pop("seconds"), **found)
 
 
-def slower(load: Workload, name: str, processes: int, batch: int) -> float:
-    """Return by what factor a worker is slower when so many of them compute at the same time, each by itself."""
-    images = ceil(batch / processes)
-    if processes == 1:
-        return 1.0
-    return ask(processes, config=name, batches=[images], apart=True)["seconds"][0] / load.compute(images)
+def compared(name: str, load: Workload, processes: int, batch: int, rounds: int) -> dict[str, Any]:
+    """Return what a step takes here and what is predicted, from the messages and the slowness that were measured."""
+    found, size = ask(name, processes, batch=batch, rounds=rounds), 4 * PROBE_VALUES
+    network = Network("here", 0.0, 0.0)
+    if processes > 1:
+        latency = found["sum"] / ceil(log2(processes))
+        rest = max(0.0, found["exchange"] - exchange_seconds(Network("", latency, 0.0), processes, size))
+        network = Network("here", latency, rest / exchange_seconds(Network("", 0.0, 1.0), processes, size))
+    slower = found["apart"] / load.compute(ceil(batch / processes))
+    predicted = step_seconds(load, network, processes, batch, slower)
+    return {
+        "config": name,
+        "processes": processes,
+        "latency": network.latency,
+        "per_byte": network.per_byte,
+        "slower": slower,
+        "measured": found["step"],
+        "predicted": predicted,
+    }
 
 
 def ms(seconds: float) -> str:
@@ -205,6 +249,7 @@ def main() -> None:
     parser.add_argument("--measured", nargs="+", default=["lenet5"], choices=CONFIGS, help="those to run on several")
     parser.add_argument("--processes", nargs="+", type=int, default=[1, 2, 4, 8])
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3, help="measure so often, and take the median")
     parser.add_argument(
         "--network", action="append", metavar="NAME:MICROSECONDS:GIGABITS", help="predict for this one, too"
     )
@@ -213,32 +258,25 @@ def main() -> None:
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        found, launch = measure(json.loads(options.measure)), mpi_launch()
-        if launch is None or launch.rank == 0:
-            print(json.dumps(found), flush=True)
+        answer(options.measure)
         return
     given = [text.rsplit(":", 2) for text in options.network or ()]
     networks = [*NETWORKS, *(Network.rated(name, float(latency), float(rate)) for name, latency, rate in given)]
     loads = {name: workload(name) for name in dict.fromkeys([*options.configs, *options.measured])}
-    here = {n: local_network(n) for n in options.processes if n > 1}
-    rows, cores = [], len(os.sched_getaffinity(0))
-    for name in options.measured:
-        for n in options.processes:
-            network, found, predicted = here.get(n, NETWORKS[0]), [], []
-            for _ in range(ROUNDS):
-                found.append(ask(n, config=name, batches=[options.batch])["seconds"][0])
-                factor = slower(loads[name], name, n, options.batch)
-                predicted.append(step_seconds(loads[name], network, n, options.batch, factor))
-            rows.append({"config": name, "processes": n, "measured": median(found), "predicted": median(predicted)})
-    print(f"{cores} cores, batch {options.batch}\n")
-    table = [[f"{n}", f"{1e6 * one.latency:.1f}", f"{8e-9 / max(one.per_byte, 1e-12):.1f}"] for n, one in here.items()]
-    show_table(["processes", "µs/message", "Gbit/s"], table)
-    print()
+    rows = [
+        compared(name, loads[name], processes, options.batch, options.rounds)
+        for name in options.measured
+        for processes in options.processes
+    ]
+    print(f"{len(os.sched_getaffinity(0))} cores, batch {options.batch}\n")
     table = []
     for row in rows:
+        costs = [f"{1e6 * row['latency']:.1f}", f"{8e-9 / row['per_byte']:.1f}"] if row["per_byte"] else ["", ""]
         ratio = f"{row['predicted'] / row['measured']:.2f}"
-        table.append([row["config"], str(row["processes"]), ms(row["measured"]), ms(row["predicted"]), ratio])
-    show_table(["config", "processes", "measured ms", "predicted ms", "ratio"], table)
+        figures = [f"{row['slower']:.2f}", ms(row["measured"]), ms(row["predicted"]), ratio]
+        table.append([row["config"], str(row["processes"]), *costs, *figures])
+    header = ["config", "processes", "µs/message", "Gbit/s", "slower", "measured ms", "predicted ms", "ratio"]
+    show_table(header, table)
     print()
     table = []
     for name, load in loads.items():
