@@ -116,7 +116,7 @@ class Lifeline:
         self._thread.start()
 
     def _look(self) -> None:
-        looked = time.monotonic()
+        looked, next_beat = time.monotonic(), 0.0
         while not self._closed.is_set() and self._heard:
             ready = self._selector.select(BEAT_SECONDS / 2)
             now = time.monotonic()
@@ -125,7 +125,9 @@ class Lifeline:
             looked = now
             for key, _ in ready:
                 self._listen_to(key.data)
-            self.tell(BEAT)
+            if now >= next_beat:  # not as an answer to the beats of others, which would answer it
+                self.tell(BEAT)
+                next_beat = now + BEAT_SECONDS
             silent = [rank for rank, heard in self._heard.items() if now - heard > SILENCE_SECONDS]
             if silent:
                 self._lose(silent[0], f"has not been heard of for {SILENCE_SECONDS:g} s")

@@ -85,6 +85,16 @@ def test_a_process_that_ends_by_itself(connected, word, expected):
     assert wait_for(lost, 10 if expected else 1.5) == expected
 
 
+def test_a_beat_is_no_answer_to_a_beat(connected, monkeypatch):
+    """Or the threads of all processes would be busy with nothing else."""
+    _, first, _ = connected
+    told = []
+    monkeypatch.setattr(first, "tell", told.append)
+    time.sleep(2.2)
+    assert 1 <= len(told) <= 4
+    monkeypatch.undo()
+
+
 def test_the_others_miss_the_first_one(connected):
     _, first, other = connected
     first._closed.set()  # without a goodbye
