@@ -194,7 +194,8 @@ def compared(name: str, load: Workload, processes: int, batch: int, rounds: int)
         latency = found["sum"] / ceil(log2(processes))
         rest = max(0.0, found["exchange"] - exchange_seconds(Network("", latency, 0.0), processes, size))
         network = Network("here", latency, rest / exchange_seconds(Network("", 0.0, 1.0), processes, size))
-    slower = found["apart"] / load.compute(ceil(batch / processes))
+    cores = len(os.sched_getaffinity(0))  # of which more processes have to take turns
+    slower = max(found["apart"] / load.compute(ceil(batch / processes)), processes / cores)
     predicted = step_seconds(load, network, processes, batch, slower)
     return {
         "config": name,

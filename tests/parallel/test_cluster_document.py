@@ -1,0 +1,71 @@
+"""What docs/cluster.md tells people to type works, as far as one machine goes."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from parallel.launching import MPIEXEC, needs_mpi, plain_environment
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "cluster.md").read_text("utf-8")
+SCRIPTS = re.findall(r"^```bash\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+SLURM, SSH = SCRIPTS
+LINE = re.search(r"^mpiexec -n 8 cnnbp .*$", PAGE, re.MULTILINE)
+
+needs_bash = pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+
+
+@needs_bash
+@pytest.mark.parametrize("script", SCRIPTS, ids=["slurm", "ssh"])
+def test_scripts_are_sound(script):
+    assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
+
+
+def test_options_of_the_batch_script_are_options_of_sbatch():
+    """Those that sbatch has in all versions since 2014."""
+    found = re.findall(r"^#SBATCH --([a-z-]+)", SLURM, re.MULTILINE)
+    assert set(found) == {"job-name", "ntasks", "cpus-per-task", "time", "signal", "requeue"}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Return a folder with the config, and with stand-ins for what a cluster has: a batch system, and a home."""
+    shutil.copy(ROOT / "configs" / "lenet5.yaml", tmp_path)
+    (tmp_path / "hosts").write_text("localhost:2\n")
+    (tmp_path / "venv" / "bin").mkdir(parents=True)
+    (tmp_path / "venv" / "bin" / "activate").write_text("")
+    programs = {
+        "cnnbp": f'exec {sys.executable} -m cnnbp_cli "$@" --max-steps 3 --set "data.limit={{train: 200, test: 20}}"',
+        "srun": f'while [ "${{1#--}}" != "$1" ]; do shift; done; exec {MPIEXEC} -n 2 "$@"',
+    }
+    for name, program in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{program}\n")
+        (tmp_path / name).chmod(0o755)
+    return tmp_path
+
+
+@needs_mpi
+@needs_bash
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "run"),
+    [(LINE.group() if LINE else "", "runs/eight"), (SSH, "runs/ssh"), (SLURM, "runs/lenet5")],
+    ids=["line", "ssh", "slurm"],
+)
+def test_what_is_typed_trains_on_two_processes(folder, script, run):
+    here = plain_environment(HOME=str(folder))
+    here["PATH"] = os.pathsep.join([str(folder), here["PATH"]])
+    script = re.sub(r"-n (8|16) ", "-n 2 ", script)
+    for _ in range(2 if "--resume" in script else 1):  # a job may be submitted again
+        done = subprocess.run(
+            ["bash", "-c", script], cwd=folder, env=here, capture_output=True, text=True, timeout=100, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert f"run: {run}" in done.stdout
+    assert '"workers": 2' in (folder / run / "events.jsonl").read_text()
