@@ -32,6 +32,7 @@ def add_to(app: typer.Typer) -> None:
             "cnnbp gradcheck toy.yaml --elements all",
             "cnnbp gradcheck lenet5.yaml --layer conv1 --directions 20",
             "cnnbp gradcheck runs/lenet5-1 --method central --step 1e-6",
+            "cnnbp gradcheck resnet18.yaml --set model.input=[3,64,64] --time 60",
             "cnnbp gradcheck mine.yaml --layers mine.py",
         )
     )(gradcheck)
@@ -101,6 +102,16 @@ def gradcheck(
             help="Check only this tensor, such as conv1.weight or input.",
         ),
     ] = None,
+    time: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001, metavar="SECONDS", help="Stop comparing after this time; each tensor gets the same share of it."
+        ),
+    ] = None,
+    comparisons: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Make the first N comparisons only, as a check with --time did."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed for the directions and elements.")] = 0,
     layers: CustomLayers = None,
     format: OutputFormat = Format.TABLE,
@@ -122,7 +133,7 @@ def gradcheck(
     from cnnbp_cli.cli.boundary import VERDICT
     from cnnbp_cli.gradient_check.check import gradcheck as check
     from cnnbp_cli.loading import load
-    from cnnbp_cli.report.gradcheck import render
+    from cnnbp_cli.report.gradcheck import announce, render
     from cnnbp_cli.report.live import working
 
     model = load(source, overrides or ())
@@ -141,6 +152,9 @@ def gradcheck(
             seed=seed,
             layer=layer,
             parameter=parameter,
+            time=time,
+            comparisons=comparisons,
+            announce=lambda planned, seconds: announce(planned, seconds, time),
             progress=tick,
         )
     render(report, format.value)

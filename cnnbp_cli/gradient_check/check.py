@@ -6,10 +6,10 @@ methods: complex steps, exact to machine precision, and central differences, as 
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -20,7 +20,8 @@ from cnnbp_cli.core.types import Array, Tick
 from cnnbp_cli.gradient_check.central import STEPS, CentralDifferences
 from cnnbp_cli.gradient_check.complex_step import ComplexStep
 from cnnbp_cli.gradient_check.explain import WrongElements, explain
-from cnnbp_cli.gradient_check.layer_derivative import STEP
+from cnnbp_cli.gradient_check.layer_derivative import STEP, is_shipped
+from cnnbp_cli.gradient_check.plan import Clock, Plan, Probe, costs, run, unit
 from cnnbp_cli.gradient_check.purity import require_pure
 from cnnbp_cli.gradient_check.reference_pass import (
     Comparison,
@@ -30,14 +31,20 @@ from cnnbp_cli.gradient_check.reference_pass import (
     bisect,
     joint_direction,
     public_index,
-    unit,
 )
 from cnnbp_cli.memory import require_batch
 from cnnbp_cli.model import Model, ModelInputError
 from cnnbp_cli.parallel.blas import blas_threads
+from cnnbp_cli.parallel.processes import available_cores
 
 MethodName = Literal["complex", "central"]
 Precision = Literal["float64", "float32"]
+
+WORTH_THREADS = 0.01
+"""Seconds of a comparison from which on several threads make the check faster, in place of each other slower."""
+
+SPEEDUP = 0.6
+"""What another thread adds to the speed."""
 
 TOLERANCES = {("complex", "float64"): 1e-10, ("central", "float64"): 1e-5, ("central", "float32"): 1e-2}
 
@@ -49,10 +56,10 @@ class ParameterCheck:
     Attributes
     ----------
     name : str
-    status : {"ok", "kink", "noise", "wrong"}
-        The worst of all comparisons; only the last fails the check.
-    relative_error : float
-        Of the worst comparison.
+    status : {"ok", "kink", "noise", "wrong", "unchecked"}
+        The worst of all comparisons; only wrong fails the check. Unchecked is what the time did not allow to look at.
+    relative_error : float or None
+        Of the worst comparison; None without any.
     checked : int
         Comparisons: of directions and of elements, in each mode.
     directions, elements : int
@@ -71,11 +78,13 @@ class ParameterCheck:
         Percentage of the comparisons that are conclusive.
     explanation : str or None
         For a wrong gradient: what is wrong with it, and where to look.
+    by_mode : dict of str to int
+        The comparisons in each mode.
     """
 
     name: str
-    status: Status
-    relative_error: float
+    status: Status | Literal["unchecked"]
+    relative_error: float | None
     checked: int
     worst_index: list[int] | None
     shape: list[int]
@@ -89,6 +98,7 @@ class ParameterCheck:
     explanation: str | None
     directions: int
     elements: int
+    by_mode: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +127,10 @@ class GradcheckReport:
     by_differences : list of str
         Custom layers whose forward pass takes no complex numbers, or decides by them: difference quotients took
         the place of complex steps there.
+    comparisons, planned : int
+        How many comparisons were made, the first ones of all that were planned.
+    seconds : float
+        The time that they took.
     """
 
     ok: bool
@@ -131,6 +145,9 @@ class GradcheckReport:
     modes: list[str]
     parameters: list[ParameterCheck]
     by_differences: list[str]
+    comparisons: int
+    planned: int
+    seconds: float = field(compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -150,6 +167,9 @@ def gradcheck(
     seed: int = 0,
     layer: str | None = None,
     parameter: str | None = None,
+    time: float | None = None,
+    comparisons: int | None = None,
+    announce: Callable[[int, float], None] | None = None,
     progress: Tick | None = None,
 ) -> GradcheckReport:
     """Check the gradients of the mean loss over some images.
@@ -177,6 +197,12 @@ def gradcheck(
         Draws the directions and the elements.
     layer, parameter : str, optional
         Check only this layer, or only this tensor, such as ``"conv1.weight"`` or ``"input"``.
+    time : float, optional
+        Seconds after which no comparison is begun; a gradient found wrong is explained after that, too.
+    comparisons : int, optional
+        Make only the first so many of those planned: as many as an earlier check had time for, to repeat it exactly.
+    announce : callable, optional
+        Called once, with the number of comparisons and the seconds that they will take, when that can be told.
     progress : callable, optional
         Called after each comparison with their number so far, and that of all which are planned.
 
@@ -186,6 +212,10 @@ def gradcheck(
         When there is no such layer or parameter, or no image, when labels do not fit, or options contradict each other.
     """
     _check_options(method, step, dtype)
+    if time is not None and not time > 0:
+        raise ModelInputError(f"expected a time above 0 seconds, got {time:g}")
+    if comparisons is not None and comparisons < 1:
+        raise ModelInputError(f"expected 1 comparison or more, got {comparisons}")
     require_batch(model.config, model.graph, len(images), 16, "give fewer images, as with a smaller --batch")
     x, target = model.batch_in(images, labels)
     if tolerance is None:
@@ -194,7 +224,9 @@ def gradcheck(
         step = STEP if method == "complex" else STEPS[dtype]
     # The products are small: several threads would wait for each other longer than they compute.
     with blas_threads(1), np.errstate(all="ignore"):
-        references = [ReferencePass(model, x, target, mode, dtype) for mode in ("training", "evaluation")]
+        clock = Clock(time)
+        references = [ReferencePass(model, x, target, "training", dtype)]
+        references.append(ReferencePass(model, x, target, "evaluation", dtype, references[0].params))
         for reference in references:
             require_pure(reference)
         if references[1].equals(references[0]):
@@ -207,9 +239,13 @@ def gradcheck(
 
         methods = [method_at(reference) for reference in references]
         names = _chosen([*references[0].gradients], layer, parameter)
-        per_tensor = [directions + _count(references[0].gradients[name].size, elements) for name in names]
-        step_done = _counter(progress, len(methods) * sum(per_tensor))
-        found = {name: _compare(name, methods, directions, elements, seed, step_done) for name in names}
+        shapes = {name: references[0].gradients[name].shape for name in names}
+        plan = Plan(shapes, len(methods), directions, elements, seed)
+        planned = len(plan)
+        wanted = planned if comparisons is None else min(comparisons, planned)
+        found = _compare(plan, wanted, methods, clock, announce, progress)
+        done, seconds = sum(map(len, found.values())), clock.elapsed()
+        _locate_wrong(found, methods, clock, seed)
         kinked = [name for name, comparisons in found.items() if any(one.status == "kink" for one in comparisons)]
         if kinked and any(reference.derivatives.has_kinks() for reference in references):
             nearby = [method_at(reference.nearby(seed)) for reference in references]
@@ -218,7 +254,11 @@ def gradcheck(
                     references[0].gradients[name].shape, generator(seed, "gradcheck", name, "joint")
                 )
                 found[name] += [one.compare(name, direction, None) for one in methods]
-                found[name] += _compare(name, nearby, directions, elements, seed)
+            again = Plan({name: shapes[name] for name in kinked}, len(nearby), directions, elements, seed)
+            elsewhere = _compare(again, len(again), nearby, clock, None, None)
+            _locate_wrong(elsewhere, nearby, clock, seed)
+            for name in kinked:
+                found[name] += elsewhere[name]
         explanations = _explanations(found, seed)
     checks = [_summary(name, references[0], found[name], explanations.get(name)) for name in names]
     everything = [comparison for comparisons in found.values() for comparison in comparisons]
@@ -235,6 +275,9 @@ def gradcheck(
         modes=[reference.mode for reference in references],
         parameters=checks,
         by_differences=sorted({name for reference in references for name in reference.derivatives.by_differences}),
+        comparisons=done,
+        planned=planned,
+        seconds=round(seconds, 3),
     )
 
 
@@ -263,53 +306,54 @@ def _chosen(names: list[str], layer: str | None, parameter: str | None) -> list[
 
 
 def _compare(
-    name: str,
+    plan: Plan,
+    wanted: int,
     methods: Sequence[Method],
-    directions: int,
-    elements: int | Literal["all"],
-    seed: int,
-    step_done: Callable[[], None] = lambda: None,
-) -> list[Comparison]:
-    """Return all comparisons in one tensor: directions and elements in each mode, and a wrong element if any is."""
-    shape = methods[0].reference.gradients[name].shape
-    found: list[Comparison] = []
-    for method in methods:
-        for direction, index in _probes(name, shape, directions, elements, seed):
-            found.append(method.compare(name, direction, index))
-            step_done()
-    worst = max(found, key=lambda one: one.severity)
-    if worst.status == "wrong" and worst.index is None:
-        found.append(_locate(name, next(one for one in methods if one.reference is worst.reference), seed))
+    clock: Clock,
+    announce: Callable[[int, float], None] | None,
+    progress: Tick | None,
+) -> dict[str, list[Comparison]]:
+    """Return the comparisons of each gradient, as many of the plan's as there is time for."""
+
+    def compare(probe: Probe) -> Comparison:
+        with np.errstate(all="ignore"):  # a thread has settings of its own
+            return methods[probe.mode].compare(probe.name, *plan.direction(probe))
+
+    found: dict[str, list[Comparison]] = {name: [] for name in plan.shapes}
+    graph = methods[0].reference.graph
+    costly, probes, done, workers = costs(graph, [*plan.shapes]), islice(plan, wanted), 0, 1
+    # The second comparison tells what the others will cost: in it, nothing is done for the first time.
+    for part in (islice(probes, 1), islice(probes, 1), probes):
+        started, last = clock.elapsed(), ""
+        for probe, comparison in run(part, compare, workers, clock):
+            found[probe.name].append(comparison)
+            done, last = done + 1, probe.name
+            if progress is not None:
+                progress(done, clock.attainable(done, wanted))
+        if clock.is_over():
+            break
+        if done == 2 and last:
+            whole = (clock.elapsed() - started) / max(costly[last], 1e-9)
+            if whole > WORTH_THREADS and all(is_shipped(node.layer) for node in graph.nodes):
+                workers = available_cores()
+            if announce is not None:
+                ahead = [costly[probe.name] for probe in islice(plan, min(wanted, 10_000))]
+                average = whole * sum(ahead) / len(ahead)
+                announce(wanted, clock.elapsed() + average * (wanted - done) / (1 + SPEEDUP * (workers - 1)))
     return found
 
 
-def _probes(
-    name: str, shape: tuple[int, ...], directions: int, elements: int | Literal["all"], seed: int
-) -> Iterator[tuple[Array, tuple[int, ...] | None]]:
-    """Yield random directions, then single elements with their index."""
-    rng = generator(seed, "gradcheck", name)
-    size = int(np.prod(shape))
-    for _ in range(directions):
-        yield rng.normal(size=shape), None
-    count = _count(size, elements)
-    for flat in range(size) if elements == "all" else rng.choice(size, count, replace=False):
-        index = tuple(int(i) for i in np.unravel_index(flat, shape))
-        yield unit(shape, index), index
+def _locate_wrong(found: dict[str, list[Comparison]], methods: Sequence[Method], clock: Clock, seed: int) -> None:
+    """Add a wrong element to each gradient of which only a direction is known to be wrong.
 
-
-def _count(size: int, elements: int | Literal["all"]) -> int:
-    return size if elements == "all" else min(elements, size)
-
-
-def _counter(progress: Tick | None, total: int) -> Callable[[], None]:
-    """Return what counts one more comparison."""
-    numbers = itertools.count(1)
-
-    def step_done() -> None:
-        if progress is not None:
-            progress(next(numbers), total)
-
-    return step_done
+    Where time is over, only to the one nearest to the loss: what is wrong there may be all that is.
+    """
+    for name, comparisons in reversed(found.items()):
+        worst = max(comparisons, key=lambda one: one.severity, default=None)
+        if worst and worst.status == "wrong" and worst.index is None:
+            comparisons.append(_locate(name, next(one for one in methods if one.reference is worst.reference), seed))
+            if clock.is_over():
+                return
 
 
 def _locate(name: str, method: Method, seed: int) -> Comparison:
@@ -346,27 +390,28 @@ def _explanations(found: dict[str, list[Comparison]], seed: int) -> dict[str, st
 
 def _summary(name: str, reference: ReferencePass, found: list[Comparison], explanation: str | None) -> ParameterCheck:
     shape = reference.gradients[name].shape
-    worst = max(found, key=lambda one: one.severity)
+    worst = max(found, key=lambda one: one.severity, default=None)
     worst_single = max((one for one in found if one.index is not None), key=lambda one: one.severity, default=None)
     public = (shape[-1], *shape[:-1]) if name == INPUT else shape
     statuses = Counter(one.status for one in found)
     return ParameterCheck(
         name=name,
-        status=worst.status,
-        relative_error=worst.error,
+        status=worst.status if worst else "unchecked",
+        relative_error=worst.error if worst else None,
         checked=len(found),
         worst_index=public_index(name, worst_single.index) if worst_single and worst_single.index else None,
         shape=list(public),
         size=int(np.prod(shape)),
-        analytic=worst.analytic,
-        numeric=worst.numeric,
-        mode=worst.reference.mode,
+        analytic=worst.analytic if worst else 0.0,
+        numeric=worst.numeric if worst else 0.0,
+        mode=worst.reference.mode if worst else reference.mode,
         kinks=statuses["kink"],
         noise=statuses["noise"],
         coverage=_coverage(found),
         explanation=explanation,
         directions=sum(one.index is None and one.reference is found[0].reference for one in found),
         elements=len({one.index for one in found} - {None}),
+        by_mode=dict(Counter(one.reference.mode for one in found)),
     )
 
 

@@ -46,7 +46,8 @@ class LossDerivative:
     ----------
     value : float
     changes : dict of str to Array
-        Every output that moves, with `STEP` times its derivative as the imaginary part; the real part is the value.
+        The outputs that move, with `STEP` times their derivative as the imaginary part; the real part is the value.
+        All of them where they are asked for, else the first and the last.
     gap : float
         How far a right gradient may be from `value`, for the kinks of custom layers: Σ |dy| · gap.
     error : float
@@ -62,8 +63,10 @@ class LossDerivative:
     has_differences: bool
 
 
-def derivative(reference: ReferencePass, name: str, direction: Array) -> LossDerivative:
+def derivative(reference: ReferencePass, name: str, direction: Array, *, keep: bool = False) -> LossDerivative:
     """Carry a direction in one tensor forward through all layers that depend on it.
+
+    With `keep`, what becomes of it at every layer is returned too.
 
     With dy the gradient at a layer's output, Σ dy · (δy - δy′) is what the choice of a subgradient δy′ in the place of
     δy makes of the derivative of the loss, whatever is chosen in the layers after it.
@@ -72,6 +75,7 @@ def derivative(reference: ReferencePass, name: str, direction: Array) -> LossDer
     gap = error = 0.0
     has_differences = False
     moved, _, key = name.rpartition(".")
+    ends = {moved or INPUT, reference.graph.output}
     if name == INPUT:
         changes[INPUT] = reference.values[INPUT] + 1j * STEP * direction
     for node in reference.graph.nodes:
@@ -79,11 +83,9 @@ def derivative(reference: ReferencePass, name: str, direction: Array) -> LossDer
             continue
         dparams: Params = {key: direction} if node.name == moved else {}
         if is_shipped(node.layer):
-            params = reference.params.get(node.name, {})
-            params = params | {key: params[key] + 1j * STEP * step for key, step in dparams.items()}
-            imaginary = reference.compute(node, params, [changes.get(k, reference.values[k]) for k in node.inputs])[
-                0
-            ].imag
+            moves = [changes[before].imag if before in changes else None for before in node.inputs]
+            carried = reference.linear.carry(node, moves, dparams)
+            imaginary = _imaginary(reference, node, changes, dparams) if carried is None else carried
         else:
             dxs = [changes[before].imag / STEP if before in changes else None for before in node.inputs]
             change = reference.derivatives.along(node, dxs, dparams)
@@ -94,7 +96,18 @@ def derivative(reference: ReferencePass, name: str, direction: Array) -> LossDer
         # The real part stays as it was, to the bit: complex products round otherwise than real ones, and a maximum
         # that several pixels share would go to another of them.
         changes[node.name] = reference.values[node.name] + 1j * imaginary
+        for before in () if keep else set(node.inputs) - ends:
+            if reference.last_reader[before] == node.name:
+                changes.pop(before, None)  # of a large network, all of them would not fit into memory
     return LossDerivative(float(np.imag(reference.mean_loss(changes))) / STEP, changes, gap, error, has_differences)
+
+
+def _imaginary(reference: ReferencePass, node: Node, changes: Mapping[str, Array], dparams: Params) -> Array:
+    """Return the imaginary part of a node's output."""
+    params = reference.params.get(node.name, {})
+    params = params | {key: params[key] + 1j * STEP * step for key, step in dparams.items()}
+    y: Array = reference.compute(node, params, [changes.get(k, reference.values[k]) for k in node.inputs])[0].imag
+    return y
 
 
 class ComplexStep:
@@ -118,7 +131,8 @@ class ComplexStep:
         error = error if np.isfinite(difference) else float("inf")
         status: Status = "ok"
         if not error <= (max(self._tolerance, DIFFERENCE_TOLERANCE) if found.has_differences else self._tolerance):
-            noise = NOISE * self._largest_term(start, found.changes) + UNDERFLOW + found.error
+            changes = derivative(reference, name, direction, keep=True).changes
+            noise = NOISE * self._largest_term(start, changes) + UNDERFLOW + found.error
             status = "noise" if difference <= noise else "kink" if difference <= found.gap + noise else "wrong"
         return Comparison(analytic, numeric, error, status, index, reference)
 

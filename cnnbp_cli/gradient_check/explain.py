@@ -26,7 +26,8 @@ from cnnbp_cli.gradient_check.complex_step import DIFFERENCE_TOLERANCE, NOISE, U
 from cnnbp_cli.gradient_check.course_mistakes import Mistake, mistakes_in_dx, mistakes_in_parameter
 from cnnbp_cli.gradient_check.fault_patterns import KnownFactor, Mismatch, describe
 from cnnbp_cli.gradient_check.layer_derivative import STEP, OutputDerivative, is_shipped
-from cnnbp_cli.gradient_check.reference_pass import Index, ReferencePass, along, bisect, joint_direction, unit
+from cnnbp_cli.gradient_check.plan import unit
+from cnnbp_cli.gradient_check.reference_pass import Index, ReferencePass, along, bisect, joint_direction
 
 WrongElements = dict[str, list[Index]]
 """The elements known to be wrong, of every tensor that is wrong."""

@@ -18,6 +18,7 @@ from cnnbp_cli.core.graph import INPUT, Node
 from cnnbp_cli.core.rng import generator
 from cnnbp_cli.core.types import Array, Context, Params
 from cnnbp_cli.gradient_check.layer_derivative import LayerDerivatives
+from cnnbp_cli.gradient_check.linear import LinearLayers
 from cnnbp_cli.model import Model
 
 Status = Literal["ok", "kink", "noise", "wrong"]
@@ -88,7 +89,7 @@ class ReferencePass:
     mode : {"training", "evaluation"}
     dtype : float64 or float32
     params : mapping of str to Params, optional
-        Other parameters than the model's.
+        Other parameters than the model's; they are used as they are, if they are of that type.
 
     Attributes
     ----------
@@ -118,7 +119,7 @@ class ReferencePass:
         self.target = target.astype(dtype) if target.dtype.kind == "f" else target
         self.ctx = Context(training=mode == "training", seed=model.config.seed)
         self.params: dict[str, Params] = {
-            node: {key: value.astype(dtype) for key, value in own.items()}
+            node: {key: value.astype(dtype, copy=params is None) for key, value in own.items()}
             for node, own in (params or model.params).items()
         }
         self.nodes: dict[str, Node] = {node.name: node for node in self.graph.nodes}
@@ -144,6 +145,16 @@ class ReferencePass:
         """The derivatives of single layers, in double precision."""
         double = self.in_double()
         return LayerDerivatives(double.graph, double.params, double.values, double.ctx)
+
+    @cached_property
+    def last_reader(self) -> dict[str, str]:
+        """The last node that reads each output."""
+        return {name: node.name for node in self.graph.nodes for name in node.inputs}
+
+    @cached_property
+    def linear(self) -> LinearLayers:
+        """What carries changes through linear layers, in double precision."""
+        return LinearLayers(self.params, self.values, self.ctx)
 
     def in_double(self) -> ReferencePass:
         """Return the same pass in float64."""
@@ -221,13 +232,6 @@ def along(gradient: Array, direction: Array) -> float:
         return derivative
     moved = direction != 0  # elements that are not finite elsewhere do not matter
     return float((gradient[moved] * direction[moved]).sum())
-
-
-def unit(shape: tuple[int, ...], index: Index) -> Array:
-    """Return the direction of one element."""
-    direction = np.zeros(shape)
-    direction[index] = 1.0
-    return direction
 
 
 def joint_direction(shape: tuple[int, ...], rng: np.random.Generator) -> Array:

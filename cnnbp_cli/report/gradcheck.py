@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cnnbp_cli.core.types import show_shape
 from cnnbp_cli.report.records import write_csv, write_json
-from cnnbp_cli.report.text import count, power
+from cnnbp_cli.report.text import count, duration, power
 
 if TYPE_CHECKING:
     from cnnbp_cli.gradient_check.check import GradcheckReport, ParameterCheck
@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 FIELDS = (
     *("name", "status", "relative_error", "checked", "size", "shape", "worst_index"),
     *("analytic", "numeric", "mode", "kinks", "noise", "coverage", "explanation", "directions", "elements"),
+    "by_mode",
 )
-STYLES = {"ok": "green", "noise": "cyan", "kink": "yellow", "wrong": "bold red"}
+STYLES = {"unchecked": "yellow", "ok": "green", "noise": "cyan", "kink": "yellow", "wrong": "bold red"}
 MEANINGS = {
     "kink": "kink: the loss has no derivative there, or the step crossed such a point",
     "wrong": "wrong: the gradient is not the derivative of the loss",
@@ -29,6 +30,10 @@ DIFFERENCES = (
     "forward loses complex numbers (as np.abs does) or decides ties by them (as np.maximum does), "
     "so differences were used there, with tolerance {}"
 )
+
+
+LONG = 10.0
+"""Seconds from which on a check says how long it will take."""
 
 
 def render(report: GradcheckReport, format: str) -> None:
@@ -46,7 +51,7 @@ def _table(report: GradcheckReport) -> None:
     from cnnbp_cli.report.table import Column, line, show
 
     with_coverage = report.method == "central" or report.kinks > 0 or report.noise > 0
-    with_numbers = any(check.status != "ok" for check in report.parameters)
+    with_numbers = any(check.status not in ("ok", "unchecked") for check in report.parameters)
     columns = [
         Column("gradient to", text=True),
         Column("status", text=True, leaves=1),
@@ -85,7 +90,35 @@ def _table(report: GradcheckReport) -> None:
     if report.by_differences and report.method == "complex":
         tolerance = power(max(report.tolerance, DIFFERENCE_TOLERANCE))
         line(f"{', '.join(report.by_differences)}: {DIFFERENCES.format(tolerance)}")
+    if report.comparisons < report.planned:
+        _budget(report)
     _verdict(report)
+
+
+def _budget(report: GradcheckReport) -> None:
+    """Say what was not looked at, and how to look at the same again."""
+    from cnnbp_cli.report.table import line
+
+    line(
+        f"{report.comparisons:,} of {count(report.planned, 'comparison')} were made, in {duration(report.seconds)}; "
+        f"--comparisons {report.comparisons} repeats exactly these"
+    )
+    total = len(report.parameters)
+    for mode in report.modes:
+        checked = [check.by_mode.get(mode, 0) for check in report.parameters]
+        if not all(checked):
+            line(f"in {mode} mode, {sum(map(bool, checked))} of {count(total, 'gradient')} were checked")
+
+
+def announce(comparisons: int, seconds: float, limit: float | None) -> None:
+    """Say on standard error how long a check will take, where that is long."""
+    from cnnbp_cli.report.terminal import note
+
+    takes = f"{count(comparisons, 'comparison')} will take about {duration(seconds)}"
+    if limit is not None and seconds > limit:
+        note(f"{takes}, of which {duration(limit)} are used: all gradients get the same share of them")
+    elif limit is None and seconds > LONG:
+        note(f"{takes}; --time SECONDS sets a limit")
 
 
 def _explanations(report: GradcheckReport) -> None:
@@ -127,7 +160,7 @@ def _row(check: ParameterCheck, with_coverage: bool, with_numbers: bool) -> list
     return [
         check.name,
         (check.status, STYLES[check.status]),
-        power(check.relative_error),
+        "" if check.relative_error is None else power(check.relative_error),
         count(check.directions),
         f"{check.elements:,} of {check.size:,}",
         *([count(check.kinks), count(check.noise), f"{check.coverage:.0f}%"] * with_coverage),
