@@ -41,7 +41,7 @@ def folder(tmp_path):
     (tmp_path / "venv" / "bin").mkdir(parents=True)
     (tmp_path / "venv" / "bin" / "activate").write_text("")
     programs = {
-        "cnnbp": f'exec {sys.executable} -m cnnbp_cli "$@" --max-steps 3 --set "data.limit={{train: 200, test: 20}}"',
+        "cnnbp": f'exec {sys.executable} -m cnnbp_cli "$@" --max-steps 3 --set "data.limit={{train: 1000, test: 20}}"',
         "srun": f'while [ "${{1#--}}" != "$1" ]; do shift; done; exec {MPIEXEC} -n 2 "$@"',
     }
     for name, program in programs.items():
