@@ -20,3 +20,7 @@ class Shortcut(str):
         self = super().__new__(cls, text)
         self.option = option
         return self
+
+    def __getnewargs__(self) -> tuple[str, str]:
+        """Return what to make it of again: a config that was typed so reaches other processes."""
+        return str(self), self.option

@@ -1,5 +1,6 @@
 """`--set`: what it changes, and how it complains about itself."""
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from cnnbp_cli.config.errors import ConfigError
 from cnnbp_cli.config.load import parse_config
 from cnnbp_cli.config.schema import Augment, EarlyStopping, Idx, MnistSubset
+from cnnbp_cli.config.shortcut import Shortcut
 from cnnbp_cli.core.initializers import HeNormal, Normal
 from cnnbp_cli.core.layers.activation import LeakyRelu
 from cnnbp_cli.core.layers.dense import Dense
@@ -267,3 +269,10 @@ class TestFilesOfOverrides:
     def test_a_file_that_is_not_there(self, good, tmp_path):
         with pytest.raises(ConfigError, match=r"gone\.yaml: no such file"):
             parse_config(good, [tmp_path / "gone.yaml"])
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_an_override_typed_as_an_option_reaches_other_processes(protocol):
+    typed = Shortcut("train.max_steps=3", "--max-steps")
+    there = pickle.loads(pickle.dumps(typed, protocol))
+    assert (there, there.option) == (typed, "--max-steps")
