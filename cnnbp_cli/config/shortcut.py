@@ -21,6 +21,6 @@ class Shortcut(str):
         self.option = option
         return self
 
-    def __getnewargs__(self) -> tuple[str, str]:
+    def __getnewargs__(self) -> tuple[str, str]:  # type: ignore[override]
         """Return what to make it of again: a config that was typed so reaches other processes."""
         return str(self), self.option

@@ -19,6 +19,9 @@ from cnnbp_cli.data.kept import Kept
 PIXELS_AT_A_TIME = 1 << 18
 """Pixels that are widened at a time: statistics must not need eight times the data set's memory."""
 
+EXACT = 256
+"""Bytes whose squares sum to less than 2**24, up to which float32 has all whole numbers."""
+
 WHITES = ((1.0, 0.0), (255.0, 32.0), (65535.0, 8192.0))
 """What stands for white in the usual scales, and what the largest value of a set exceeds that is in this scale."""
 
@@ -292,13 +295,27 @@ def measure(images: Images, kept: Kept | None = None) -> Measured:
         step = max(1, PIXELS_AT_A_TIME // rows.shape[2])
         for channel, shift in enumerate(shifts):
             for first in range(0, len(rows), step):
-                values = rows[first : first + step, channel].astype(np.float64).ravel()
-                values -= shift
-                totals[channel] += float(values.sum())
-                squares[channel] += float(values @ values)
+                total, square = _sums(rows[first : first + step, channel], shift)
+                totals[channel] += total
+                squares[channel] += square
     means = [total / size for total in totals]
     stds = [max(0.0, square / size - mean * mean) ** 0.5 for square, mean in zip(squares, means, strict=True)]
     measured = Measured(low, high, tuple(m + s for m, s in zip(means, shifts, strict=True)), tuple(stds))
     if kept is not None:
         kept.put(images, "statistics", measured._asdict())
     return measured
+
+
+def _sums(pixels: Array, shift: float) -> tuple[float, float]:
+    """Return the sum of pixels, less `shift` each, and the sum of their squares."""
+    if pixels.dtype != np.uint8:
+        values = pixels.astype(np.float64).ravel()
+        values -= shift
+        return float(values.sum()), float(values @ values)
+    # In half the time of float64: as many bytes in a row as float32 can sum the squares of without rounding.
+    size = pixels.size // EXACT * EXACT
+    wide = pixels.astype(np.float32).ravel()
+    rest, rows = wide[size:].astype(np.float64), wide[:size].reshape(-1, EXACT)
+    squares = np.einsum("ij,ij->i", rows, rows)
+    total = rows.sum(1).sum(dtype=np.float64) + rest.sum()
+    return float(total), float(squares.sum(dtype=np.float64) + rest @ rest)

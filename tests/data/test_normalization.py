@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cnnbp_cli.data.dataset import DataError, Normalization
-from cnnbp_cli.data.normalization import PIXELS_AT_A_TIME
+from cnnbp_cli.data.normalization import PIXELS_AT_A_TIME, measure
 
 RNG = np.random.default_rng(5)
 
@@ -99,3 +99,19 @@ def test_damaged_dict(values, expected):
     with pytest.raises(DataError) as caught:
         Normalization.from_dict(values)
     assert str(caught.value) == f"normalization: {expected}"
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 5, 7), (700, 1, 28, 28), (1, 1, 1, 1), (300, 3, 32, 32)])
+@pytest.mark.parametrize("high", [256, 2])
+def test_sums_of_bytes_are_exact(shape, high):
+    images = RNG.integers(0, high, size=shape, dtype=np.uint8)
+    images[0] = 255
+    whole = images.astype(object)
+    measured = measure(images)
+    for channel in range(shape[1]):
+        values = whole[:, channel].ravel()
+        mean = sum(values) / len(values)
+        square = sum(value * value for value in values)
+        assert measured.mean[channel] == mean
+        assert measured.std[channel] == max(0.0, square / len(values) - mean * mean) ** 0.5
+    assert (measured.low, measured.high) == (images.min(), images.max())
