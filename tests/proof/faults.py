@@ -533,7 +533,6 @@ TRAINING = [
         STEP,
         "TrainingStep.__call__",
         (" * n  # of all", " * self._config.train.batch_size  # of all", "a short batch is divided by the full size"),
-        ("model.layout.gather(found", "0 and model.layout.gather(found", "gradients not gathered"),
         ("model.targets_in(labels, x)", "model.targets_in(labels[::-1], x)", "labels of other images"),
         ("update(mine, gradient", "update(mine, 1.001 * gradient", "0.1% too far"),
         ("wants_dx=False", "wants_dx=True", "image's gradient computed for nobody", f"{SAME} but the time it takes"),
@@ -555,8 +554,13 @@ TRAINING = [
     ),
     *of(OPTIM, "momentum", ("buffer = decay * ", "buffer = ", "old gradients never fade")),
     *of(
+        STEP,
+        "TrainingStep._send",
+        ("self._workers.gradient)", "self._workers.gradient.copy())", "gradients not gathered"),
+    ),
+    *of(
         PARAMETERS,
-        "Layout.gather",
+        "Layout.place",
         ("value.ctypes.data != home.ctypes.data", "False", "gradients that lie elsewhere are not copied"),
     ),
     *of(
