@@ -18,7 +18,7 @@ class NotWrittenError(UserError):
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command(epilog=examples("cnnbp init", "cnnbp init lenet5", "cnnbp init lenet5 mine.yaml"))(init)
+    app.command(epilog=examples("cnnbp init", "cnnbp init lenet5", "cnnbp init resnet50 mine.yaml"))(init)
 
 
 def init(
@@ -42,7 +42,7 @@ def init(
         from cnnbp_cli.config.load import parse_config
         from cnnbp_cli.report.templates import render
 
-        render([(one.name, summary(parse_config(one.text)), one.about) for one in templates.templates()])
+        render([(one, summary(parse_config(one.text))) for one in templates.templates()])
         return
     chosen = templates.template(template)
     if file == "-":
@@ -51,7 +51,7 @@ def init(
     path = Path(file or f"{chosen.name}.yaml")
     write_new(path, chosen.text)
     print(plain(str(path), sys.stdout))
-    note(f"next: cnnbp train {path}")
+    note(f"next: cnnbp {'summary' if chosen.published else 'train'} {path}")
 
 
 def write_new(path: Path, text: str) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.resources.abc import Traversable
 
 from cnnbp_cli.config.errors import suggestion
 from cnnbp_cli.errors import UserError
 from cnnbp_cli.shipped import shipped
+
+PUBLISHED = "configs/published"
 
 
 class TemplateError(UserError):
@@ -23,11 +26,14 @@ class Template:
     about : str
         The first sentence of the comment at its top.
     text : str
+    published : bool
+        Whether it is a network of the literature, and no small one to start with.
     """
 
     name: str
     about: str
     text: str
+    published: bool = False
 
 
 def templates() -> list[Template]:
@@ -36,10 +42,8 @@ def templates() -> list[Template]:
 
 
 def names() -> list[str]:
-    """Return the names of the shipped configs."""
-    return sorted(
-        file.name.removesuffix(".yaml") for file in shipped("configs").iterdir() if file.name.endswith(".yaml")
-    )
+    """Return the names of the shipped configs: the small ones, then the published networks."""
+    return [*_paths()]
 
 
 def template(name: str) -> Template:
@@ -50,10 +54,21 @@ def template(name: str) -> Template:
     TemplateError
         When there is none.
     """
-    if name not in (known := names()):
-        raise TemplateError(f"unknown template '{name}'{suggestion(name, known)}")
-    text = (shipped("configs") / f"{name}.yaml").read_text(encoding="utf-8")
-    return Template(name, _about(text), text)
+    paths = _paths()
+    if name not in paths:
+        raise TemplateError(f"unknown template '{name}'{suggestion(name, [*paths])}")
+    folder, path = paths[name]
+    text = path.read_text(encoding="utf-8")
+    return Template(name, _about(text), text, folder == PUBLISHED)
+
+
+def _paths() -> dict[str, tuple[str, Traversable]]:
+    """Return the folder and the file of each config, by name."""
+    found: dict[str, tuple[str, Traversable]] = {}
+    for folder in ("configs", PUBLISHED):
+        files = sorted((file for file in shipped(folder).iterdir() if file.name.endswith(".yaml")), key=str)
+        found |= {file.name.removesuffix(".yaml"): (folder, file) for file in files}
+    return found
 
 
 def _about(text: str) -> str:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cnnbp_cli.analysis.summary import Summary
-from cnnbp_cli.report.table import Column, show
+from cnnbp_cli.config.templates import Template
+from cnnbp_cli.report.table import Column, line, show
 from cnnbp_cli.report.text import count
 
 
-def render(templates: Sequence[tuple[str, Summary, str]]) -> None:
-    """List names, parameters and what they are about, the smallest first."""
-    columns = [Column("template", text=True), Column("what it is", text=True)]
-    ordered = sorted(templates, key=lambda entry: entry[1].trainable_parameters)
-    show(
-        columns,
-        [[name, f"{about} ({count(found.trainable_parameters, 'parameter')})"] for name, found, about in ordered],
-    )
+def render(templates: Sequence[tuple[Template, Summary]]) -> None:
+    """List names, parameters and what they are about, the smallest first; networks of the literature by themselves."""
+    for title, published in (("template", False), ("published network", True)):
+        columns = [Column(title, text=True), Column("what it is", text=True)]
+        chosen = [(one, found.trainable_parameters) for one, found in templates if one.published == published]
+        chosen.sort(key=lambda entry: entry[1])
+        show(columns, [[one.name, f"{one.about} ({count(total, 'parameter')})"] for one, total in chosen])
+        if not published:
+            line()
