@@ -62,7 +62,7 @@ lesson: $(VENV)/installed
 
 # The README's pictures of the page, where Chromium is installed.
 screenshots: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --editable '.[browser]'
+	$(BIN)/python -m pip install --quiet --editable '.[browser,images,plot]'
 	$(BIN)/python docs/screenshots.py
 
 lint: $(VENV)/installed-dev
