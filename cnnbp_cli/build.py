@@ -92,8 +92,14 @@ def _misfit(config: Config, graph: Graph) -> str | None:
     """Return why the last layer's output does not fit what the network is to learn, if it does not."""
     output = graph.shapes[graph.output]
     gives = f"the last layer {graph.output} gives {show_shape(output)}"
-    if target_of(config, output) == "image":
-        if output not in (config.model.input, (prod(config.model.input),)):
+    target = target_of(config, output)
+    if target == "mask":
+        if len(output) != 3:
+            return f"{gives}, but masks need a channel for each class, and the height and width of the mask"
+        if config.model.head == "none" or (config.model.head == "sigmoid" and output[0] != 1):
+            return f"{gives}, but masks need the head softmax, or sigmoid and a single channel"
+    elif target == "image":
+        if not config.data.may_have_targets and output not in (config.model.input, (prod(config.model.input),)):
             return f"{gives}, but the target is the image, {show_shape(config.model.input)}"
     elif len(output) != 1:
         return f"{gives}, but labels need a vector: end with flatten, dense or a global pool"
@@ -120,7 +126,9 @@ def build(config: Config, *, graph: Graph | None = None, loss: Loss[Any] | None 
     """
     graph = graph or build_graph(config)
     require_target(config, graph)
-    loss = loss or make_loss(config.model.head, config.train.loss, config.train.label_smoothing)
+    if loss is None:
+        is_mask = target_of(config, graph.shapes[graph.output]) == "mask"
+        loss = make_loss(config.model.head, config.train.loss, config.train.label_smoothing, per_pixel=is_mask)
     dtype = np.dtype(config.dtype)
     require_parameters(config, graph, dtype.itemsize)
     try:

@@ -99,6 +99,9 @@ def _from_checkpoint(path: Path, checkpoint: Checkpoint, overrides: Sequence[Ove
         model.set_parameters(values, complete=True)
         model.normalization = Normalization.from_dict(checkpoint.normalization)
         model.normalization.require_channels(config.model.input[0])
+        if checkpoint.target_normalization:
+            model.target_normalization = Normalization.from_dict(checkpoint.target_normalization)
+            model.target_normalization.require_channels(model.output_shape[0])
         model.class_names = tuple(checkpoint.class_names) or model.class_names
     except (ValueError, DataError) as error:
         raise CheckpointError(f"{path}: does not fit the model: {error}") from None

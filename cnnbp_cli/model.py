@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from math import prod
 from typing import Any, Literal
 
 import numpy as np
@@ -54,12 +55,14 @@ class Model:
 
     Attributes
     ----------
-    target : {"label", "image"}
+    target : {"label", "mask", "image"}
         What the network learns to give.
     vector : Array, shape (parameters,)
         All trainable values; `params` holds views of it.
     params : dict of str to dict
         Trainable values and running statistics, by node and key.
+    target_normalization : Normalization or None
+        How raw target images become what it learns to give, where it has such.
     normalization : Normalization or None
         How raw images become inputs: known once the model was trained, or loaded from a run.
     class_names : tuple of str, or None
@@ -82,6 +85,7 @@ class Model:
         self.dtype = dtype
         self.target = target_of(config, self.output_shape)
         self.normalization = normalization
+        self.target_normalization: Normalization | None = None
         self.class_names = class_names or config.data.class_names
         self.layout = Layout(graph)
         self.vector = np.empty(self.layout.size, dtype)
@@ -231,8 +235,8 @@ class Model:
     def targets_in(self, labels: Array | None, x: Array) -> Array:
         """Turn labels into what the loss compares with, for the input x (c, h, w, n).
 
-        Labels are class numbers (N,), or an array (N, …) of the output's shape; a model whose target is
-        the image needs none.
+        Labels are class numbers (N,), masks (N, H, W), or an array (N, …) of the output's shape; a model whose target
+        is the image itself needs none.
 
         Raises
         ------
@@ -244,7 +248,13 @@ class Model:
         labels = None if labels is None else np.asarray(labels)
         if labels is not None and labels.shape == (n, *out) and (labels.ndim > 1 or labels.dtype.kind == "f"):
             return np.moveaxis(labels, 0, -1).astype(self.dtype)
+        if self.target == "mask":
+            return self._masks_in(labels, n)
         if self.target == "image":
+            if prod(out) != prod(x.shape[:-1]):
+                raise ModelInputError(
+                    f"expected target images of shape {(n, *out)}, got {'none' if labels is None else labels.shape}"
+                )
             return x.reshape(*out, n)
         if labels is None or labels.shape[:1] != (n,):
             got = "none" if labels is None else str(labels.shape)
@@ -264,6 +274,22 @@ class Model:
         if labels.dtype.kind not in "bui" or not (unbounded or _in_range(labels, self.classes)):
             raise ModelInputError(f"expected labels from 0 to {self.classes - 1}, the model's classes")
         return labels
+
+    def is_own_target(self, labels: Array) -> bool:
+        """Return whether the network learns to give its input, whatever labels there are."""
+        return self.target == "image" and labels.ndim < 3
+
+    def _masks_in(self, masks: Array | None, n: int) -> Array:
+        """Turn masks (N, H, W) into (h, w, n)."""
+        size = self.output_shape[1:]
+        if masks is None or masks.shape != (n, *size) or masks.dtype.kind not in "bui":
+            got = "none" if masks is None else f"{masks.shape} of {masks.dtype}"
+            raise ModelInputError(
+                f"expected masks of shape {(n, *size)}, with a class number for each pixel, got {got}"
+            )
+        if not _in_range(masks, self.classes):
+            raise ModelInputError(f"expected masks of numbers from 0 to {self.classes - 1}, the model's classes")
+        return np.moveaxis(masks, 0, -1)
 
     def batch_in(self, images: Array, labels: Array | None) -> tuple[Array, Array]:
         """Return the input and the target of a batch to learn from, which has one image at least."""
@@ -365,16 +391,18 @@ class Model:
         return float(found.loss_sum) / found.loss_count, found.dx, found.grads
 
 
-def target_of(config: Config, output: Shape) -> Literal["label", "image"]:
-    """Return what a network learns to give: the config's word, or the image where the output is one."""
+def target_of(config: Config, output: Shape) -> Literal["label", "mask", "image"]:
+    """Return what a network learns to give: the config's word, or what an output of this shape can be."""
     if config.data.target != "auto":
         return config.data.target
-    return "image" if len(output) == 3 and config.model.head != "softmax" else "label"
+    if len(output) == 3:
+        return "mask" if config.model.head == "softmax" else "image"
+    return "label"
 
 
 def task_of(config: Config, output: Shape) -> Task:
     """Return what a network with outputs of this shape is to learn."""
-    return Task(target_of(config, output), classifies(config, output))
+    return Task(target_of(config, output), classifies(config, output), output)
 
 
 def classifies(config: Config, output: Shape) -> bool:

@@ -29,4 +29,4 @@ def first_batch(model: Model, count: int) -> tuple[Array, Array | None]:
         check_labels(data, model.classes)
     chosen = order(model.config.seed, 0, len(data.train))[:count]
     images = data.normalization.apply(data.train.images[chosen], "float64")
-    return images, data.train.labels[chosen] if model.target == "label" else None
+    return images, None if model.is_own_target(data.train.labels) else data.train.labels[chosen]

@@ -86,7 +86,8 @@ def split_for(model: Model, name: str, config: str | None = None, kept: Path | N
         files, seed = chosen.data, chosen.seed
     else:
         seed = model.config.seed
-    data = load_dataset(files, model.config.model.input, seed, model.task, model.class_names, kept)
+    known = (model.class_names, kept, model.target_normalization)
+    data = load_dataset(files, model.config.model.input, seed, model.task, *known)
     if model.classifies:
         check_labels(data, model.classes)
     split: Split | None = getattr(data, name)

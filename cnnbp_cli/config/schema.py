@@ -132,8 +132,9 @@ class Data:
     """Random distortions of the training images, for example `{shift: 2, rotate: 10}`."""
     limit: Limit | None = None
     """Limits on how many images are used, for example `{train: 1000}`."""
-    target: Literal["auto", "label", "image"] = "auto"
-    """What the model learns to output: the label, the image itself, or auto: whichever its output shape fits."""
+    target: Literal["auto", "label", "mask", "image"] = "auto"
+    """What the model learns to output: the label, a mask (a class for each pixel), an image (the input itself, or an
+    array of targets), or auto: whichever its output shape and its head fit."""
     classes: int | tuple[str, ...] | None = None
     """Names of the classes in the order of their numbers, or how many there are, for example `[cat, dog]`."""
     first_label: int = 0
@@ -153,6 +154,11 @@ class Data:
     def class_count(self) -> int | None:
         """How many classes are declared, if that is said."""
         return len(self.classes) if isinstance(self.classes, tuple) else self.classes
+
+    @property
+    def may_have_targets(self) -> bool:
+        """Whether there may be masks, or images to learn other than the input itself."""
+        return False
 
     @property
     def may_validate(self) -> bool:
@@ -226,6 +232,10 @@ class Npz(Data):
     """What the arrays are called, where that is not usual, for example `{x_train: pictures, y_train: species}`."""
 
     @property
+    def may_have_targets(self) -> bool:
+        return True
+
+    @property
     def may_validate(self) -> bool:
         return True
 
@@ -239,6 +249,10 @@ class Npy(Data):
     """The folder of the files, relative to the config's folder, for example `images`."""
     keys: Keys = field(default_factory=Keys)
     """What the files are called, where that is not usual, for example `{x_train: pictures, y_train: species}`."""
+
+    @property
+    def may_have_targets(self) -> bool:
+        return True
 
     @property
     def may_validate(self) -> bool:

@@ -21,10 +21,10 @@ LossName = Literal["cross_entropy", "binary_cross_entropy", "mse"]
 
 
 def one_hot(labels: Array, classes: int, dtype: np.dtype[np.floating]) -> Array:
-    """Return (classes, n) with a one in each column at its label; labels of one unit are 0 or 1 already."""
+    """Return (classes, …, n) with a one for each label (…, n); labels of one unit are 0 or 1 already."""
     if classes == 1:
-        return labels.astype(dtype)[None, :]
-    return (np.arange(classes)[:, None] == labels).astype(dtype)
+        return labels.astype(dtype)[None]
+    return (np.arange(classes).reshape(-1, *[1] * labels.ndim) == labels).astype(dtype)
 
 
 def unfolded(z: Array, target: Array) -> Array:
@@ -60,11 +60,12 @@ class FusedResiduals(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SoftmaxCrossEntropy(Loss[FusedResiduals]):
-    """Softmax head with cross-entropy, on the logits z (classes, n); `count` is n.
+    """Softmax head with cross-entropy, on the logits z (classes, n), or of each pixel (classes, h, w, n).
 
         L = -Σ_k y_k log p_k = log Σ_k exp(z_k) - Σ_k y_k z_k        dz = p - y
 
-    y is one at the label; label smoothing a mixes it with the uniform distribution, (1 - a)·y + a/K.
+    `count` is the number of distributions: n, or h·w·n. y is one at the label; label smoothing a mixes it with the
+    uniform distribution, (1 - a)·y + a/K.
 
     Weights w_k of the classes stand before the terms of the sum, as in PyTorch:
 
@@ -99,7 +100,7 @@ class SoftmaxCrossEntropy(Loss[FusedResiduals]):
         return p - y if self.class_weights is None else p * y.sum(0) - y
 
     def count(self, z: Array) -> int:
-        return z.shape[-1]
+        return prod(z.shape[1:])
 
     def expected(self, z: Array, target: Array) -> Array:
         return (1 - self.label_smoothing) * unfolded(z, target) + self.label_smoothing / z.shape[0]
@@ -136,12 +137,15 @@ class SigmoidBinaryCrossEntropy(Loss[FusedResiduals]):
 
         L = Σ_k log(1 + exp(z_k)) - y_k z_k        dz = p - y
 
-    With several units the loss is summed over them: each is a yes-or-no question of its own.
+    With several units the loss is summed over them: each is a yes-or-no question of its own. Pixels of a mask are
+    samples of their own: then `count` is n times their number.
 
     References
     ----------
     Bishop, *Pattern Recognition and Machine Learning*, section 4.3.2.
     """
+
+    per_pixel: bool = False
 
     def predict(self, z: Array) -> Array:
         return logistic(z)
@@ -156,7 +160,7 @@ class SigmoidBinaryCrossEntropy(Loss[FusedResiduals]):
         return residuals.p - residuals.y
 
     def count(self, z: Array) -> int:
-        return z.shape[-1]
+        return prod(z.shape[1:]) if self.per_pixel else z.shape[-1]
 
     def expected(self, z: Array, target: Array) -> Array:
         return unfolded(z, target)
@@ -265,8 +269,8 @@ class MeanSquaredError(Loss[SquaredErrorResiduals]):
         return Terms(formula, tuple(terms), (Ref(OUTPUT, index),) if self.head != "none" else ())
 
 
-def make_loss(head: Head, loss: LossName, label_smoothing: float = 0.0) -> Loss[Any]:
-    """Return the loss for a config's `model.head` and `train.loss`.
+def make_loss(head: Head, loss: LossName, label_smoothing: float = 0.0, *, per_pixel: bool = False) -> Loss[Any]:
+    """Return the loss for a config's `model.head` and `train.loss`; `per_pixel` is for masks.
 
     Raises
     ------
@@ -277,7 +281,7 @@ def make_loss(head: Head, loss: LossName, label_smoothing: float = 0.0) -> Loss[
         case "cross_entropy", "softmax":
             return SoftmaxCrossEntropy(label_smoothing)
         case "binary_cross_entropy", "sigmoid":
-            return SigmoidBinaryCrossEntropy()
+            return SigmoidBinaryCrossEntropy(per_pixel)
         case "mse", "none" | "sigmoid" | "softmax":
             return MeanSquaredError(head)
         case _:

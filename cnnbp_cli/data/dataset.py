@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
 import numpy as np
 
 from cnnbp_cli.core.rng import generator
-from cnnbp_cli.core.types import Array, Shape
+from cnnbp_cli.core.types import Array, Shape, show_shape
 from cnnbp_cli.data.errors import DataError
 from cnnbp_cli.data.kept import Kept
 from cnnbp_cli.data.labels import Names, Task, one_hot, resolved
@@ -46,6 +47,8 @@ class Dataset:
         In the order of the class numbers; None where these are all that is known.
     kept : Kept
         What was measured on images that stay in their file.
+    target_normalization : Normalization or None
+        What target images were normalized with: measured on those of `train`, or that of a trained model.
     """
 
     train: Split
@@ -57,6 +60,7 @@ class Dataset:
     remarks: tuple[str, ...] = ()
     class_names: tuple[str, ...] | None = None
     kept: Kept = field(default_factory=Kept, repr=False)
+    target_normalization: Normalization | None = None
 
 
 def load_dataset(
@@ -66,6 +70,7 @@ def load_dataset(
     task: Task = Task(),  # noqa: B008  (immutable)
     class_names: Sequence[str] | None = None,
     kept: Path | None = None,
+    target_normalization: Normalization | None = None,
 ) -> Dataset:
     """Load what the config's `data` describes.
 
@@ -83,6 +88,8 @@ def load_dataset(
         Those of a trained model that the data are for: named classes get its numbers.
     kept : Path, optional
         Where an earlier run has kept what it measured on images in a file.
+    target_normalization : Normalization, optional
+        That of such a model; by default it is measured.
 
     Notes
     -----
@@ -97,9 +104,12 @@ def load_dataset(
         When a file is missing or damaged, or does not fit the model.
     """
     try:
-        return _load(
+        data = _load(
             data_config, tuple(input_shape), seed, task, tuple(class_names) if class_names else None, Kept(kept)
         )
+        if task.target == "image" and data.train.has_images:
+            return _with_normalized_targets(data, target_normalization, data_config.normalize)
+        return data
     except MemoryError:
         raise DataError("data: does not fit into memory; use a smaller set") from None
 
@@ -109,6 +119,9 @@ def _load(
 ) -> Dataset:
     names = Names(data_config.class_names, of_model, data_config.first_label)
     source = resolved(_read_source(data_config, input_shape, seed), task, names)
+    _require_targets(source, task, input_shape)
+    if data_config.augment is not None and source.train.has_images:
+        raise DataError(f"{source.origin}: data.augment moves images, but not their targets; leave it out")
     train, validation, test, classes = source.train, source.validation, source.test, source.classes
     if train.has_classes:
         known = len(source.class_names) if source.class_names else int(train.labels.max()) + 1
@@ -133,8 +146,34 @@ def _load(
         classes if train.has_classes else None,
         source.origin,
         remarks,
-        class_names if train.has_classes else None,
+        class_names if train.has_classes or task.target == "mask" else None,
         kept,
+    )
+
+
+def _require_targets(source: Source, task: Task, input_shape: Shape) -> None:
+    """Complain about a network that is to give its input, and gives images of another size."""
+    own = (input_shape, (prod(input_shape),))
+    if task.target == "image" and task.output and not source.train.has_images and task.output not in own:
+        raise DataError(
+            f"{source.origin}: the network gives {show_shape(task.output)}, but the target is the image itself, "
+            f"{show_shape(input_shape)}; other targets are arrays, as y_train of an npz"
+        )
+
+
+def _with_normalized_targets(data: Dataset, normalization: Normalization | None, kind: str) -> Dataset:
+    """Return data whose target images are floats, normalized as images are."""
+    measured = normalization or Normalization.fit(kind, data.train.labels)
+
+    def normalized(split: Split | None) -> Split | None:
+        return split and replace(split, labels=measured.apply(split.labels))
+
+    return replace(
+        data,
+        train=replace(data.train, labels=measured.apply(data.train.labels)),
+        validation=normalized(data.validation),
+        test=normalized(data.test),
+        target_normalization=measured,
     )
 
 

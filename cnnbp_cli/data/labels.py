@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from cnnbp_cli.core.types import Array, show
+from cnnbp_cli.core.types import Array, Shape, show, show_shape
 from cnnbp_cli.data.errors import DataError
 from cnnbp_cli.data.source import Source
 from cnnbp_cli.data.split import Split
@@ -29,10 +29,13 @@ class Task:
     target : {"label", "mask", "image"}
     classifies : bool
         Whether labels are class numbers: floats that are exactly such are taken for them.
+    output : tuple of int
+        The shape of the network's output; empty where that is not known.
     """
 
     target: Literal["label", "mask", "image"] = "label"
     classifies: bool = False
+    output: Shape = ()
 
 
 class Names(NamedTuple):
@@ -54,7 +57,7 @@ class Names(NamedTuple):
 
 
 def resolved(source: Source, task: Task, names: Names) -> Source:
-    """Return a source whose labels are class numbers (N,), int64, or targets (N,) or (N, K), float64.
+    """Return a source whose labels are class numbers (N,), int64, or targets, or masks or images; see `Split`.
 
     Texts are numbered in the order of the names that are known, else alphabetically. Whole numbers start at
     `names.first`. Floats become class numbers where the network classifies and they are whole, or one-hot rows.
@@ -65,6 +68,8 @@ def resolved(source: Source, task: Task, names: Names) -> Source:
         Names the first label that is none.
     """
     names = names._replace(declared=names.declared or source.class_names)
+    if task.target == "mask" or (task.target == "image" and source.train.has_images):
+        return _with_images(source, task, names.declared or names.of_model)
     labels = {split: _column(part.labels) for split, part in source.splits()}
     if labels["train"].dtype.kind == "U":
         labels, found = _from_texts(source, labels, names, task)
@@ -90,6 +95,63 @@ def resolved(source: Source, task: Task, names: Names) -> Source:
         test=numbered("test", source.test),
         class_names=found,
     )
+
+
+def _with_images(source: Source, task: Task, class_names: tuple[str, ...] | None) -> Source:
+    """Return a source whose labels are masks (N, H, W) or images (N, C, H, W), of the size that the network gives."""
+
+    def shaped(name: str, split: Split | None) -> Split | None:
+        if split is None:
+            return None
+        convert = _masks if task.target == "mask" else _images
+        return replace(split, labels=convert(source.where(name), split.labels, task.output))
+
+    train, validation, test = (shaped(name, getattr(source, name)) for name in ("train", "validation", "test"))
+    assert train is not None
+    return replace(source, train=train, validation=validation, test=test, class_names=class_names)
+
+
+def _masks(where: str, labels: Array, output: Shape) -> Array:
+    """Return a class number for each pixel: bytes where they fit."""
+    if labels.dtype.kind not in "buif" or labels.ndim not in (3, 4) or 0 in labels.shape:
+        raise DataError(
+            f"{where}: has shape {show(labels.shape)} of {labels.dtype}, expected masks as (N, H, W), with the number "
+            "of its class for each pixel"
+        )
+    classes, *size = output
+    axis = {1: 1, 3: 3}.get(next((k for k in (1, 3) if labels.ndim == 4 and labels.shape[k] == 1), 0))
+    masks = labels if axis is None else labels.squeeze(axis)
+    if masks.shape[1:] != tuple(size):
+        raise DataError(f"{where}: masks are {show_shape(labels.shape[1:])}, but the network gives {show_shape(size)}")
+    classes = max(2, classes)
+    wrong = (masks < 0) | (masks >= classes) | (masks != np.floor(masks)) if masks.dtype.kind != "b" else masks < 0
+    if wrong.any():
+        sample, *place = np.argwhere(wrong)[0].tolist()
+        scaled = "; divide masks of 0 and 255 by 255" if set(np.unique(masks[:100]).tolist()) == {0, 255} else ""
+        raise DataError(
+            f"{where}: mask {sample} has {masks[(sample, *place)]:g} at {show(place)}, expected a class from 0 to "
+            f"{classes - 1}{scaled}"
+        )
+    return masks.astype(np.uint8 if classes <= 256 else np.int64)
+
+
+def _images(where: str, labels: Array, output: Shape) -> Array:
+    """Return images that the network is to give, as (N, C, H, W)."""
+    if labels.dtype.kind not in "buif":
+        raise DataError(f"{where}: has dtype {labels.dtype}, expected numbers")
+    fits = {
+        (len(labels), *output): (0, 1, 2, 3),
+        (len(labels), *output[1:], *output[:1]): (0, 3, 1, 2),
+    }
+    images = labels[:, None] if labels.ndim == 3 else labels
+    if len(output) != 3 or images.shape not in fits:
+        raise DataError(
+            f"{where}: targets are {show_shape(labels.shape[1:])}, but the network gives {show_shape(output)}"
+        )
+    if images.dtype.kind == "f" and not np.isfinite(images).all():
+        sample = int(np.argwhere(~np.isfinite(images))[0][0])
+        raise DataError(f"{where}: target {sample} has a pixel that is not finite; remove or replace it")
+    return images.transpose(fits[images.shape])
 
 
 def _column(labels: Array) -> Array:

@@ -18,7 +18,9 @@ class Split:
     ----------
     images : Array or FileRows of uint8 (or of the source's floats), shape (N, C, H, W)
         In memory, or in a file that is larger than that.
-    labels : Array of int64, shape (N,); regression targets are float64, shape (N,) or (N, K)
+    labels : Array of int64, shape (N,)
+        Or targets: of a regression float64, (N,) or (N, K); masks of class numbers (N, H, W); images, floats
+        (N, C, H, W), which are normalized already.
     """
 
     images: Images
@@ -30,7 +32,12 @@ class Split:
     @property
     def has_classes(self) -> bool:
         """Whether the labels are class numbers rather than regression targets."""
-        return self.labels.dtype.kind == "i"
+        return self.labels.dtype.kind == "i" and self.labels.ndim == 1
+
+    @property
+    def has_images(self) -> bool:
+        """Whether the targets are masks or images."""
+        return self.labels.ndim >= 3
 
     @property
     def chance(self) -> float | None:

@@ -31,6 +31,10 @@ def render(evaluation: Evaluation, format: str, origin: Origin | None = None) ->
 
 def _csv(evaluation: Evaluation) -> None:
     """Write a row for each class with its row of the confusion matrix; one row in all for a regression."""
+    if evaluation.masks is not None:
+        scores = [[one.label, one.iou, one.dice, one.pixels, one.name] for one in evaluation.masks.per_class]
+        write_csv(("label", "iou", "dice", "pixels", "name"), scores)
+        return
     if evaluation.per_class is None or evaluation.confusion is None:
         write_csv(("loss", "count"), [(evaluation.loss, evaluation.count)])
         return
@@ -49,7 +53,18 @@ def _report(evaluation: Evaluation, sheet: Sheet) -> None:
     figures = f"loss {figure(evaluation.loss)}"
     if evaluation.accuracy is not None:
         figures += f", accuracy {percent(evaluation.accuracy)}"
+    if evaluation.masks is not None:
+        figures += f", mean IoU {percent(evaluation.masks.mean_iou)}, mean Dice {percent(evaluation.masks.mean_dice)}"
     sheet.line(f"{figures}, {count(evaluation.count, 'image')}", "bold")
+    if evaluation.masks is not None:
+        names = [one.name for one in evaluation.masks.per_class]
+        sheet.line(f"{percent(evaluation.masks.pixel_accuracy)} of the pixels have the right class")
+        sheet.line()
+        sheet.show(
+            [Column("class", text=_named(names)), Column("IoU"), Column("Dice"), Column("pixels")],
+            [[one.name, percent(one.iou), percent(one.dice), count(one.pixels)] for one in evaluation.masks.per_class],
+        )
+        return
     if evaluation.per_class is None or evaluation.confusion is None:
         return
     names = [one.name for one in evaluation.per_class]

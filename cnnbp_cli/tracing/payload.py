@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from cnnbp_cli.core.graph import INPUT, Node
+from cnnbp_cli.core.losses import unfolded
 from cnnbp_cli.core.types import Array, Operation
+from cnnbp_cli.errors import UserError
 from cnnbp_cli.model import Model
 from cnnbp_cli.tracing.miniatures import miniatures
 from cnnbp_cli.tracing.precision import EXACT, in_double, numbers_in
@@ -67,6 +69,8 @@ def page_payload(
     light : bool
         Leave out the weights of dense layers, and their gradients. What depends on them cannot be edited then.
     """
+    if trace.model.target == "mask":
+        raise UserError("trace: the page does not compute losses of masks; without --html they are shown here")
     trace = in_double(trace) if numbers_in(trace.model) <= EXACT else trace
     return {
         "format": FORMAT,
@@ -133,7 +137,8 @@ def wanted(target: Array, model: Model) -> dict[str, Any]:
     """Return labels as a list, and any other targets as an array."""
     if target.ndim == 1:
         return {"labels": target.tolist(), "target": None}
-    return {"labels": None, "target": pack(by_image(target.astype(model.dtype)))}
+    whole = unfolded(np.empty((*model.output_shape, target.shape[-1]), model.dtype), target)
+    return {"labels": None, "target": pack(by_image(whole.astype(model.dtype)))}
 
 
 def node_document(trace: TracedPass, node: Node, *, light: bool) -> dict[str, Any]:
@@ -214,5 +219,5 @@ def room_for_checkpoints(model: Model) -> int:
 def batch_document(model: Model, images: Array, labels: Array | None) -> dict[str, Any]:
     """Return images to train on; where the target is the image they are the targets, too."""
     x, target = model.batch_in(images, labels)
-    targets = {"labels": None, "target": None} if model.target == "image" else wanted(target, model)
+    targets = {"labels": None, "target": None} if labels is None else wanted(target, model)
     return {"images": pack(by_image(x).astype(np.float32)), "count": x.shape[-1], **targets}

@@ -114,7 +114,7 @@ def practice_images(model: Model) -> tuple[Array, Array | None] | None:
     except UserError:
         return None
     count = max(1, min(PRACTICE_IMAGES, PRACTICE_PIXELS // math.prod(model.config.model.input)))
-    return split.images[:count], None if model.target == "image" else split.labels[:count]
+    return split.images[:count], None if model.is_own_target(split.labels) else split.labels[:count]
 
 
 def _from_data(model: Model, request: Request) -> tuple[Array, Array | None]:
@@ -130,7 +130,7 @@ def _from_data(model: Model, request: Request) -> tuple[Array, Array | None]:
             f"--batch: from image {request.image} on the {request.split} split has only {len(split) - request.image}"
         )
     chosen = slice(request.image, stop)
-    labels = None if model.target == "image" else np.array(split.labels[chosen])
+    labels = None if model.is_own_target(split.labels) else np.array(split.labels[chosen])
     if request.label is not None:
         labels = _labeled(model, labels, request.label)
     return split.images[chosen], labels

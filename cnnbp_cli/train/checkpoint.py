@@ -55,6 +55,8 @@ class Checkpoint:
         The best parameters until then, where a figure says which they are.
     data : dict of str to str
         What the data are, as `fingerprint` has it; empty in checkpoints of version 0.1.
+    target_normalization : dict
+        How raw target images become what is learned; empty where there are none.
     class_names : list of str
         In the order of the class numbers; empty where the classes have no names.
     """
@@ -66,6 +68,7 @@ class Checkpoint:
     optimizer: dict[str, Array] = field(default_factory=dict[str, Array])
     best: dict[str, Array] = field(default_factory=dict[str, Array])
     data: dict[str, str] = field(default_factory=dict[str, str])
+    target_normalization: dict[str, Any] = field(default_factory=dict[str, Any])
     class_names: list[str] = field(default_factory=list[str])
 
     def of_best(self) -> Checkpoint:
@@ -89,6 +92,7 @@ class Checkpoint:
             "progress": self.progress,
             "normalization": self.normalization,
             "data": self.data,
+            "target_normalization": self.target_normalization,
             "classes": self.class_names,
         }
         arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
@@ -141,9 +145,10 @@ class Checkpoint:
                 header["normalization"],
                 **groups,
                 data=header.get("data", {}),
+                target_normalization=header.get("target_normalization", {}),
                 class_names=header.get("classes", []),
             )
-            if [type(getattr(checkpoint, f.name)) for f in fields(cls)] != [str, *[dict] * 6, list]:
+            if [type(getattr(checkpoint, f.name)) for f in fields(cls)] != [str, *[dict] * 7, list]:
                 raise TypeError
             if not all(isinstance(name, str) and name.isprintable() for name in checkpoint.class_names):
                 raise TypeError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -45,6 +45,65 @@ class PerClass:
 
 
 @dataclass(frozen=True, slots=True)
+class PerMaskClass:
+    """How the pixels of one class fare; a ratio without any case is None.
+
+    Attributes
+    ----------
+    label : int
+    iou : float or None
+        Intersection over union: TP / (TP + FP + FN), over the pixels of all masks together.
+    dice : float or None
+        2 TP / (2 TP + FP + FN).
+    pixels : int
+        Pixels of this class.
+    name : str
+    """
+
+    label: int
+    iou: float | None
+    dice: float | None
+    pixels: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class MaskScores:
+    """How well masks are met.
+
+    Attributes
+    ----------
+    pixel_accuracy : float
+    mean_iou, mean_dice : float
+        The mean over the classes that have any pixel, in the masks or in the predictions.
+    per_class : list of PerMaskClass
+    """
+
+    pixel_accuracy: float
+    mean_iou: float
+    mean_dice: float
+    per_class: list[PerMaskClass]
+
+    @classmethod
+    def of(cls, confusion: Array, names: Sequence[str]) -> MaskScores:
+        """Return the scores of a confusion matrix of pixels: the true class down, the predicted one across."""
+        hits, true, guessed = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+        per_class = [
+            PerMaskClass(
+                k,
+                _ratio(hits[k], true[k] + guessed[k] - hits[k]),
+                _ratio(2 * hits[k], true[k] + guessed[k]),
+                int(true[k]),
+                name,
+            )
+            for k, name in enumerate(names)
+        ]
+        ious = [one.iou for one in per_class if one.iou is not None]
+        dices = [one.dice for one in per_class if one.dice is not None]
+        return cls(float(hits.sum() / true.sum()), float(np.mean(ious)), float(np.mean(dices)), per_class)
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """The figures of a split; all but `loss` and `count` are None where model or split have no classes.
 
@@ -60,6 +119,8 @@ class Evaluation:
     per_class : list of PerClass or None
     confusion : list of list of int or None
         Row: the true class; column: the predicted class.
+    masks : MaskScores or None
+        Where the targets are masks.
     """
 
     loss: float
@@ -67,9 +128,12 @@ class Evaluation:
     count: int
     per_class: list[PerClass] | None
     confusion: list[list[int]] | None
+    masks: MaskScores | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Return plain values, for JSON; the scores of masks are among them where there are some."""
+        values = asdict(self)
+        return values if self.masks else {name: value for name, value in values.items() if name != "masks"}
 
 
 def evaluate(
@@ -121,6 +185,9 @@ def _evaluate(
     ctx = Context(arrays=Workspace(), fused=True)
     classifies = model.classifies and split.has_classes
     confusion = np.zeros((model.classes,) * 2, np.int64) if classifies and model.classes <= MOST_CLASSES else None
+    masked = model.target == "mask" and model.classes <= MOST_CLASSES
+    pixels = np.zeros((model.classes,) * 2 if masked else (0, 0), np.int64)
+    masks: list[Array] = []  # of the batch under way
     called: list[Array] = []
 
     def batches() -> Iterator[tuple[Array, Array]]:
@@ -129,11 +196,17 @@ def _evaluate(
                 progress(start - mine.start, mine.stop - mine.start)
             chosen = slice(start, min(start + batch_size, mine.stop))
             x, labels = make_batch(split, chosen, normalization, model.dtype)
-            yield x, model.targets_in(labels, x)
+            target = model.targets_in(labels, x)
+            if masked:
+                masks[:] = [target]
+            yield x, target
 
     def see(z: Array) -> None:
         if classifies:
             called.append(predicted_classes(z))
+        if masked:
+            pairs = masks[0].astype(np.int64) * model.classes + predicted_classes(z)
+            pixels.ravel()[:] += np.bincount(pairs.ravel(), minlength=pixels.size)
 
     loss_sum, count = model.summed_loss(batches(), ctx, see)
     labels, predicted = split.labels[mine], np.concatenate([*called, np.empty(0, np.int64)])
@@ -141,6 +214,10 @@ def _evaluate(
     loss_sum, count, correct = workers.all_reduce(np.array([loss_sum, count, correct], np.float64)).tolist()
     mean_loss = loss_sum / count
     accuracy = _ratio(int(correct), len(split)) if classifies else None
+    if masked:
+        names = [model.class_name(k) for k in range(model.classes)]
+        scores = MaskScores.of(workers.all_reduce(pixels), names)
+        return Evaluation(mean_loss, None, len(split), None, None, scores)
     if confusion is None:
         return Evaluation(mean_loss, accuracy, len(split), None, None)
     np.add.at(confusion, (labels, predicted), 1)
@@ -154,7 +231,7 @@ def _evaluate(
 
 
 def predicted_classes(z: Array) -> Array:
-    """Return the class of each sample from logits (units, n); one unit says yes or no."""
+    """Return the class of each sample, or pixel, from logits (units, …, n); one unit says yes or no."""
     return z.argmax(0) if z.shape[0] > 1 else (z[0] > 0).astype(np.int64)
 
 

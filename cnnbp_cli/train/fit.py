@@ -115,6 +115,7 @@ def fit(
     require_batch(config, model.graph, batch, model.dtype.itemsize, "choose a smaller train.batch_size")
     require_validation(config, data)
     model.normalization, model.class_names = data.normalization, data.class_names
+    model.target_normalization = data.target_normalization
     class_weights(config.train, data, model)  # complain before anything is started
     directory = None if run is None else RunDirectory(Path(run))
     job = Job(model, data, config, watch_every)

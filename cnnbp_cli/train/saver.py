@@ -104,5 +104,6 @@ class Saver:
             optimizer=optimizer,
             best=self.best_parameters or {},
             data=dict(self._job.fingerprint),
+            target_normalization=targets.to_dict() if (targets := self._job.data.target_normalization) else {},
             class_names=list(self._job.data.class_names or ()),
         )

@@ -64,7 +64,7 @@ def data_facts(model: Model, data: Dataset) -> DataFacts:
     chosen = spread(len(train), SAMPLE)
     raw = train.images[chosen].astype(np.float64)
     x = data.normalization.apply(train.images[chosen], np.float64)
-    target = model.targets_in(train.labels[chosen] if model.target == "label" else None, _inside(x))
+    target = model.targets_in(train.labels[chosen], _inside(x))
     losses = _losses(model, target)
     labeled = train.has_classes and model.target == "label"
     low, high = (None, None) if labeled else np.quantile(target, (0.01, 0.99)).tolist()

@@ -31,7 +31,7 @@ def start_facts(model: Model, data: Dataset) -> StartFacts:
     """Look at a model before it is trained."""
     chosen = order(model.config.seed, 0, len(data.train))[:IMAGES]
     x, labels = make_batch(data.train, chosen, data.normalization, np.float64)
-    target = model.targets_in(labels if model.target == "label" else None, x)
+    target = model.targets_in(labels, x)
     point = ReferencePass(without_dropout(model), x, target, "training")  # dropout would tell twins apart, for one step
     layers = {node.name: _layer(point, node) for node in model.graph.nodes}
     return StartFacts(loss=point.loss_value, slope=_slope(point), layers=layers)
