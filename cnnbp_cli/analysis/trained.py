@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cnnbp_cli.config.load import load_config
-from cnnbp_cli.config.schema import AnyData, Csv, Npz, Pictures
-from cnnbp_cli.config.sources import is_run, located, meant
+from cnnbp_cli.config.sources import located, meant
+from cnnbp_cli.data.at_path import source_at
 from cnnbp_cli.data.dataset import DataError, Dataset, check_labels, load_dataset
 from cnnbp_cli.data.file_rows import FileRows, Images
 from cnnbp_cli.data.normalization import Normalization
@@ -80,7 +80,7 @@ def split_for(model: Model, name: str, config: str | None = None, kept: Path | N
     ConfigError, DataError
         When the config is wrong, or the data cannot be read or do not fit the model.
     """
-    files = None if config is None else _files(Path(config), model.config.data)
+    files = None if config is None else source_at(Path(config), model.config.data)
     if files is None:
         chosen = model.config if config is None else load_config(config)
         files, seed = chosen.data, chosen.seed
@@ -91,7 +91,7 @@ def split_for(model: Model, name: str, config: str | None = None, kept: Path | N
     if model.classifies:
         check_labels(data, model.classes)
     split: Split | None = getattr(data, name)
-    if split is None and name == "test" and config is not None and _files(Path(config), model.config.data):
+    if split is None and name == "test" and config is not None and source_at(Path(config), model.config.data):
         split = data.train
     if split is None:
         raise TrainedError(f"{data.name}: has no {name} split")
@@ -100,22 +100,6 @@ def split_for(model: Model, name: str, config: str | None = None, kept: Path | N
         return split, [*data.remarks]
     split, remarks = _in_training_scale(split, data, model.normalization)
     return split, [*data.remarks, *remarks]
-
-
-def _files(path: Path, trained_on: AnyData) -> AnyData | None:
-    """Return the source that a path to data stands for; None where it may be that of a config."""
-    common: dict[str, Any] = {
-        "path": path.absolute(),
-        "normalize": trained_on.normalize,
-        "first_label": trained_on.first_label,
-        "target": trained_on.target,
-    }
-    if path.suffix == ".csv":
-        own = trained_on if isinstance(trained_on, Csv) else None
-        return Csv(**common, label=own.label, delimiter=own.delimiter) if own else Csv(**common)
-    if path.suffix == ".npz":
-        return Npz(**common, keys=trained_on.keys) if isinstance(trained_on, Npz) else Npz(**common)
-    return Pictures(**common) if path.is_dir() and not is_run(path) else None
 
 
 def _in_training_scale(split: Split, data: Dataset, trained: Normalization) -> tuple[Split, list[str]]:

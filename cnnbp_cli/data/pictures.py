@@ -22,9 +22,6 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".ppm", ".pgm", ".pbm", ".webp")
 """What pictures are called."""
 
-_ORIENTED = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
-"""What Pillow calls the parts of a file that may say which way is up."""
-
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "PPM", "WEBP")
 """What is read. Pillow knows more, among them one that it hands to another program, and TIFF, whose library writes
 its complaints past everything to standard error."""
@@ -178,7 +175,7 @@ def fitted(path: Path, input_shape: Shape) -> tuple[Array, bool]:
     try:
         with Image.open(path, formats=FORMATS) as image:
             image.load()
-            upright = ImageOps.exif_transpose(image) if _ORIENTED & image.info.keys() else image
+            upright = ImageOps.exif_transpose(image) if _may_be_turned(image) else image
             converted = _on_paper(_in_bytes(upright), c)
             if converted.mode != MODES[c]:
                 converted = converted.convert(MODES[c])
@@ -195,6 +192,11 @@ def fitted(path: Path, input_shape: Shape) -> tuple[Array, bool]:
         color = tuple(middle.tolist()) if c > 1 else int(middle[0])
         pixels = np.atleast_3d(np.asarray(ImageOps.pad(converted, (w, h), Image.Resampling.LANCZOS, color)))
     return pixels.transpose(2, 0, 1).copy(), bool(middle[0] > 127)
+
+
+def _may_be_turned(image: Any) -> bool:
+    """Return whether the file has a part that may say which way is up: to look into it takes its time."""
+    return any(word in str(key).lower() for key in image.info for word in ("exif", "xmp"))
 
 
 def _in_bytes(image: Any) -> Any:
