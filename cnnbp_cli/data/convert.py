@@ -12,6 +12,7 @@ from cnnbp_cli.config.schema import AnyData
 from cnnbp_cli.core.types import Shape
 from cnnbp_cli.data.dataset import Dataset, Task, load_dataset
 from cnnbp_cli.data.errors import DataError
+from cnnbp_cli.data.file_rows import FileRows
 from cnnbp_cli.files import replacing
 
 
@@ -35,6 +36,8 @@ def convert(
     if path.suffix != ".npz":
         raise DataError(f"{path}: expected a name that ends in .npz")
     data = load_dataset(replace(data_config, validation=0, limit=None, augment=None), input_shape, seed, task)
+    if isinstance(data.train.images, FileRows):
+        raise DataError(f"{data.name}: is read from its file, part by part, and loads as quickly as it is")
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
     arrays = {
         f"{part}_{name}": values
