@@ -108,7 +108,9 @@ def _misfit(config: Config, graph: Graph) -> str | None:
     return None
 
 
-def build(config: Config, *, graph: Graph | None = None, loss: Loss[Any] | None = None) -> Model:
+def build(
+    config: Config, *, graph: Graph | None = None, loss: Loss[Any] | None = None, any_target: bool = False
+) -> Model:
     """Return the model of a config, with fresh parameters drawn from its seed.
 
     Parameters
@@ -116,6 +118,8 @@ def build(config: Config, *, graph: Graph | None = None, loss: Loss[Any] | None 
     config : Config
     graph, loss : optional
         Take the place of those that the config describes.
+    any_target : bool
+        Build networks whose output fits no target, too, which can predict but not be trained.
 
     Raises
     ------
@@ -125,7 +129,8 @@ def build(config: Config, *, graph: Graph | None = None, loss: Loss[Any] | None 
         When they do not fit into what is left of it.
     """
     graph = graph or build_graph(config)
-    require_target(config, graph)
+    if not any_target:
+        require_target(config, graph)
     if loss is None:
         is_mask = target_of(config, graph.shapes[graph.output]) == "mask"
         loss = make_loss(config.model.head, config.train.loss, config.train.label_smoothing, per_pixel=is_mask)

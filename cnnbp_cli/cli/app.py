@@ -18,6 +18,7 @@ from cnnbp_cli.cli import (
     export,
     gradcheck,
     gradnorms,
+    import_model,
     init,
     plot,
     predict,
@@ -60,7 +61,7 @@ def root(
 
 
 COMMANDS = (
-    *(train, sweep, evaluate, predict, export, summary, trace, gradcheck, gradnorms, diagnose),
+    *(train, sweep, evaluate, predict, export, import_model, summary, trace, gradcheck, gradnorms, diagnose),
     *(runs, compare, plot, profile, validate, config, init, schema, docs, completion),
 )
 

@@ -44,7 +44,7 @@ def as_yaml(values: Mapping[str, Any]) -> str:
     lines: list[str] = []
     for key, section in values.items():
         if not isinstance(section, Mapping):
-            lines.append(f"{key}: {_flow(section)}")
+            lines.append(f"{key}: {flow(section)}")
             continue
         lines += ["", f"{key}:"]
         for name, value in section.items():
@@ -53,17 +53,17 @@ def as_yaml(values: Mapping[str, Any]) -> str:
             elif name == "blocks":
                 lines += ["  blocks:", *(line for block in value.items() for line in _block(*block))]
             else:
-                lines.append(f"  {name}: {_flow(value)}")
+                lines.append(f"  {name}: {flow(value)}")
     return "\n".join(lines) + "\n"
 
 
 def _block(name: str, block: Mapping[str, Any]) -> list[str]:
-    parameters = [f"      parameters: {_flow(block['parameters'])}"] if block.get("parameters") else []
-    return [f"    {_flow(name)}:", *parameters, *_layers(block["layers"], "      ")]
+    parameters = [f"      parameters: {flow(block['parameters'])}"] if block.get("parameters") else []
+    return [f"    {flow(name)}:", *parameters, *_layers(block["layers"], "      ")]
 
 
 def _layers(layers: list[Any], indent: str) -> list[str]:
-    return [f"{indent}layers:", *(f"{indent}  - {_flow(layer)}" for layer in layers)]
+    return [f"{indent}layers:", *(f"{indent}  - {flow(layer)}" for layer in layers)]
 
 
 def plain(value: Any) -> Any:
@@ -87,11 +87,12 @@ def _fields(declaration: Any) -> dict[str, Any]:
     return {name: plain(getattr(declaration, name)) for name in names}
 
 
-def _flow(value: Any) -> str:
+def flow(value: Any) -> str:
+    """Write a plain value in one line of YAML."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {_flow(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{key}: {flow(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(map(_flow, value)) + "]"
+        return "[" + ", ".join(map(flow, value)) + "]"
     if isinstance(value, str):
         is_plain = _PLAIN.fullmatch(value) or (is_expression(value) and _EXPRESSION.fullmatch(value))
         return value if is_plain and isinstance(resolve(value), str) else _quoted(value)

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass, fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
 
@@ -25,6 +26,7 @@ from cli.registered import commands
 from typer.testing import CliRunner
 
 import cnnbp_cli.analysis.profile
+from cnnbp_cli import export, load
 from cnnbp_cli.cli.app import app
 from cnnbp_cli.core.layers.dense import Dense
 from cnnbp_cli.train.events import Event
@@ -72,10 +74,18 @@ CASES = {
     ),
     "sweep": Case("bars.yaml --set train.optimizer.learning_rate=0.01,0.1 --jobs 1", notes=True),
     "export": Case("bars.yaml weights.npz", missing="gone.yaml weights.npz"),
+    "import": Case("bars.onnx bars-again.yaml --weights again.npz --force", missing="gone.onnx again.yaml", notes=True),
 }
 
 ELSEWHERE = {"data fetch"}
 """Needs a server: `test_fetch_command.py` has one."""
+
+ONNX = find_spec("onnx") is not None
+"""What `import` needs: without it, nothing is said about that command here."""
+
+if not ONNX:
+    del CASES["import"]
+    ELSEWHERE.add("import")
 
 NAMES = sorted(set(commands()) - ELSEWHERE)
 WIDTHS = (40, 60, 80, 100, 120, 160, 200)
@@ -97,6 +107,8 @@ def ready(cnnbp: Command, bars_run: Path, monkeypatch: pytest.MonkeyPatch) -> No
     """Put what the calls need into the empty folder."""
     shutil.copytree(bars_run, "copy")
     np.save("two.npy", np.zeros((2, 1, 6, 6), np.uint8))
+    if ONNX:
+        export(load(bars_run), "bars.onnx")
     monkeypatch.setattr(cnnbp_cli.analysis.profile, "PEAK_SIZE", 64)
 
 

@@ -1,0 +1,315 @@
+"""An ONNX file as a list of operators on tensors of known shapes, with everything constant computed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnnbp_cli.core.types import Array, Shape
+from cnnbp_cli.imports.errors import ImportProblem
+
+SAME_SHAPE = {"GroupNormalization", "Gelu", "HardSwish", "Mish", "Softplus"}
+"""Operators whose output has the shape of their input, which onnx does not infer in all of its versions."""
+
+LARGEST_FOLDED = 1 << 24
+"""The most numbers that a computed constant may have: shapes and masks have few."""
+
+
+@dataclass(eq=False)
+class Op:
+    """One operator: what it reads and writes by name, `""` for an input that is left out."""
+
+    kind: str
+    name: str
+    inputs: list[str]
+    outputs: list[str]
+    attributes: dict[str, Any]
+    scopes: tuple[str, ...] = ()
+
+    @property
+    def output(self) -> str:
+        return self.outputs[0]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        value = self.attributes.get(name, default)
+        return value.decode() if isinstance(value, bytes) else value
+
+
+@dataclass
+class OnnxGraph:
+    """What is left of a file when its constants are known.
+
+    Attributes
+    ----------
+    ops : list of Op
+        In the order of computation.
+    constants : dict of str to Array
+    shapes : dict of str to Shape
+        Of every tensor, the batch among them.
+    input, output : str
+    metadata : dict of str to str
+    producer : str
+    double : bool
+        Whether it computes in float64.
+    """
+
+    ops: list[Op]
+    constants: dict[str, Array]
+    shapes: dict[str, Shape]
+    input: str
+    output: str
+    opset: int = 21
+    metadata: dict[str, str] = field(default_factory=dict[str, str])
+    producer: str = ""
+    double: bool = False
+
+    def __post_init__(self) -> None:
+        self.index()
+
+    def index(self) -> None:
+        """Find out anew who writes and who reads which tensor."""
+        self.producer_of = {name: op for op in self.ops for name in op.outputs if name}
+        self.readers: dict[str, list[Op]] = {}
+        for op in self.ops:
+            for name in dict.fromkeys(op.inputs):
+                self.readers.setdefault(name, []).append(op)
+
+    def constant(self, name: str) -> Array | None:
+        return self.constants.get(name)
+
+    def only_reader(self, name: str) -> Op | None:
+        """Return the operator that alone reads a tensor, if it is no output of the model."""
+        readers = self.readers.get(name, [])
+        return readers[0] if len(readers) == 1 and name != self.output else None
+
+
+def read_graph(path: Path, size: Shape | None = None) -> OnnxGraph:
+    """Read an ONNX file.
+
+    Parameters
+    ----------
+    path : Path
+    size : Shape, optional
+        One image's (c, h, w), where the file leaves them open.
+
+    Raises
+    ------
+    ImportProblem
+        When onnx is not installed, or the file is missing, damaged, or no network from one tensor to one.
+    """
+    try:
+        import onnx
+        from onnx import inliner, numpy_helper
+    except ImportError:
+        raise ImportProblem(f"{path}: needs onnx, which is not installed: pip install 'cnnbp[onnx]'") from None
+    try:
+        proto = onnx.load(path)
+    except OSError as error:
+        raise ImportProblem(f"{path}: cannot be read: {error.strerror or error}") from None
+    except Exception as error:  # protobuf's own errors have no common base
+        raise ImportProblem(f"{path}: is no ONNX file, or is damaged: {_first_line(error)}") from None
+    if not proto.graph.node:
+        raise ImportProblem(f"{path}: is no ONNX file, or has no operators")
+    if proto.functions:
+        proto = inliner.inline_local_functions(proto)
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    given, image = _only_input(path, proto.graph, constants)
+    if len(proto.graph.output) != 1:
+        names = ", ".join(value.name for value in proto.graph.output)
+        raise ImportProblem(f"{path}: has {len(proto.graph.output)} outputs ({names}), expected one")
+    _fix_input(path, given, size, image)
+    graph = OnnxGraph(
+        [_op(node) for node in proto.graph.node],
+        constants,
+        {},
+        given.name,
+        proto.graph.output[0].name,
+        next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 21),
+        {entry.key: entry.value for entry in proto.metadata_props},
+        proto.producer_name,
+        given.type.tensor_type.elem_type == onnx.TensorProto.DOUBLE,
+    )
+    _Folding(path, proto, graph).run()
+    return graph
+
+
+def _only_input(path: Path, graph: Any, constants: dict[str, Array]) -> tuple[Any, list[int | None]]:
+    """Return the model's input and its shape, None for an open size."""
+    inputs = [value for value in graph.input if value.name not in constants]
+    if len(inputs) != 1:
+        raise ImportProblem(
+            f"{path}: has {len(inputs)} inputs ({', '.join(value.name for value in inputs)}), expected one image"
+        )
+    dims = [dim.dim_value or None for dim in inputs[0].type.tensor_type.shape.dim]
+    if len(dims) not in (2, 4):
+        raise ImportProblem(f"{path}: the input {inputs[0].name} has {len(dims)} axes, expected images (N, C, H, W)")
+    return inputs[0], dims
+
+
+def _fix_input(path: Path, value: Any, size: Shape | None, dims: list[int | None]) -> None:
+    """Make the input's sizes known: one image where the number is open, height and width as given."""
+    dims[0] = dims[0] or 1
+    if size is not None and len(dims) == 4:
+        wanted = [dims[0], *size]
+        if any(has not in (None, want) for has, want in zip(dims[1:], size, strict=True)):
+            raise ImportProblem(f"{path}: takes images of {dims[1:]}, not of {list(size)}")
+        dims = list(wanted)
+    if None in dims:
+        raise ImportProblem(f"{path}: leaves the size of its input open; say it: --input 3,224,224")
+    for dim, known in zip(value.type.tensor_type.shape.dim, dims, strict=True):
+        dim.Clear()
+        dim.dim_value = known
+
+
+def _op(node: Any) -> Op:
+    from onnx import helper
+
+    scopes = next((entry.value for entry in node.metadata_props if entry.key.endswith("name_scopes")), "")
+    return Op(
+        node.op_type,
+        node.name,
+        list(node.input),
+        list(node.output),
+        {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute},
+        tuple(part.strip().strip("'\"") for part in scopes.strip("[]").split(",")) if scopes else (),
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+class _Folding:
+    """Computes shapes and constants in turns, until nothing new is known."""
+
+    def __init__(self, path: Path, proto: Any, graph: OnnxGraph) -> None:
+        self.path, self.proto, self.graph = path, proto, graph
+        self.told: list[Any] = []
+
+    def run(self) -> None:
+        while True:
+            self._infer()
+            if not self._fold() and not self._tell():
+                break
+        self._skip_gathers()
+        self._drop_unread()
+        for op in self.graph.ops:
+            for name in op.outputs:
+                if name and 0 in self.graph.shapes.get(name, (0,)):
+                    raise ImportProblem(f"{self.path}: the shape of {name!r}, which {op.kind} writes, depends on data")
+        self.graph.index()
+
+    def _infer(self) -> None:
+        """Let onnx infer shapes, from operators and the constants that are known."""
+        import onnx
+        from onnx import numpy_helper
+
+        graph, proto = self.graph, self.proto
+        for name, value in graph.constants.items():
+            if not any(tensor.name == name for tensor in proto.graph.initializer):
+                proto.graph.initializer.append(numpy_helper.from_array(value, name))
+        kept = [node for node in proto.graph.node if not all(not o or o in graph.constants for o in node.output)]
+        del proto.graph.node[:]
+        proto.graph.node.extend(kept)
+        del proto.graph.value_info[:]  # an exporter may have written sizes of its own
+        proto.graph.value_info.extend(self.told)
+        for value in proto.graph.output:
+            value.type.tensor_type.ClearField("shape")
+        try:
+            inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+        except Exception as error:
+            raise ImportProblem(f"{self.path}: its shapes contradict each other: {_first_line(error)}") from None
+        for value in (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output):
+            graph.shapes[value.name] = tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+        graph.shapes |= {name: value.shape for name, value in graph.constants.items()}
+
+    def _fold(self) -> bool:
+        """Compute every operator whose inputs are known; return whether there was any."""
+        graph, left = self.graph, list[Op]()
+        for op in graph.ops:
+            values = self._known_outputs(op)
+            if values is None:
+                left.append(op)
+            else:
+                graph.constants |= dict(zip(op.outputs, values, strict=True))
+        found = len(left) < len(graph.ops)
+        graph.ops = left
+        return found
+
+    def _tell(self) -> bool:
+        """Tell onnx shapes that it does not infer; return whether there was any."""
+        from onnx import TensorProto, helper
+
+        graph, kind = self.graph, TensorProto.DOUBLE if self.graph.double else TensorProto.FLOAT
+        known = {value.name for value in self.told}
+        for op in graph.ops:
+            shape = graph.shapes.get(op.inputs[0], (0,)) if op.kind in SAME_SHAPE else (0,)
+            if 0 not in shape and op.output not in known and 0 in (graph.shapes.get(op.output) or (0,)):
+                self.told.append(helper.make_tensor_value_info(op.output, kind, shape))
+                return True
+        return False
+
+    def _known_outputs(self, op: Op) -> Sequence[Array] | None:
+        graph = self.graph
+        if op.kind == "Shape":
+            shape = graph.shapes.get(op.inputs[0], (0,))
+            if 0 in shape:
+                return None
+            return [np.array(shape[op.get("start", 0) : op.get("end", len(shape))], np.int64)]
+        if not all(not name or name in graph.constants for name in op.inputs) or op.kind in ("RandomNormal", "If"):
+            return None
+        if sum(graph.constants[name].size for name in op.inputs if name) > LARGEST_FOLDED:
+            return None
+        return evaluate([op], {name: graph.constants[name] for name in op.inputs if name}, op.outputs, graph.opset)
+
+    def _skip_gathers(self) -> None:
+        """Write `Gather(Reshape(x, [-1]), 0, 1, 2, …)`, as PyTorch writes a view, as the reshape that it is."""
+        graph = self.graph
+        graph.index()
+        for op in graph.ops:
+            indices = graph.constant(op.inputs[1]) if op.kind == "Gather" else None
+            flat = graph.producer_of.get(op.inputs[0])
+            if indices is None or flat is None or flat.kind != "Reshape" or len(graph.shapes[flat.output]) != 1:
+                continue
+            if np.array_equal(indices.ravel(), np.arange(graph.shapes[flat.output][0])):
+                op.kind, op.inputs = "Reshape", [flat.inputs[0], f"{op.output}.shape"]
+                graph.constants[op.inputs[1]] = np.array(indices.shape)
+
+    def _drop_unread(self) -> None:
+        """Leave out what the output does not depend on."""
+        needed, kept = {self.graph.output}, list[Op]()
+        for op in reversed(self.graph.ops):
+            if needed.intersection(op.outputs):
+                needed.update(op.inputs)
+                kept.append(op)
+        self.graph.ops = kept[::-1]
+
+
+def evaluate(ops: Sequence[Op], values: dict[str, Array], outputs: Sequence[str], opset: int) -> list[Array]:
+    """Return what operators make of some tensors, by onnx's reference implementation.
+
+    Raises
+    ------
+    ImportProblem
+        When it has none.
+    """
+    from onnx import helper
+    from onnx.reference import ReferenceEvaluator
+
+    nodes = [helper.make_node(op.kind, op.inputs, op.outputs, **op.attributes) for op in ops]
+    inputs = [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), None)
+        for name, value in values.items()
+    ]
+    wanted = [helper.make_empty_tensor_value_info(name) for name in outputs]
+    model = helper.make_model(
+        helper.make_graph(nodes, "part", inputs, wanted), opset_imports=[helper.make_opsetid("", opset)]
+    )
+    try:
+        return [np.asarray(value) for value in ReferenceEvaluator(model).run(None, values)]
+    except Exception as error:
+        raise ImportProblem(f"cannot compute {ops[-1].kind} {ops[-1].name}: {_first_line(error)}") from None
