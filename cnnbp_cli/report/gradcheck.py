@@ -140,7 +140,10 @@ def _verdict(report: GradcheckReport) -> None:
 
     figures = f"largest relative error {power(report.max_relative_error)}, tolerance {power(report.tolerance)}"
     tensors = count(len(report.parameters), "gradient")
-    modes = ", in training and in evaluation mode" if len(report.modes) > 1 else ""
+    modes = ""
+    if len(report.modes) > 1:
+        checked = [mode for mode in report.modes if any(check.by_mode.get(mode) for check in report.parameters)]
+        modes = ", in " + " and in ".join(checked) + " mode"
     if not report.ok:
         wrong = sum(check.status == "wrong" for check in report.parameters)
         line(f"WRONG: {wrong} of {tensors}, {figures}", "bold red")
