@@ -291,11 +291,15 @@ class MpiTeam:
             if self._say:
                 self._say("")
             known = "its message is above" if code is not None else self._places[rank]
-            self._cry(f"process {rank} of {self.size} {what} ({known}); {INTACT}")
+            self._cry(f"process {rank} of {self.size} {what} ({known}); {self._remedy}")
             self._lifeline.fail(2 if code is None else code)
         elif self.rank == 1 and code is None:
-            self._cry(f"process 0 of {self.size}, which writes the checkpoints, {what}; {INTACT}")
+            self._cry(f"process 0 of {self.size}, which writes the checkpoints, {what}; {self._remedy}")
         os._exit(2 if code is None else code)
+
+    @property
+    def _remedy(self) -> str:
+        return INTACT if self._busy else "nothing had begun: start again"
 
     @staticmethod
     def _cry(text: str) -> None:

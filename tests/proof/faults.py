@@ -532,7 +532,6 @@ TRAINING = [
     *of(
         STEP,
         "TrainingStep.__call__",
-        (" * n  # of all", " * self._config.train.batch_size  # of all", "a short batch is divided by the full size"),
         ("model.targets_in(labels, x)", "model.targets_in(labels[::-1], x)", "labels of other images"),
         ("update(mine, gradient", "update(mine, 1.001 * gradient", "0.1% too far"),
         ("wants_dx=False", "wants_dx=True", "image's gradient computed for nobody", f"{SAME} but the time it takes"),
@@ -557,6 +556,15 @@ TRAINING = [
         STEP,
         "TrainingStep._send",
         ("self._workers.gradient)", "self._workers.gradient.copy())", "gradients not gathered"),
+    ),
+    *of(
+        STEP,
+        "TrainingStep._count",
+        (
+            "_per_sample * len(batch)",
+            "_per_sample * self._config.train.batch_size",
+            "a short batch is divided by the full size",
+        ),
     ),
     *of(
         PARAMETERS,
