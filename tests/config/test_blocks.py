@@ -1,6 +1,8 @@
 """Blocks: the flat config that each stands for, names, overrides, and complaints at both places."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cnnbp_cli.build import build_graph
 from cnnbp_cli.config.errors import ConfigError
@@ -441,3 +443,34 @@ def test_python_mappings():
     layers[0]["n"] = "four"
     with pytest.raises(ConfigError, match=r"^model\.blocks\.b\.layers\[0\]: n: expected a number"):
         config_from_dict(document)
+
+
+PIECES = [
+    "$input",
+    "$index",
+    "$filters",
+    "$",
+    "unit",
+    "repeat: ",
+    "first: ",
+    "when: ",
+    "inputs: ",
+    "block: ",
+    "*",
+    "//",
+]
+PIECES += [*"[]{},:- \n01$*+", "null", "true", "stage_1", "name: ", "parameters: ", "layers: ", "999999999"]
+
+
+@given(st.data())
+def test_blocks_with_a_hole_filled_by_anything(data):
+    text = config(USES, UNIT + NESTED.strip("\n"))
+    start = data.draw(st.integers(0, len(text)))
+    end = data.draw(st.integers(start, min(start + 14, len(text))))
+    filling = data.draw(st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=4).map("".join))
+    try:
+        read = parse_config(text[:start] + filling + text[end:])
+    except ConfigError:
+        return
+    assert parse_config(to_yaml(read)) == read
+    assert parse_config(as_yaml(to_dict_with_blocks(read))) == read
