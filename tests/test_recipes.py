@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from token import NAME, STRING
+from tokenize import tokenize
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "cnnbp_cli"
+WORDS = "words.py"
+"""What people may call anything by."""
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 RECIPES = {
     name: (files, example) for name, files, example in re.findall(r"^\| (an? .+?) \| (.+) \| `(\w+)` \|$", TEXT, re.M)
@@ -22,14 +26,18 @@ def listed(files: str) -> list[Path]:
 
 def naming(example: str) -> set[Path]:
     """Return the modules of the package that name an example, or are named after it."""
-    word = re.compile(rf"\b{example}\b|\b{example.replace('_', '-')}\b")
-    sources = [path for path in PACKAGE.rglob("*.py") if "page" not in path.parts]
-    return {path for path in sources if word.search(code(path)) or path.stem == example.lower()}
+    spellings = {example, example.replace("_", "-")}
+    sources = [path for path in PACKAGE.rglob("*.py") if "page" not in path.parts and path.name != WORDS]
+    return {path for path in sources if spellings & names(path) or path.stem == example.lower()}
 
 
-def code(path: Path) -> str:
-    """Return a module without comments: prose may mention anything."""
-    return re.sub(r"#.*", "", path.read_text(encoding="utf-8"))
+def names(path: Path) -> set[str]:
+    """Return the words of a module's code, and its strings of one word: prose may mention anything."""
+    with path.open("rb") as file:
+        tokens = [token for token in tokenize(file.readline) if token.type in (NAME, STRING)]
+    strings = [token.string.strip("rbuf\"'") for token in tokens if token.type == STRING]
+    inside = [word for text in strings if " " not in text for word in re.findall(r"[\w-]+", text)]
+    return {token.string for token in tokens if token.type == NAME}.union(inside)
 
 
 def test_there_is_a_recipe_for_each_kind() -> None:
