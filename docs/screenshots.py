@@ -60,7 +60,7 @@ def take(folder: Path) -> None:
         for scheme, name in (("light", "trace-toy.png"), ("dark", "trace-toy-dark.png")):
             opened = browser.new_page(viewport=SIZE, color_scheme=scheme)
             opened.goto(f"{page.as_uri()}#{quote(CELL, safe=':')}")
-            opened.wait_for_timeout(3000)  # the page forbids to evaluate a condition
+            opened.wait_for_selector("html[data-ready=true]", state="attached")
             opened.screenshot(path=folder / name)
         browser.close()
 

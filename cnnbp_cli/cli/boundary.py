@@ -15,7 +15,7 @@ from typing import Any
 
 import typer
 
-from cnnbp_cli.cli.help import Group
+from cnnbp_cli.cli.help import Group, UsageError, told
 from cnnbp_cli.cli.interrupts import INTERRUPTED, Interruptible
 from cnnbp_cli.cli.words import HINTS, spelled_out
 from cnnbp_cli.data.progress import Listener, Reading, listening
@@ -38,7 +38,8 @@ class Boundary(Group):
             sys.exit(leaving.exit_code)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, spelled_out(args))
+        with boundary():  # options of `cnnbp` itself; those of a command are read when it is invoked
+            return super().parse_args(ctx, spelled_out(args))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the command of a call; a word that is none, but known, gets its hint."""
@@ -62,6 +63,8 @@ def boundary() -> Iterator[None]:
             sys.stdout.flush()
     except UserError as error:
         fail(error)
+    except UsageError as error:
+        fail(told(error))
     except KeyboardInterrupt:
         complain("interrupted")
         raise typer.Exit(INTERRUPTED) from None

@@ -1,6 +1,7 @@
-"""How `--help` and usage lines look: plain text, a column of names beside a column of sentences, at any width.
+"""How `--help`, usage lines and usage errors look: plain text, a column of names beside a column of sentences.
 
-Typer's own help draws boxes, writes `{CONFIG}` and `<bool>`, and cuts choices in the middle of a word.
+Typer's own help draws boxes, writes `{CONFIG}` and `<bool>`, and cuts choices in the middle of a word; its errors are
+four lines or a box, where all other errors are one line.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ WIDEST = 100  # columns: longer lines are hard to read
 WORDS = "cnnbp.words"
 """Where a command's context keeps the words that it was called with."""
 WIDEST_NAME = 26  # columns of a name that has its sentence beside it
+(UsageError,) = typer.BadParameter.__bases__
+"""A call that is no call of a command; Typer exports no name for it."""
 
 
 def choices(values: type[StrEnum]) -> str:
@@ -38,6 +41,28 @@ def usage(command: Any, ctx: Any) -> str:
     if isinstance(command, TyperGroup):
         words += ["COMMAND", "[ARGS]..."]
     return "Usage: " + " ".join(words)
+
+
+def told(error: Any) -> str:
+    """Return a usage error as one line that begins with the option or the argument that it is about."""
+    if type(error) is typer.BadParameter:
+        text = error.message.removeprefix("Value error, ").rstrip(".")
+        place = error.param_hint or (error.param and _place(error.param))
+        return f"{place}: {_in_a_sentence(text)}" if place else text
+    if meant := getattr(error, "possibilities", None):
+        return f"no such option: {error.option_name}, did you mean {' or '.join(sorted(meant))}?"
+    text = _in_a_sentence(error.format_message().rstrip("."))
+    if ". Did you mean " in text:
+        return text.replace(". Did you mean ", ", did you mean ")
+    return f"{text}; `{error.ctx.command_path} --help` says what there is" if error.ctx else text
+
+
+def _in_a_sentence(text: str) -> str:
+    return text[:1].lower() + text[1:] if text[1:2].islower() else text
+
+
+def _place(param: Any) -> str:
+    return str(param.metavar if param.param_type_name == "argument" else max(param.opts, key=len))
 
 
 def help_text(command: Any, ctx: Any) -> str:
@@ -121,8 +146,9 @@ class Command(TyperCommand):
             given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
         except Exception as error:  # an unknown option, whose class is no part of what typer promises
             known = [name for param in self.get_params(ctx) for name in param.opts]
-            if meant := options_meant(getattr(error, "option_name", ""), known):
-                error.possibilities = meant  # type: ignore[attr-defined]
+            meant = options_meant(error.option_name, known) if hasattr(error, "possibilities") else []
+            if meant:
+                error.possibilities = meant
             raise
         params: list[Any] = [] if ctx.resilient_parsing else [*self.get_params(ctx)]
         for param in params:
@@ -143,6 +169,14 @@ class Command(TyperCommand):
 
 class Group(TyperGroup):
     """Commands below a common name, with plain help."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the words of a call; without any, show the help instead of an error."""
+        if not args and self.no_args_is_help and not ctx.resilient_parsing:
+            typer.echo(ctx.get_help(), err=True)
+            raise typer.Exit(2)
+        rest: list[str] = super().parse_args(ctx, args)
+        return rest
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the options, all of them flags: off means False, where None would make Typer import pydantic."""

@@ -32,7 +32,7 @@ def _settled(word: str | Path, template: bool, say: Callable[[str], None]) -> st
     from cnnbp_cli.config.sources import is_template, located
 
     if template and is_template(str(word)):
-        say(f"{word}: the template that comes with cnnbp; `cnnbp init {word}` makes a copy of it to change")
+        say(f"{word}: the template; `cnnbp init {word}` copies it for changes")
         return word
     path = located(word, template=template)
     if str(path) == str(Path(word)):

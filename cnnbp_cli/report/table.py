@@ -202,13 +202,14 @@ def _wide(text: str) -> int:
 
 
 def folded(text: str, width: int) -> Iterator[str]:
-    """Yield a text in parts of at most `width`, cut after a space, `_`, `.`, `,` or `/` where there is one."""
+    """Yield a text in parts of at most `width`, cut between words, or after `_`, `.`, `,` or `/` in a long one."""
     while cell_len(text) > width:
         cut = width
         while cell_len(text[:cut]) > width:
             cut -= 1
-        at = max(text.rfind(mark, 0, cut) for mark in " _.,/") + 1
-        at = at if at > cut // 3 else max(1, cut)
+        between = text.rfind(" ", 0, cut + 1) + 1
+        within = max(text.rfind(mark, 0, cut) for mark in "_.,/") + 1
+        at = next((at for at in (between, within) if at > cut // 3), max(1, cut))
         yield text[:at].rstrip()
         text = text[at:].lstrip()
     yield text

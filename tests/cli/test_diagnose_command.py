@@ -135,7 +135,7 @@ class TestRun:
     def test_a_run_is_not_trained(self, cnnbp: Command, bars_run: Path, option: tuple[str, ...]) -> None:
         done = cnnbp("diagnose", bars_run, *option, columns=200)
         assert (done.code, done.stdout) == (2, "")
-        assert f"Invalid value for {option[0]}: a run is read, not trained: name " in flat(done.stderr)
+        assert f"error: {option[0]}: a run is read, not trained: name " in flat(done.stderr)
 
     def test_damaged_events(self, cnnbp: Command, bars_run: Path) -> None:
         shutil.copytree(bars_run, "damaged")
@@ -179,13 +179,13 @@ class TestRules:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "Missing argument 'CONFIG|RUN'."),
+        ((), "missing argument 'CONFIG|RUN'"),
         (("bars.yaml", "--select", "dead-rel"), "error: unknown rule or family 'dead-rel', did you mean 'dead-relu'?"),
         (("bars.yaml", "--ignore", "flaw"), "error: unknown rule or family 'flaw', did you mean 'flow'?"),
         (("--explain", "overfiting"), "error: unknown rule 'overfiting', did you mean 'overfitting'?"),
-        (("bars.yaml", "--select", "dead-relu", "--ignore", "flow"), "Invalid value for --ignore: no rule is left"),
-        (("bars.yaml", "--select", ","), "Invalid value for --select: names no rule"),
-        (("bars.yaml", "--steps", "0"), "Invalid value for '--steps'"),
+        (("bars.yaml", "--select", "dead-relu", "--ignore", "flow"), "error: --ignore: no rule is left"),
+        (("bars.yaml", "--select", ","), "error: --select: names no rule"),
+        (("bars.yaml", "--steps", "0"), "error: --steps"),
         (("bars.yaml", "--fail-on", "fatal"), "'fatal' is not one of 'info', 'warning', 'error'"),
         (("none.yaml",), "error: none.yaml: no such file"),
         (("bars.yaml", "--set", "seed=x"), "seed"),

@@ -116,8 +116,8 @@ def test_explanations_are_in_json_and_csv(cnnbp: Command) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--step", "1e-3"), "Invalid value for --step: only applies to --method central"),
-        (("--dtype", "float32"), "Invalid value for --dtype: only applies to --method central: complex steps always"),
+        (("--step", "1e-3"), "error: --step: only applies to --method central"),
+        (("--dtype", "float32"), "error: --dtype: only applies to --method central: complex steps always"),
         (("--method", "sideways"), "'sideways' is not one of 'complex', 'central'"),
     ],
 )

@@ -65,6 +65,8 @@ def test_counts_and_shares() -> None:
 def test_texts_fold_at_their_joints_and_lose_nothing() -> None:
     assert list(folded("conv_transpose2d_1", 10)) == ["conv_", "transpose2", "d_1"]
     assert list(folded("a sentence of words", 10)) == ["a sentence", "of words"]
+    assert list(folded("all its 1,199,882 parameters", 16)) == ["all its", "1,199,882", "parameters"]
+    assert list(folded("epochs=1, max_steps=20", 14)) == ["epochs=1,", "max_steps=20"]
     assert "".join(folded("x" * 25, 10)) == "x" * 25
 
 

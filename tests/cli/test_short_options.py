@@ -127,4 +127,4 @@ def test_a_sweep_takes_several_values(cnnbp: Command) -> None:
 def test_a_run_is_not_trained_anew(cnnbp: Command, bars_run, name: str) -> None:  # type: ignore[no-untyped-def]
     done = cnnbp(name, str(bars_run), "--lr", "0.1")
     assert done.code == 2
-    assert "Invalid value for --lr" in done.stderr
+    assert "error: --lr" in done.stderr

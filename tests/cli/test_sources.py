@@ -16,7 +16,7 @@ from cnnbp_cli.config.load import load_config
 from cnnbp_cli.config.sources import last_run, located, runs_under
 from cnnbp_cli.config.templates import names, template
 
-TEMPLATE = "toy: the template that comes with cnnbp; `cnnbp init toy` makes a copy of it to change\n"
+TEMPLATE = "toy: the template; `cnnbp init toy` copies it for changes\n"
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def test_help_and_usage_errors_import_nothing_heavy(arguments: list[str], code: 
 def test_missing_argument_imports_neither_numpy_nor_yaml() -> None:
     done = start("train")  # Typer itself converts what is missing with pydantic
     assert done.returncode == 2
-    assert "Missing argument 'CONFIG" in done.stderr
+    assert "missing argument 'CONFIG" in done.stderr
     assert done.stderr.splitlines()[-1] in ("[]", "['pydantic']")
 
 
@@ -81,7 +81,7 @@ def test_every_command_and_option_is_explained(name: str) -> None:
 
 
 def test_a_mistyped_command_gets_a_suggestion() -> None:
-    assert "Did you mean 'train'" in start("trian").stderr
+    assert "did you mean 'train'" in start("trian").stderr
 
 
 def test_a_mistyped_option_gets_a_suggestion() -> None:

@@ -241,11 +241,11 @@ def load_toy():  # type: ignore[no-untyped-def]
 
 
 USAGE = [
-    ("--light", "Invalid value for --light: requires --html FILE"),
-    ("--html page.html --cell loss", "Invalid value for --html: writes the whole page"),
-    ("--cell loss --layer relu_1", "Invalid value for --layer: limits the whole pass; leave it out with --cell"),
-    ("--batch 4", "Invalid value for --batch: applies only to --mode training; evaluation shows one image"),
-    ("--top -1", "Invalid value for --top: expected a number or all, got '-1'"),
+    ("--light", "error: --light: requires --html FILE"),
+    ("--html page.html --cell loss", "error: --html: writes the whole page"),
+    ("--cell loss --layer relu_1", "error: --layer: limits the whole pass; leave it out with --cell"),
+    ("--batch 4", "error: --batch: applies only to --mode training; evaluation shows one image"),
+    ("--top -1", "error: --top: expected a number or all, got '-1'"),
 ]
 
 

@@ -183,7 +183,7 @@ def test_other_settings_are_refused_unless_they_are_allowed(cnnbp: Command) -> N
 def test_resume_needs_a_folder(cnnbp: Command) -> None:
     done = cnnbp("train", "bars.yaml", "--resume")
     assert done.code == 2
-    assert "Invalid value for --resume: names no run: give RUN instead of CONFIG, or add --out" in done.stderr
+    assert "error: --resume: names no run: give RUN instead of CONFIG, or add --out" in done.stderr
 
 
 @pytest.mark.parametrize("option", [["--epochs", "0"], ["--max-steps", "0"], ["--workers", "0"]])

@@ -71,7 +71,7 @@ class TestCompare:
     def test_one_run_is_not_enough(self, cnnbp: Command) -> None:
         done = cnnbp("compare", "one")
         assert done.code == 2
-        assert "Invalid value for RUN: expected two runs or more" in done.stderr
+        assert "error: RUN: expected two runs or more" in done.stderr
 
     @pytest.mark.parametrize("other", ["elsewhere", "bars.yaml"])
     def test_what_is_no_run(self, cnnbp: Command, other: str) -> None:

@@ -7,6 +7,7 @@ import re
 import sys
 import textwrap
 import types
+from collections import Counter
 from dataclasses import dataclass
 from math import fsum
 from pathlib import Path
@@ -22,6 +23,7 @@ from cnnbp_cli.core.layers import LAYERS
 from cnnbp_cli.core.types import Layer, Loss
 from cnnbp_cli.model import ModelInputError
 from cnnbp_cli.tracing.cells import CellError
+from cnnbp_cli.tracing.html import MODULES
 from cnnbp_cli.tracing.update import next_update
 from cnnbp_cli.train.checkpoint import Checkpoint
 
@@ -405,3 +407,12 @@ def test_a_loss_of_ones_own_is_explained_as_far_as_its_numbers_go():
     assert (found.stated, found.terms) == (False, ())
     assert found.value == trace.value("dense_1[0]") - 2
     assert trace.terms("loss", "value").value == pytest.approx((trace.value("dense_1[0]") - 2) ** 2 / 2)
+
+
+def test_the_names_of_the_page_s_modules_do_not_collide() -> None:
+    """All modules become one script."""
+    folder = Path(cnnbp.__file__).parent / "tracing" / "page"
+    script = "\n".join((folder / f"{name}.js").read_text(encoding="utf-8") for name in MODULES)
+    declared = re.findall(r"^(?:export )?(?:async )?(?:function\*?|const|let|class) (\w+)", script, re.MULTILINE)
+    assert len(declared) > 100
+    assert [name for name, times in Counter(declared).items() if times > 1] == []

@@ -36,7 +36,7 @@ export function microscope(app, cell) {
   const { tensor, of, at } = cell;
   const panel = make("div", { className: "microscope" });
   const name = nameOf(network, tensor, at);
-  panel.append(make("h2", { className: "cell-name", title: name }, name), sides(app, cell));
+  panel.append(make("h2", { className: "cell-name", title: name }, name), shownSides(app, cell));
   if (of === "update") {
     panel.append(...updateStory(app, cell));
     return panel;
@@ -81,7 +81,7 @@ export function microscope(app, cell) {
 }
 
 /** Value, gradient and update of the same cell. @param {App} app @param {Cell} cell */
-function sides(app, { tensor, of, at }) {
+function shownSides(app, { tensor, of, at }) {
   const { network } = app;
   const line = make("p", { className: "sides" });
   const trainable = network.trainable.has(tensor);
