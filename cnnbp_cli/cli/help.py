@@ -23,7 +23,7 @@ WIDEST = 100  # columns: longer lines are hard to read
 WORDS = "cnnbp.words"
 """Where a command's context keeps the words that it was called with."""
 WIDEST_NAME = 26  # columns of a name that has its sentence beside it
-(UsageError,) = typer.BadParameter.__bases__
+UsageError: Any = typer.BadParameter.__base__
 """A call that is no call of a command; Typer exports no name for it."""
 
 
@@ -146,9 +146,9 @@ class Command(TyperCommand):
             given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
         except Exception as error:  # an unknown option, whose class is no part of what typer promises
             known = [name for param in self.get_params(ctx) for name in param.opts]
-            meant = options_meant(error.option_name, known) if hasattr(error, "possibilities") else []
-            if meant:
-                error.possibilities = meant
+            unknown: Any = error
+            if hasattr(error, "possibilities") and (meant := options_meant(unknown.option_name, known)):
+                unknown.possibilities = meant
             raise
         params: list[Any] = [] if ctx.resilient_parsing else [*self.get_params(ctx)]
         for param in params:

@@ -52,7 +52,7 @@ _TOPICS = {
     _PREDICT: ("infer", "inference", "classify", "recognize", "apply"),
     _WATCH: ("watch", "monitor", "norms", "stats"),
     _PROFILE: ("time", "speed", "bench", "timing", "perf"),
-    _LOAD: ("import", "load", "pretrained", "finetune", "fine-tune"),
+    _LOAD: ("load", "pretrained", "finetune", "fine-tune"),
 }
 
 HINTS = {word: hint for hint, words in _TOPICS.items() for word in words}

@@ -456,7 +456,7 @@ class TestPredict:
 class TestValidate:
     def test_several_files(self, cnnbp: Command) -> None:
         Path("bad.yaml").write_text(BARS.replace("units: 2", "unit: 2"), encoding="utf-8")
-        done = cnnbp("validate", "bars.yaml", "bad.yaml", "gone.yaml")
+        done = cnnbp("validate", "bars.yaml", "bad.yaml", "nowhere.yaml")
         assert done.code == 2
         assert done.stdout == "bars.yaml: ok, 5 layers, 38 parameters\n"
         assert done.stderr == (
@@ -468,7 +468,7 @@ bad.yaml:10:21: unknown key 'unit' of dense, did you mean 'units'?
   10 |     - {type: dense, unit: 2}
      |                     ^^^^
 2 problems
-error: gone.yaml: no such file
+error: nowhere.yaml: no such file
 """
         )
 
@@ -490,11 +490,11 @@ error: gone.yaml: no such file
         assert problem["message"].startswith("filters: expected ")
 
     def test_csv(self, cnnbp: Command) -> None:
-        done = cnnbp("validate", "bars.yaml", "gone.yaml", "--format", "csv")
+        done = cnnbp("validate", "bars.yaml", "nowhere.yaml", "--format", "csv")
         assert done.lines == [
             "config,ok,layers,parameters,line,column,message",
             "bars.yaml,true,5,38,,,",
-            "gone.yaml,false,,,,,gone.yaml: no such file",
+            "nowhere.yaml,false,,,,,nowhere.yaml: no such file",
         ]
 
 
