@@ -114,16 +114,20 @@ def read_graph(path: Path, size: Shape | None = None) -> OnnxGraph:
         raise ImportProblem(f"{path}: is no ONNX file, or is damaged: {_first_line(error)}") from None
     if not proto.graph.node:
         raise ImportProblem(f"{path}: is no ONNX file, or has no operators")
-    if proto.functions:
-        proto = inliner.inline_local_functions(proto)
-    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    try:
+        if proto.functions:
+            proto = inliner.inline_local_functions(proto)
+        constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+        ops = [_op(node) for node in proto.graph.node]
+    except Exception as error:  # of several kinds, for a file that is damaged within
+        raise ImportProblem(f"{path}: is not valid ONNX: {_first_line(error)}") from None
     given, image = _only_input(path, proto.graph, constants)
     if len(proto.graph.output) != 1:
         names = ", ".join(value.name for value in proto.graph.output)
         raise ImportProblem(f"{path}: has {len(proto.graph.output)} outputs ({names}), expected one")
     _fix_input(path, given, size, image)
     graph = OnnxGraph(
-        [_op(node) for node in proto.graph.node],
+        ops,
         constants,
         {},
         given.name,
@@ -168,6 +172,9 @@ def _fix_input(path: Path, value: Any, size: Shape | None, dims: list[int | None
 def _op(node: Any) -> Op:
     from onnx import helper
 
+    words = (node.op_type, node.name, *node.input, *node.output, *(attribute.name for attribute in node.attribute))
+    if not all(isinstance(word, str) for word in words):  # protobuf gives what is no UTF-8 as bytes
+        raise ValueError("a name is not UTF-8")
     scopes = next((entry.value for entry in node.metadata_props if entry.key.endswith("name_scopes")), "")
     return Op(
         node.op_type,
@@ -300,16 +307,16 @@ def evaluate(ops: Sequence[Op], values: dict[str, Array], outputs: Sequence[str]
     from onnx import helper
     from onnx.reference import ReferenceEvaluator
 
-    nodes = [helper.make_node(op.kind, op.inputs, op.outputs, **op.attributes) for op in ops]
-    inputs = [
-        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), None)
-        for name, value in values.items()
-    ]
-    wanted = [helper.make_empty_tensor_value_info(name) for name in outputs]
-    model = helper.make_model(
-        helper.make_graph(nodes, "part", inputs, wanted), opset_imports=[helper.make_opsetid("", opset)]
-    )
     try:
+        nodes = [helper.make_node(op.kind, op.inputs, op.outputs, **op.attributes) for op in ops]
+        inputs = [
+            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), None)
+            for name, value in values.items()
+        ]
+        wanted = [helper.make_empty_tensor_value_info(name) for name in outputs]
+        model = helper.make_model(
+            helper.make_graph(nodes, "part", inputs, wanted), opset_imports=[helper.make_opsetid("", opset)]
+        )
         return [np.asarray(value) for value in ReferenceEvaluator(model).run(None, values)]
     except Exception as error:
         raise ImportProblem(f"cannot compute {ops[-1].kind} {ops[-1].name}: {_first_line(error)}") from None

@@ -175,7 +175,8 @@ def _described(translation: Translation, name: str, known: Config | None, head: 
         return whole | {"dtype": dtype, "model": whole["model"] | model | {"head": head}}
     _, h, w = translation.input_shape
     data: dict[str, Any] = {"source": "npz", "path": "data.npz"}
-    if min(h, w) >= DRAWABLE:
+    output = translation.values[translation.graph.output].shape
+    if min(h, w) >= DRAWABLE and (len(output) == 1 or (output == translation.input_shape and head != "softmax")):
         data = {"source": "synthetic", "image": list(translation.input_shape)}
     return {"name": name, "dtype": dtype, "data": data, "model": model | {"head": head}}
 

@@ -103,7 +103,11 @@ class Translation:
                 self._translate(op)
             except (NoLayer, ShapeError, FieldErrors) as error:
                 self.problems.append(f"node {op.name or op.output!r} ({op.kind}): {error}")
+            except (TypeError, ValueError, KeyError, IndexError):  # of a file that may say anything
+                self.problems.append(f"node {op.name or op.output!r} ({op.kind}): is not as its definition wants it")
         output = self.values.get(graph.output)
+        if output is None and not self.problems:
+            self.problems.append(f"the output {graph.output!r} does not depend on the input")
         if output is None or self.problems:
             return
         if output.layout not in ("image", "vector", "pixel"):
