@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROLES = {"CONFIG", "RUN", "CHECKPOINT"}
+ROLES = {"CONFIG", "RUN", "CHECKPOINT", "DATA"}
 
 
 def settle(ctx: Any, params: list[Any]) -> None:
     """Put the path of a run in the place of its name, and say on standard error which run or template is meant.
 
-    What a parameter may be is what its help calls it: `CONFIG`, `RUN`, `CHECKPOINT`, or several of them.
+    What a parameter may be is what its help calls it: `CONFIG`, `RUN`, `CHECKPOINT`, `DATA`, or several of them.
     """
     from cnnbp_cli.report.terminal import note
 

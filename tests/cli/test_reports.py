@@ -502,7 +502,7 @@ class TestInit:
     def test_list(self, cnnbp: Command) -> None:
         done = cnnbp("init", columns=200)
         assert done.lines[0] == "template       what it is"
-        listed = [line.split()[0] for line in done.lines[2:] if not line.startswith(" ")]
+        listed = [line.split()[0] for line in done.lines[2:] if line[:1].strip()]
         assert listed[0] == "toy"
         assert {"lenet5", "vgg-bn", "resnet-mini"} <= set(listed)
 

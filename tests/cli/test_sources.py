@@ -29,6 +29,7 @@ def runs(cnnbp: Command, bars_run: Path) -> Path:
 
 
 CALLS = {
+    "data convert": ["data.npz"],
     "train": ["--epochs", "1"],
     "sweep": ["--set", "train.epochs=1", "--set", "train.batch_size=50,100", "--jobs", "1"],
     "diagnose": ["--select", "symmetric-init", "--steps", "5"],
