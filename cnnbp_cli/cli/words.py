@@ -43,7 +43,7 @@ _TOPICS = {
     _EXPORT: ("convert", "save", "onnx", "dump", "weights"),
     _SUMMARY: ("show", "inspect", "model", "layers", "describe", "print", "graph", "params", "parameters", "network"),
     _EXPLAIN: ("explain", "why", "cell"),
-    _PLOT: ("visualize", "visualise", "view", "draw", "curves", "chart", "tensorboard", "open", "html", "serve", "ui"),
+    _PLOT: ("visualize", "visualise", "view", "draw", "curves", "chart", "open", "html", "serve", "ui"),
     _TEST: ("test", "eval", "score", "accuracy", "benchmark"),
     _RATE: ("lr", "learning-rate", "lr-find", "find-lr", "tune", "search", "grid", "hyperparameters", "optimize"),
     _CHECK: ("check", "verify", "lint", "doctor", "debug"),

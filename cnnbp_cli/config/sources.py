@@ -24,7 +24,7 @@ EVENTS = "events.jsonl"
 DEEPEST = 4
 """How far below a folder runs are looked for."""
 
-NEAR = 0.6
+NEAR = 0.65
 """From which likeness on a name may be what was meant: 1 is the same."""
 
 _YAML = (".yaml", ".yml")
