@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from cli.bars import Command
 
+from cnnbp_cli.report.compare import aligned
 from cnnbp_cli.train.statistics import DEFINITIONS
 
 
@@ -126,3 +127,33 @@ def test_the_document_has_every_definition() -> None:
     page = (Path(__file__).parents[2] / "docs" / "watching.md").read_text(encoding="utf-8")
     for name, definition in DEFINITIONS.items():
         assert f"| `{name}` | {definition} |\n" in page
+
+
+class TestCompareNetworks:
+    @pytest.fixture
+    def different(self, cnnbp: Command) -> Command:
+        assert cnnbp("train", "toy", "--out", "small", "--epochs", "1", "--quiet").code == 0
+        deeper = ["--set", "model.layers.conv2d_1.filters=2", "--set", "model.layers.relu_1.type=tanh"]
+        assert cnnbp("train", "toy", "--out", "large", "--epochs", "1", "--quiet", *deeper).code == 0
+        return cnnbp
+
+    def test_each_network_folds_into_a_line(self, different: Command) -> None:
+        lines = different("compare", "small", "large", columns=120).lines
+        at = lines.index("the networks differ; --layers shows their layers beside each other")
+        assert lines[at + 3].split() == ["1", "5", "15", *["conv2d,", "relu,", "max_pool2d,", "flatten,", "dense"]]
+        assert lines[at + 4].split() == ["2", "5", "29", *["conv2d,", "tanh,", "max_pool2d,", "flatten,", "dense"]]
+        assert not [line for line in lines if "model.layers" in line]
+
+    def test_layers_stand_beside_each_other(self, different: Command) -> None:
+        lines = different("compare", "small", "large", "--layers", columns=120).lines
+        at = lines.index("layers")
+        rows = [line.split("  ") for line in lines[at + 3 : at + 8]]
+        assert rows[0][0] == "conv2d_1: conv2d 3×3 → 1×4×4, 10"
+        assert rows[0][-1].strip() == "conv2d_1: conv2d 3×3 → 2×4×4, 20"
+        assert [row[0].split(":")[0] for row in rows] == ["conv2d_1", "relu_1", "max_pool2d_1", "flatten_1", "dense_1"]
+
+
+def test_alignment_keeps_equal_entries_in_a_row() -> None:
+    assert aligned(["abcd", "bxd", "ab"]) == [["a", "", "a"], ["b", "b", "b"], ["c", "x", ""], ["d", "d", ""]]
+    assert aligned(["a", "ba"]) == [["", "b"], ["a", "a"]]
+    assert aligned(["abc"]) == [["a"], ["b"], ["c"]]
