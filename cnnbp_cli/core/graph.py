@@ -7,7 +7,7 @@ gradients of an output with several readers add up.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from cnnbp_cli.core.fusion import Fusion
 from cnnbp_cli.core.node import Node as Node
+from cnnbp_cli.core.recycling import RecycledArrays
 from cnnbp_cli.core.rng import generator
 from cnnbp_cli.core.types import Array, Context, Params, Shape, ShapeError
 
@@ -192,7 +193,7 @@ class Graph:
         watch : callable, optional
             Called with every node's name and the gradient at its *output*, from the last to the first,
             and at last with ``"input"`` and the image's gradient; without `wants_dx`, not with nodes that no
-            parameter to train lies in or before.
+            parameter to train lies in or before. A `Workspace` uses these arrays again while the pass goes on.
         done : callable, optional
             Called with every node's name and the gradients to its parameters, once they are known.
 
@@ -205,6 +206,8 @@ class Graph:
         """
         flows: dict[str, Array] = {self.output: dy}
         grads: dict[str, Params] = {}
+        recycled = RecycledArrays(ctx.arrays)
+        ctx = replace(ctx, gradients=recycled)
         for node in reversed(self.nodes):
             grads[node.name] = {}
             if not (ctx.wants_dx or self._needs_gradient[node.name]):
@@ -237,6 +240,7 @@ class Graph:
                     total = ctx.at(name, training=ctx.training).empty("flow", dx.shape, np.result_type(dx, flows[name]))
                     dx = np.add(flows[name], dx, out=total)
                 flows[name] = dx
+            recycled.keep((*flows.values(), *grads[node.name].values()))
         dx = flows.get(INPUT) if ctx.wants_dx else None  # without, layers may have left out their parts
         if watch is not None and dx is not None:
             watch(INPUT, dx)

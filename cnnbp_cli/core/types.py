@@ -160,6 +160,9 @@ class Workspace:
         return buffer[:count].reshape(shape)
 
 
+GRADIENTS = ("dx", "flow")
+"""The roles of gradients: what a layer's `backward` returns, and the sum of those of several readers."""
+
 CACHE_LINE = 64
 """Bytes. A sum of two arrays that begin with a line takes half as long as one of arrays as `np.empty` places them."""
 
@@ -187,6 +190,8 @@ class Context:
         Sums over all workers' slices of the batch.
     arrays : Allocator
         Where buffers come from.
+    gradients : Allocator, optional
+        Where those for `GRADIENTS` come from, if from elsewhere (see `core.recycling`).
     node : str
         The graph node that is being computed; it names streams and buffers.
     wants_dx : bool
@@ -210,6 +215,7 @@ class Context:
     first_sample: int = 0
     workers: Communicator = field(default_factory=Solo)
     arrays: Allocator = field(default_factory=FreshArrays)
+    gradients: Allocator | None = None
     node: str = ""
     wants_dx: bool = True
     fused: bool = False
@@ -246,11 +252,14 @@ class Context:
 
         An image (c, h, w, n) lies in memory row by row, as (h, c, w, n): so some rows of it, all channels together,
         are one piece of memory, which is what convolution reads and writes (see `core.correlate`).
+
+        One of `GRADIENTS` lasts only until the layers before this one have read it.
         """
+        arrays = self.gradients if self.gradients is not None and role in GRADIENTS else self.arrays
         if len(shape) != 4:
-            return self.arrays.empty((self.node, role), shape, dtype)
+            return arrays.empty((self.node, role), shape, dtype)
         c, h, w, n = shape
-        return self.arrays.empty((self.node, role), (h, c, w, n), dtype).swapaxes(0, 1)
+        return arrays.empty((self.node, role), (h, c, w, n), dtype).swapaxes(0, 1)
 
     def scratch(self, role: str, shape: Shape, dtype: DTypeLike) -> Array:
         """An array that any node may overwrite as soon as this call of the layer returns."""

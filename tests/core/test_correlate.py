@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnbp_cli.core import correlate as sums
-from cnnbp_cli.core.correlate import by_rows, by_strips, products, reference
+from cnnbp_cli.core.correlate import by_rows, by_strips, by_taps, products, reference
 from cnnbp_cli.core.layers import Conv2d
-from cnnbp_cli.core.openblas import processor
+from cnnbp_cli.core.openblas import gemm, processor
 from cnnbp_cli.core.types import Context, Workspace
+from cnnbp_cli.core.windows import Windows
 
 
 def problem(windows, groups, cg, fg, images=3):
@@ -59,6 +60,36 @@ def test_each_way_gives_the_sums_of_the_reference(way, windows, groups, size):
     check(y, reference.correlate(x, w, windows, groups))
     dw = way.correlate_weights(x, dy, windows, groups, CTX)[:, :: windows.dilation[0]]
     check(dw.transpose(0, 4, 3, 1, 2).reshape(w.shape), reference.correlate_weights(x, dy, windows, groups))
+
+
+@given(placed(), st.integers(1, 3), sizes, st.sampled_from([10, 300, 10**6]))
+def test_the_sums_by_taps_are_those_of_the_reference(windows, groups, size, small):
+    """Transposed as well, where columns are not skipped, and cut into pieces of any size."""
+    x, w, dy = problem(windows, groups, *size)
+    if not by_taps.can(windows, x, w):
+        return
+    y, dx = unset(dy.shape), unset(x.shape)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(products, "SMALL", small)
+        patch.setattr(products, "SMALL_TRANSPOSED", max(16 * 16, small))
+        patch.setattr(products, "COLUMNS", 2)
+        patch.setattr(products, "ROWS", 2)
+        assert list(by_taps.correlate(x, w, windows, groups, y, CTX)) == list(range(windows.out[0]))
+        dw = by_taps.correlate_weights(x, dy, windows, groups, CTX)[:, :: windows.dilation[0]]
+        if windows.stride == (1, 1):
+            kernel = sums._flipped(w, groups)
+            list(by_taps.correlate(dy, kernel, windows.transposed(), groups, dx, CTX))
+            check(dx, reference.correlate_transposed(w, dy, windows, groups))
+    check(y, reference.correlate(x, w, windows, groups))
+    check(dw.transpose(0, 4, 3, 1, 2).reshape(w.shape), reference.correlate_weights(x, dy, windows, groups))
+
+
+@pytest.mark.skipif(gemm("f") is None, reason="NumPy's products are not OpenBLAS's")
+def test_taps_are_possible_where_columns_are_not_skipped():
+    x = np.ones((2, 5, 5, 3), np.float32)
+    assert by_taps.can(Windows.over((2, 5, 5), 3, (2, 1), 1), x)
+    assert not by_taps.can(Windows.over((2, 5, 5), 3, (1, 2), 1), x)
+    assert not by_taps.can(Windows.over((2, 5, 5), 3, 1, 1), x.astype(complex))
 
 
 @given(placed(), st.integers(1, 3), sizes)

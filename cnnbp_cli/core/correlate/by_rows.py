@@ -21,7 +21,7 @@ from math import prod
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from cnnbp_cli.core.correlate.grouping import by_group, spread
+from cnnbp_cli.core.correlate.grouping import by_group, clipped, matrix_of_rows, rows_below, spread
 from cnnbp_cli.core.correlate.products import multiply, multiply_transposed
 from cnnbp_cli.core.types import Array, Context
 from cnnbp_cli.core.windows import Windows
@@ -47,11 +47,11 @@ def correlate(x: Array, weight: Array, windows: Windows, groups: int, y: Array, 
     kernel = np.zeros((groups, fg, band, kw, (band - 1) * sh + kh, cg), weight.dtype)
     for k in range(band):
         kernel[:, :, k, :, k * sh : k * sh + kh] = taps
-    x_rows = _matrix_of_rows(x, groups, ctx)  # (g, h·cg, w·n)
+    x_rows = matrix_of_rows(x, groups, ctx)  # (g, h·cg, w·n)
     products = _Products([_Sum.of_windows(windows)], kw, w, by_group(y, groups), ctx)
     for p in range(0, oh, band):
         rows = slice(p, min(p + band, oh))
-        first, top, stop = _rows_below(windows, rows)
+        first, top, stop = rows_below(windows, rows)
         seen = kernel[:, :, : rows.stop - p, :, top - first : stop - first]
         products.fill(rows, seen, x_rows[:, top * cg : stop * cg])
         yield from range(p, rows.stop)
@@ -67,7 +67,7 @@ def correlate_transposed(
     band *= sh if band > 1 else 1
     taps = spread(weight, windows, groups).transpose(0, 4, 3, 2, 1)  # (g, cg, kw, effective kh, fg)
     kernels: dict[int, Array] = {}
-    dy_rows = _matrix_of_rows(dy, groups, ctx)  # (g, oh·fg, ow·n)
+    dy_rows = matrix_of_rows(dy, groups, ctx)  # (g, oh·fg, ow·n)
     products = _Products(_Sum.of_transposed(windows), kw, ow, by_group(dx, groups), ctx)
     for r in range(0, h, band):
         rows = slice(r, min(r + band, h))
@@ -79,7 +79,7 @@ def correlate_transposed(
                 for window in range(lowest, highest + 1):
                     if 0 <= (i := k + phase - window * sh) < kh:
                         kernel[:, :, k, :, window - lowest] = taps[:, :, :, i]
-        first, top, stop = _clipped(above + lowest, above + highest + 1, oh)
+        first, top, stop = clipped(above + lowest, above + highest + 1, oh)
         seen = kernels[phase][:, :, : rows.stop - r, :, top - first : stop - first]
         products.fill(rows, seen, dy_rows[:, top * fg : stop * fg])
         yield from range(r, rows.stop)
@@ -96,7 +96,7 @@ def correlate_weights(x: Array, dy: Array, windows: Windows, groups: int, ctx: C
     )
     fg, cg, w = len(dy) // groups, len(x) // groups, windows.image[1]
     band = _band(BAND_OF_WEIGHTS, fg, cg)
-    x_rows = _matrix_of_rows(x, groups, ctx)  # (g, h·cg, w·n)
+    x_rows = matrix_of_rows(x, groups, ctx)  # (g, h·cg, w·n)
     dy_groups = by_group(dy, groups)  # (g, fg, oh, ow, n)
     if sw > 1:  # zeros between the columns of dy, so that a shift is one piece of memory here, too
         spread_dy = ctx.scratch("spread", (groups, fg, oh, (windows.out[1] - 1) * sw + 1, n), dy.dtype)
@@ -108,7 +108,7 @@ def correlate_weights(x: Array, dy: Array, windows: Windows, groups: int, ctx: C
     for p in range(0, oh, band):
         rows = slice(p, min(p + band, oh))
         count = rows.stop - p
-        first, top, stop = _rows_below(windows, rows)
+        first, top, stop = rows_below(windows, rows)
         dy_band = dy_groups[:, :, rows].reshape(groups, fg * count, width * n)
         for j in range(kw):
             shift = j * windows.dilation[1] - windows.before[1]
@@ -124,19 +124,6 @@ def correlate_weights(x: Array, dy: Array, windows: Windows, groups: int, ctx: C
 def _band(rows: int, fg: int, cg: int) -> int:
     """Return how many rows to compute at a time: so many, or fewer where a group has more channels or filters."""
     return max(1, rows // (fg * cg))
-
-
-def _rows_below(windows: Windows, rows: slice) -> tuple[int, int, int]:
-    """Return the image rows under rows of windows as (first, top, stop), those on the image being top to stop."""
-    sh, height = windows.stride[0], windows.effective_kernel[0]
-    first = rows.start * sh - windows.before[0]
-    return _clipped(first, first + (rows.stop - rows.start - 1) * sh + height, windows.image[0])
-
-
-def _clipped(first: int, end: int, count: int) -> tuple[int, int, int]:
-    """Return rows first to end as (first, top, stop), those that exist being top to stop; (0, 0, 0) for none."""
-    top, stop = max(first, 0), min(end, count)
-    return (first, top, stop) if top < stop else (0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,14 +251,3 @@ class _Products:
             for part in self._sums
         ]
         return products.reshape(groups, m * count * self._kw, self._size * n), shifted
-
-
-def _matrix_of_rows(image: Array, groups: int, ctx: Context) -> Array:
-    """Return image (c, h, w, n) as (g, h·cg, w·n), its rows one after another: a view where it lies so in memory."""
-    rows = by_group(image, groups).swapaxes(1, 2)  # (g, h, cg, w, n)
-    g, h, cg, w, n = rows.shape
-    if cg > 1 and not rows.flags.c_contiguous:
-        copy = ctx.scratch("rows", rows.shape, image.dtype)
-        np.copyto(copy, rows)
-        rows = copy
-    return rows.reshape(g, h * cg, w * n)

@@ -34,12 +34,8 @@ ROWS, COLUMNS = 16, 64
 def multiply(a: Array, b: Array, out: Array) -> None:
     """Write the products of a (…, m, k) and b (…, k, n) to out (…, m, n)."""
     m, k, n = *a.shape[-2:], b.shape[-1]
-    if m * k * n <= SMALL or not _has_small_kernels(a, b, out):
-        np.matmul(a, b, out=out)
-        return
-    rows = m if m * k * COLUMNS <= SMALL else ROWS
-    columns = SMALL // (rows * k) // COLUMNS * COLUMNS
-    if columns == 0:  # the sums are so long that the copy pays
+    rows, columns = piece(m, k, n)
+    if (rows, columns) == (m, n) or not have_small_kernels(a, b, out):
         np.matmul(a, b, out=out)
         return
     for some_rows, height in _cut(m, rows):
@@ -50,15 +46,22 @@ def multiply(a: Array, b: Array, out: Array) -> None:
             np.matmul(left, right, out=pieces)
 
 
+def piece(m: int, k: int, n: int) -> tuple[int, int]:
+    """Return into how many rows and columns to cut a product (m, n) of sums of k terms."""
+    if m * k * n <= SMALL:
+        return m, n
+    rows = m if m * k * COLUMNS <= SMALL else ROWS
+    columns = SMALL // (rows * k) // COLUMNS * COLUMNS
+    return (min(rows, m), min(columns, n)) if columns else (m, n)  # where sums are very long, the copy pays
+
+
 def multiply_transposed(a: Array, b: Array) -> Array:
     """Return the products of a (…, m, n) and the transposes of b (…, k, n), as (…, m, k)."""
     m, k, n = a.shape[-2], *b.shape[-2:]
     small = m * k <= SMALL_TRANSPOSED and m * k * n <= SMALL
-    if small or n < 2 * ROWS or not _has_small_kernels(a, b):
+    if small or n < 2 * ROWS or not have_small_kernels(a, b):
         return np.matmul(a, b.swapaxes(-1, -2))
-    rows = min(m, ROWS)
-    columns = min(k, SMALL_TRANSPOSED // rows // ROWS * ROWS)
-    terms = min(n, SMALL // (rows * columns))
+    rows, columns, terms = transposed_piece(m, k, n)
     out = np.empty((*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), m, k), np.result_type(a, b))
     for some_rows, height in _cut(m, rows):
         for some_columns, width in _cut(k, columns):
@@ -74,7 +77,15 @@ def multiply_transposed(a: Array, b: Array) -> Array:
     return out
 
 
-def _has_small_kernels(*arrays: Array) -> bool:
+def transposed_piece(m: int, k: int, n: int) -> tuple[int, int, int]:
+    """Return into how many rows, columns and terms to cut a product of matrices (m, n) and (k, n), transposed."""
+    rows = min(m, ROWS)
+    columns = min(k, SMALL_TRANSPOSED // rows // ROWS * ROWS)
+    return rows, columns, max(1, min(n, SMALL // (rows * columns)))
+
+
+def have_small_kernels(*arrays: Array) -> bool:
+    """Return whether OpenBLAS has such kernels for this processor and these arrays."""
     return processor() in HAVE_SMALL_KERNELS and all(array.dtype.char in "fd" for array in arrays)
 
 

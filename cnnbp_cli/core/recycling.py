@@ -1,0 +1,42 @@
+"""Buffers for the gradients that flow backward, each used again as soon as nobody needs what it holds.
+
+A gradient lives from one layer to the next. Two or three buffers, which the cache may still hold, then do for the
+whole pass, in place of one for each layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from cnnbp_cli.core.types import Allocator, Array, Shape
+
+
+class RecycledArrays:
+    """An allocator for one backward pass.
+
+    Parameters
+    ----------
+    arrays : Allocator
+        Where the buffers come from, each under a key of its own.
+    """
+
+    def __init__(self, arrays: Allocator) -> None:
+        self._arrays = arrays
+        self._held: dict[int, Array] = {}
+        self._free: list[int] = []
+
+    def empty(self, key: tuple[str, str], shape: Shape, dtype: DTypeLike) -> Array:
+        number = self._free.pop() if self._free else len(self._held)  # all that there are
+        self._held[number] = self._arrays.empty(("", f"gradient {number}"), shape, dtype)
+        return self._held[number]
+
+    def keep(self, needed: Iterable[Array]) -> None:
+        """Take back all arrays but those that share memory with one of `needed`."""
+        needed = list(needed)
+        for number, array in list(self._held.items()):
+            if not any(np.may_share_memory(array, one) for one in needed):
+                del self._held[number]
+                self._free.append(number)
