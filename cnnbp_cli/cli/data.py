@@ -80,7 +80,12 @@ def info(
 
 def convert(
     config: ConfigFile,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Output file, an npz; replaced if it exists.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="Output file, an npz, which is replaced; or, for pictures, a folder, to go on in."
+        ),
+    ],
     overrides: Overrides = None,
     override_files: OverrideFiles = None,
     layers: CustomLayers = None,
@@ -94,10 +99,10 @@ def convert(
     from cnnbp_cli.report.terminal import note
 
     loaded = load_config(config, overrides or ())
-    data, section = write(loaded.data, loaded.model.input, loaded.seed, task_for(loaded), file)
-    for remark in data.remarks:
+    written = write(loaded.data, loaded.model.input, loaded.seed, task_for(loaded), file)
+    for remark in written.remarks:
         note(remark)
-    render_converted(data, section, format.value)
+    render_converted(written.counts, written.section, format.value)
 
 
 def fetch(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import prod
 from pathlib import Path
@@ -72,23 +72,16 @@ def read_pictures_of(path: Path, input_shape: Shape, test: float, on_error: str,
     DataError
         When there are no pictures, some cannot be read, or they would not fit into memory.
     """
-    names = _folders(path)
-    places = {split: path / name for split, words in SPLITS.items() for name in names if name.lower() in words}
-    if "train" not in places:
-        places = {"train": path}
-    elif test and "test" in places:
-        raise DataError(f"{path}: has a folder {places['test'].name}; leave out `data.test`")
-    classes = tuple(sorted(_folders(places["train"]), key=_natural))
-    if len(classes) < 1:
-        raise DataError(
-            f"{places['train']}: has no folders; expected one for each class, such as {places['train']}/cat/1.png"
-        )
+    places = places_of(path, test)
+    classes = classes_of(places["train"])
     found = {split: _listed(place) for split, place in places.items()}
-    if not found["train"].paths:
-        raise DataError(f"{places['train']}: has no pictures; expected files that end in {', '.join(SUFFIXES)}")
+    _require_pictures(places, found)
     total = sum(len(part.paths) for part in found.values())
     if total * prod(input_shape) > MAX_BYTES:
-        raise DataError(f"{path}: {total:,} pictures of {show(input_shape)} do not fit into memory; use a part of them")
+        raise DataError(
+            f"{path}: {total:,} pictures of {show(input_shape)} do not fit into memory; `cnnbp data convert CONFIG "
+            "FOLDER` writes them to files that need not"
+        )
     splits, remarks = _decoded(path, found, input_shape, total, skip=on_error == "skip")
     if test:
         splits["train"], splits["test"] = _set_aside(splits["train"], test, seed)
@@ -101,6 +94,45 @@ def read_pictures_of(path: Path, input_shape: Shape, test: float, on_error: str,
         labels_at={split: str(place) for split, place in places.items()},
         remarks=tuple(remarks),
     )
+
+
+def listed_splits(path: Path, test: float, seed: int) -> dict[str, Listed]:
+    """Return the pictures of each split, without decoding any; see `read_pictures_of`."""
+    places = places_of(path, test)
+    classes_of(places["train"])
+    found = {split: _listed(place) for split, place in places.items()}
+    _require_pictures(places, found)
+    if test:
+        paths, labels = found["train"]
+        numbers = np.arange(len(paths))
+        parts = _set_aside(Split(numbers, np.array(labels, str)), test, seed)
+        for split, part in zip(("train", "test"), parts, strict=True):
+            found[split] = Listed([paths[k] for k in part.images[:]], [labels[k] for k in part.images[:]])
+    return found
+
+
+def _require_pictures(places: Mapping[str, Path], found: Mapping[str, Listed]) -> None:
+    if not found["train"].paths:
+        raise DataError(f"{places['train']}: has no pictures; expected files that end in {', '.join(SUFFIXES)}")
+
+
+def places_of(path: Path, test: float) -> dict[str, Path]:
+    """Return the folder of each split."""
+    names = _folders(path)
+    places = {split: path / name for split, words in SPLITS.items() for name in names if name.lower() in words}
+    if "train" not in places:
+        places = {"train": path}
+    elif test and "test" in places:
+        raise DataError(f"{path}: has a folder {places['test'].name}; leave out `data.test`")
+    return places
+
+
+def classes_of(place: Path) -> tuple[str, ...]:
+    """Return the classes of a folder that has one for each."""
+    classes = tuple(sorted(_folders(place), key=_natural))
+    if len(classes) < 1:
+        raise DataError(f"{place}: has no folders; expected one for each class, such as {place}/cat/1.png")
+    return classes
 
 
 def _folders(path: Path) -> list[str]:
@@ -139,7 +171,7 @@ def _decoded(
     for split, part in found.items():
         images = np.empty((len(part.paths), *input_shape), np.uint8)
         good = np.ones(len(part.paths), bool)
-        for k, picture in enumerate(_fitted(part.paths, input_shape, str(path))):
+        for k, picture in enumerate(fitted_pictures(part.paths, input_shape, str(path))):
             if isinstance(picture, DataError):
                 good[k] = False
                 broken.append(picture)
@@ -160,7 +192,7 @@ def _decoded(
     return splits, [f"folder {path}: {len(broken):,} of {total:,} pictures left out, as they cannot be read: {names}"]
 
 
-def _fitted(paths: Sequence[Path], input_shape: Shape, where: str) -> Iterator[Array | DataError]:
+def fitted_pictures(paths: Sequence[Path], input_shape: Shape, where: str) -> Iterator[Array | DataError]:
     """Yield every picture as the network takes it, or why it cannot be read, in order."""
 
     def decode(some: Sequence[Path]) -> list[Array | DataError]:

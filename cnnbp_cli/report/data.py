@@ -17,7 +17,6 @@ from cnnbp_cli.text import show_bytes
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from cnnbp_cli.data.dataset import Dataset
     from cnnbp_cli.data.fetch import Event, PublishedSet, Ready, Receiving
     from cnnbp_cli.data.info import DataInfo
 
@@ -156,13 +155,8 @@ class FetchProgress:
             note(text)
 
 
-def render_converted(data: Dataset, section: dict[str, Any], format: str) -> None:
+def render_converted(counts: dict[str, int], section: dict[str, Any], format: str) -> None:
     """Write what was converted to standard output: for people, the lines of a config that use it."""
-    counts = {
-        name: len(split)
-        for name, split in (("train", data.train), ("validation", data.validation), ("test", data.test))
-        if split is not None
-    }
     if format == "table":
         import yaml
 

@@ -4,14 +4,14 @@ from collections.abc import Callable
 
 import pytest
 
-from cnnbp_cli.config.schema import AnyData, Csv, Idx, MnistSubset, Npz, Pictures, Synthetic
+from cnnbp_cli.config.schema import AnyData, Csv, Idx, MnistSubset, Npy, Npz, Pictures, Synthetic
 
 
 @pytest.fixture
 def data_config() -> Callable[..., AnyData]:
     """Return a builder of the config's `data` section; synthetic sets are small unless a size is given."""
     small = {"train": 100, "test": 40, "image": (1, 12, 12), "classes": 10}
-    sources = {"mnist-subset": MnistSubset, "idx": Idx, "npz": Npz, "csv": Csv, "synthetic": Synthetic}
+    sources = {"mnist-subset": MnistSubset, "idx": Idx, "npy": Npy, "npz": Npz, "csv": Csv, "synthetic": Synthetic}
     sources["folder"] = Pictures
 
     def build(source: str, **fields: object) -> AnyData:

@@ -177,3 +177,88 @@ def test_converted_it_is_the_same(pets, load, tmp_path, capsys):
     with np.load(tmp_path / "pets.npz") as arrays:
         np.testing.assert_array_equal(arrays["x_train"], before.train.images)
         np.testing.assert_array_equal(arrays["y_test"], before.test.labels)
+
+
+@pytest.fixture
+def into_files(pets, data_config):
+    """Return what converts the pets into a folder of npy files, and the folder."""
+    from cnnbp_cli.data.convert_pictures import convert_pictures
+
+    def converted(out, **fields):
+        return convert_pictures(data_config("folder", path=pets, **fields), SHAPE, 0, out)
+
+    return converted
+
+
+def test_converted_to_files_it_is_the_same(pets, load, into_files, tmp_path, data_config):
+    assert into_files(tmp_path / "npy") == {"train": 6, "test": 2}
+    assert not (tmp_path / "npy" / "progress.json").exists()
+    before = load(pets)
+    after = load_dataset(data_config("npy", path=tmp_path / "npy", classes=("cat", "dog")), SHAPE, 0)
+    for one, other in ((before.train, after.train), (before.test, after.test)):
+        np.testing.assert_array_equal(other.images, one.images)
+        np.testing.assert_array_equal(other.labels, one.labels)
+    assert after.class_names == before.class_names
+
+
+def test_a_conversion_that_was_stopped_goes_on(pets, into_files, tmp_path, monkeypatch):
+    from cnnbp_cli.data import convert_pictures
+
+    whole, out = tmp_path / "whole", tmp_path / "npy"
+    into_files(whole)
+    monkeypatch.setattr(convert_pictures, "AT_A_TIME", 2)
+    read = []
+    inner = convert_pictures.fitted_pictures
+
+    def stopping(paths, *rest):
+        for k, picture in enumerate(inner(paths, *rest)):
+            if k == 3 and not read:
+                read.append(k)
+                raise KeyboardInterrupt
+            yield picture
+
+    monkeypatch.setattr(convert_pictures, "fitted_pictures", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        into_files(out)
+    assert json.loads((out / "progress.json").read_text())["done"]["train"]["read"] == 2
+    seen = []
+    monkeypatch.setattr(
+        convert_pictures, "fitted_pictures", lambda paths, *rest: seen.append(len(paths)) or inner(paths, *rest)
+    )
+    into_files(out)
+    assert seen == [4, 2]
+    for name in ("x_train", "y_train", "x_test", "y_test"):
+        assert (out / f"{name}.npy").read_bytes() == (whole / f"{name}.npy").read_bytes()
+
+
+def test_other_pictures_are_converted_anew(pets, into_files, tmp_path, monkeypatch):
+
+    (tmp_path / "npy").mkdir()
+    (tmp_path / "npy" / "progress.json").write_text(
+        '{"pictures": "others", "done": {"train": {"read": 3, "good": [0]}}}'
+    )
+    assert into_files(tmp_path / "npy") == {"train": 6, "test": 2}
+    assert np.load(tmp_path / "npy" / "x_train.npy").shape == (6, *SHAPE)
+
+
+def test_broken_pictures_are_left_out_of_files(pets, into_files, tmp_path):
+    (pets / "train" / "cat" / "1.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"1.png.*remove it, or leave it out with `data.on_error: skip`"):
+        into_files(tmp_path / "npy")
+    assert into_files(tmp_path / "npy", on_error="skip") == {"train": 5, "test": 2}
+    images, labels = (np.load(tmp_path / "npy" / f"{name}_train.npy") for name in "xy")
+    assert images.shape == (5, *SHAPE)
+    assert labels.tolist() == ["cat"] * 3 + ["dog"] * 2
+
+
+def test_files_with_a_test_set_aside(pets, load, into_files, tmp_path, data_config):
+    for folder in sorted((pets / "test").rglob("*"), reverse=True):
+        folder.unlink() if folder.is_file() else folder.rmdir()
+    (pets / "test").rmdir()
+    (pets / "train").rename(pets / "pictures")
+    from cnnbp_cli.data.convert_pictures import convert_pictures
+
+    config = data_config("folder", path=pets / "pictures", test=2)
+    assert convert_pictures(config, SHAPE, 0, tmp_path / "npy") == {"train": 4, "test": 2}
+    before = load(pets / "pictures", test=2)
+    np.testing.assert_array_equal(np.load(tmp_path / "npy" / "x_test.npy"), before.test.images)
