@@ -240,7 +240,7 @@ class Graph:
                     total = ctx.at(name, training=ctx.training).empty("flow", dx.shape, np.result_type(dx, flows[name]))
                     dx = np.add(flows[name], dx, out=total)
                 flows[name] = dx
-            recycled.keep((*flows.values(), *grads[node.name].values()))
+            recycled.keep(flows.values(), grads[node.name].values())
         dx = flows.get(INPUT) if ctx.wants_dx else None  # without, layers may have left out their parts
         if watch is not None and dx is not None:
             watch(INPUT, dx)

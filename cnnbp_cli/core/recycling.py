@@ -27,16 +27,22 @@ class RecycledArrays:
         self._arrays = arrays
         self._held: dict[int, Array] = {}
         self._free: list[int] = []
+        self._count = 0
 
     def empty(self, key: tuple[str, str], shape: Shape, dtype: DTypeLike) -> Array:
-        number = self._free.pop() if self._free else len(self._held)  # all that there are
+        if not self._free:
+            self._free.append(self._count)
+            self._count += 1
+        number = self._free.pop()
         self._held[number] = self._arrays.empty(("", f"gradient {number}"), shape, dtype)
         return self._held[number]
 
-    def keep(self, needed: Iterable[Array]) -> None:
-        """Take back all arrays but those that share memory with one of `needed`."""
-        needed = list(needed)
+    def keep(self, needed: Iterable[Array], results: Iterable[Array] = ()) -> None:
+        """Take back all arrays but those that share memory with one of `needed`; with one of `results`, never."""
+        needed, results = list(needed), list(results)
         for number, array in list(self._held.items()):
-            if not any(np.may_share_memory(array, one) for one in needed):
+            if any(np.may_share_memory(array, one) for one in results):
+                del self._held[number]
+            elif not any(np.may_share_memory(array, one) for one in needed):
                 del self._held[number]
                 self._free.append(number)
