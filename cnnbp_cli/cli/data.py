@@ -19,6 +19,8 @@ class DataSet(StrEnum):
     FASHION_MNIST = "fashion-mnist"
     KMNIST = "kmnist"
     EMNIST = "emnist"
+    CIFAR10 = "cifar10"
+    SVHN = "svhn"
 
 
 class EmnistSplit(StrEnum):
@@ -38,6 +40,7 @@ def add_to(app: typer.Typer) -> None:
     data.command(
         epilog=examples(
             "cnnbp data fetch fashion-mnist",
+            "cnnbp data fetch cifar10",
             "cnnbp data fetch emnist letters --split letters",
             "cnnbp data fetch mnist --mirror https://example.org/mnist",
         )
@@ -106,7 +109,7 @@ def convert(
 
 
 def fetch(
-    data_set: Annotated[DataSet, typer.Argument(metavar="NAME", help="One of mnist, fashion-mnist, kmnist, emnist.")],
+    data_set: Annotated[DataSet, typer.Argument(metavar="NAME", help="One of " + ", ".join(DataSet) + ".")],
     folder: Annotated[
         Path | None, typer.Argument(metavar="DIR", help="Target folder; by default one with the name of the data set.")
     ] = None,

@@ -17,8 +17,10 @@ from cnnbp_cli.text import show_bytes
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from cnnbp_cli.data.fetch import Event, PublishedSet, Ready, Receiving
+    from cnnbp_cli.data.download import Event, Ready, Receiving
+    from cnnbp_cli.data.fetch import PublishedSet
     from cnnbp_cli.data.info import DataInfo
+    from cnnbp_cli.data.repacked import RepackedSet
 
 
 def render(info: DataInfo, format: str) -> None:
@@ -126,7 +128,7 @@ class FetchProgress:
 
     def __call__(self, event: Event) -> Ready | None:
         """Show an event; return the file that is ready, if it says so."""
-        from cnnbp_cli.data.fetch import Ready, Receiving, Retrying
+        from cnnbp_cli.data.download import Ready, Receiving, Retrying
 
         if isinstance(event, Ready):
             came = "fetched" if event.fetched else "already there"
@@ -169,9 +171,9 @@ def render_converted(counts: dict[str, int], section: dict[str, Any], format: st
         write_json({"data": section, "counts": counts})
 
 
-def render_fetched(source: PublishedSet, folder: Path, files: Sequence[Ready], format: str) -> None:
+def render_fetched(source: PublishedSet | RepackedSet, folder: Path, files: Sequence[Ready], format: str) -> None:
     """Write what was fetched to standard output: for people, the lines of a config that use it."""
-    data = {"source": "idx", "path": str(folder)}
+    data = source.section(folder)
     if format == "table":
         import yaml
 

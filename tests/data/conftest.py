@@ -1,4 +1,4 @@
-"""What the data tests share: a config's `data` section."""
+"""What the data tests share: a config's `data` section, and no proxies."""
 
 from collections.abc import Callable
 
@@ -18,3 +18,10 @@ def data_config() -> Callable[..., AnyData]:
         return sources[source](**((small if source == "synthetic" else {}) | fields))
 
     return build
+
+
+@pytest.fixture
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reach servers of this machine directly, whatever the environment says."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
