@@ -141,4 +141,4 @@ def test_what_cannot_be_fetched(cnnbp: Command, mirror: str) -> None:
 def test_only_emnist_has_splits(cnnbp: Command) -> None:
     done = cnnbp("data", "fetch", "mnist", "--split", "letters")
     assert done.code == 2
-    assert "only emnist has several sets." in done.stderr
+    assert done.stderr == "error: --split: only emnist has several sets\n"
