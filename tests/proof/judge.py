@@ -37,11 +37,17 @@ def complaint(inhabitant: Inhabitant) -> str | None:
 def _changes(inhabitant: Inhabitant) -> Iterator[AbstractContextManager[Any]]:
     """Yield what is different from production while an example is judged."""
     from cnnbp_cli.core import rows
-    from cnnbp_cli.core.correlate import by_strips
+    from cnnbp_cli.core.correlate import by_rows, by_strips, products
 
     if inhabitant.blocks:
+        yield patch.object(by_rows, "PRODUCTS_BYTES", 1)
         yield patch.object(by_strips, "STRIP_BYTES", 2000)
+        yield patch.object(by_strips, "LARGE_STRIP_BYTES", 8000)
+        yield patch.object(products, "processor", lambda: products.HAVE_SMALL_KERNELS[0])
+        for name, size in {"SMALL": 200, "SMALL_TRANSPOSED": 24, "ROWS": 2, "COLUMNS": 4}.items():
+            yield patch.object(products, name, size)
         yield patch.object(rows, "BLOCK_BYTES", 2000)
+        yield patch.object(rows, "PIECE_BYTES", 2000)
 
 
 def _complaint(inhabitant: Inhabitant) -> str | None:
@@ -148,6 +154,21 @@ def _workers(model: Model, images: Array, labels: Array | None) -> str | None:
 SAMPLES = 11  # two batches and a short one
 
 
+def _batch_by_hand(
+    model: Model, images: Array, labels: Array | None, weights: list[float] | None
+) -> tuple[float, Array]:
+    """Return a batch's loss and gradient; where classes have weights, as the weighted mean of those of each image."""
+    parts = [(1.0, images, labels)]
+    if weights is not None and labels is not None:
+        parts = [(weights[label], images[k : k + 1], labels[k : k + 1]) for k, label in enumerate(labels)]
+    total, loss, flat = sum(part[0] for part in parts), 0.0, np.zeros_like(model.vector)
+    for weight, some, theirs in parts:
+        own, gradients = model.loss_and_gradients(some, theirs)
+        loss += weight / total * own
+        flat += weight / total * np.concatenate([gradients[entry.name].ravel() for entry in model.layout.entries])
+    return loss, flat
+
+
 def _steps(example: Example) -> str | None:
     """Train, and repeat every update by hand: SGD with momentum and weight decay."""
     from cnnbp_cli.data.batches import order
@@ -171,8 +192,8 @@ def _steps(example: Example) -> str | None:
         visit = order(example.seed, epoch, SAMPLES)
         for start in range(0, SAMPLES, size):
             chosen, step = visit[start : start + size], next(done)
-            loss, gradients = by_hand.loss_and_gradients(images[chosen], None if labels is None else labels[chosen])
-            flat = np.concatenate([gradients[entry.name].ravel() for entry in by_hand.layout.entries])
+            target = None if labels is None else labels[chosen]
+            loss, flat = _batch_by_hand(by_hand, images[chosen], target, train.get("class_weights"))
             if _apart(step.loss, loss):
                 return "training: another loss than that of the batch"
             if _apart(step.grad_norm, np.linalg.norm(flat)):

@@ -56,10 +56,10 @@ class Mutant:
 
     @property
     def module(self) -> str:
-        return "cnnbp_cli." + self.file.removesuffix(".py").replace("/", ".")
+        return "cnnbp_cli." + self.file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
     def __str__(self) -> str:
-        return f"{self.file.removesuffix('.py').rpartition('/')[2]} {self.where}: {self.fault}"
+        return f"{self.module.rpartition('.')[2]} {self.where}: {self.fault}"
 
     def source(self) -> str:
         """Return the file's text with the fault in it.
@@ -100,22 +100,33 @@ class _FaultyLoader(SourceFileLoader):
 class _FaultyFinder(MetaPathFinder):
     def __init__(self, mutant: Mutant) -> None:
         self.mutant, self.text = mutant, mutant.source()
+        self.was_asked = False
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: Any = None) -> ModuleSpec | None:
         if fullname != self.mutant.module:
             return None
-        file = str(PACKAGE / self.mutant.file)
-        return importlib.util.spec_from_loader(fullname, _FaultyLoader(fullname, file, self.text))
+        self.was_asked = True
+        file = PACKAGE / self.mutant.file
+        package = [str(file.parent)] if file.name == "__init__.py" else None
+        loader = _FaultyLoader(fullname, str(file), self.text)
+        return importlib.util.spec_from_file_location(fullname, file, loader=loader, submodule_search_locations=package)
 
 
 @contextmanager
 def planted(mutant: Mutant) -> Iterator[None]:
-    """Let imports of `cnnbp_cli` find the fault, and put everything back in the end."""
+    """Let imports of `cnnbp_cli` find the fault, and put everything back in the end.
+
+    Raises
+    ------
+    AssertionError
+        When nothing has imported the faulty module: what was judged was the right one.
+    """
     finder = _FaultyFinder(mutant)
     before = _take_out()
     sys.meta_path.insert(0, finder)
     try:
         yield
+        assert finder.was_asked, f"{mutant}: nothing imports {mutant.module}"
     finally:
         sys.meta_path.remove(finder)
         _take_out()

@@ -7,7 +7,7 @@ import sys
 import pytest
 from proof.faults import FAULTS
 from proof.judge import complaint
-from proof.mutants import LostSnippetError, Mutant, verdict
+from proof.mutants import LostSnippetError, Mutant, planted, verdict
 from proof.systematic import SPOILT
 from proof.zoo import ZOO
 
@@ -42,6 +42,11 @@ def test_a_snippet_that_is_lost_is_an_error():
     with pytest.raises(LostSnippetError) as caught:
         Mutant("core/layers/dense.py", "Dense.backward", "no such code", "", "nothing").source()
     assert str(caught.value) == "dense Dense.backward: nothing: 'no such code' stands there 0 times"
+
+
+def test_a_fault_that_nothing_imports_is_an_error():
+    with pytest.raises(AssertionError, match="nothing imports cnnbp_cli"), planted(SEEN[0]):
+        pass
 
 
 @pytest.mark.slow

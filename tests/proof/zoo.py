@@ -74,6 +74,9 @@ ZOO: dict[str, Inhabitant] = {
     "conv-dilated": alone([conv(kernel_size=[2, 3], dilation=[3, 2], padding=[1, 2])]),
     "conv-all": alone([conv(6, [2, 3], stride=2, dilation=[1, 2], padding="same", groups=2)]),
     "conv-depthwise": alone([conv(4, groups=2), "tanh", conv(4, groups=4), conv(2, 1, "valid")]),
+    "conv-depthwise-strided": alone([conv(2, [3, 2], stride=2, dilation=[1, 2], padding=[1, 2], groups=2)]),
+    "conv-groups": alone([conv(12, 1), conv(6, groups=2), "tanh", conv(4, [3, 2], groups=2, padding=1)]),
+    "conv-gaps": alone([conv(3, [2, 1], "valid", stride=[3, 2])], image=(2, 9, 6)),
     "conv-blocks": alone(
         [conv(4, 2, groups=2), "tanh", conv(2, [2, 3], "valid", stride=2)], image=(2, 23, 4), blocks=True
     ),
@@ -123,6 +126,7 @@ ZOO: dict[str, Inhabitant] = {
         example(["global_max_pool2d", dense(3)], images="levels", image=(4, 3, 4)), mean_loss=False
     ),
     "batch-norm": alone([conv(), "batch_norm", "tanh", conv(2), {"type": "batch_norm", "affine": False}]),
+    "batch-norm-far": alone([conv(init={"type": "normal", "std": 0.02}), "sigmoid", "batch_norm", "tanh"]),
     "channel-blocks": alone(
         [conv(), "batch_norm", {"type": "max_pool2d", "pool_size": 3, "stride": 2}], count=5, blocks=True
     ),
@@ -134,7 +138,7 @@ ZOO: dict[str, Inhabitant] = {
     "layer-norm-channels": alone([conv(), {"type": "layer_norm", "over": "channels"}, "tanh"]),
     "local-response-norm": alone([conv(), {"type": "local_response_norm", "size": 3, "alpha": 0.5, "beta": 0.8}]),
     "adaptive-avg-pool": alone([conv(), {"type": "adaptive_avg_pool2d", "output_size": [3, 4]}]),
-    "upsample": alone([conv(), {"type": "upsample", "scale": [1, 2]}, {"type": "upsample", "size": 5}]),
+    "upsample": alone([conv(), {"type": "upsample", "scale": [1, 2]}, conv(3), {"type": "upsample", "size": 5}]),
     "upsample-bilinear": alone(
         [
             conv(),
@@ -257,6 +261,29 @@ ZOO: dict[str, Inhabitant] = {
         workers=True,
     ),
     "steps": alone([conv(), "batch_norm", "tanh", conv(2, 3, "valid")], train=RUN, mean_loss=False, steps=True),
+    "steps-weighted": alone(
+        [conv(2, 3, "valid"), "tanh"], train=RUN | {"class_weights": [1, 3, 0.5]}, mean_loss=False, steps=True
+    ),
+    "steps-fused": Inhabitant(
+        example(
+            [
+                conv(),
+                "relu",
+                {"type": "max_pool2d", "pool_size": 2, "name": "pooled"},
+                conv(),
+                "batch_norm",
+                "relu",
+                conv(),
+                {"type": "add", "inputs": ["conv2d_3", "pooled"]},
+                "relu",
+                "global_avg_pool2d",
+                dense(3),
+            ],
+            train=RUN,
+        ),
+        mean_loss=False,
+        steps=True,
+    ),
     "steps-on-two-workers": alone(
         [conv(), "batch_norm", "tanh"], train=RUN | {"workers": 2}, mean_loss=False, steps=True
     ),
