@@ -8,12 +8,13 @@ CONV, POOL, NORM = "core/layers/conv.py", "core/layers/pool.py", "core/layers/no
 DENSE, DROPOUT, MERGE = "core/layers/dense.py", "core/layers/dropout.py", "core/layers/merge.py"
 ACTIVATION, RESHAPE = "core/layers/activation.py", "core/layers/reshape.py"
 WINDOWS, ROWS, GRAPH = "core/windows.py", "core/rows.py", "core/graph.py"
-CORRELATE, GROUPING, BY_ROWS, BY_STRIPS, PRODUCTS = (
-    f"core/correlate/{name}.py" for name in ("__init__", "grouping", "by_rows", "by_strips", "products")
+CORRELATE, GROUPING, BY_ROWS, BY_STRIPS, BY_TAPS, PRODUCTS = (
+    f"core/correlate/{name}.py" for name in ("__init__", "grouping", "by_rows", "by_strips", "by_taps", "products")
 )
 LOSSES, MODEL, TRAINER, OPTIM = "core/losses.py", "model.py", "train/trainer.py", "core/optim.py"
 PARAMETERS, RNG, PARALLEL = "core/parameters.py", "core/rng.py", "parallel/local.py"
-BACKPROP, STEP, EPILOGUE = "core/backprop.py", "train/step.py", "core/epilogue.py"
+BACKPROP, STEP = "core/backprop.py", "train/step.py"
+EPILOGUE, RECYCLING = "core/epilogue.py", "core/recycling.py"
 
 ALIKE = "both passes change alike: the gradient is the right one of another function, which the oracles see"
 SAME = "it changes nothing"
@@ -131,12 +132,12 @@ SLIDING_WINDOWS = [
         ("j * part.every + column * part.shift", "j * part.every", "nothing is shifted"),
     ),
     *of(
-        BY_ROWS,
-        "_rows_below",
+        GROUPING,
+        "rows_below",
         ("windows.image[0])", "windows.image[0] - 1)", "last row of the image dropped"),
         (" - windows.before[0]", "", "padding above ignored"),
     ),
-    *of(BY_ROWS, "_clipped", ("max(first, 0)", "max(first, 1)", "first row of the image dropped")),
+    *of(GROUPING, "clipped", ("max(first, 0)", "max(first, 1)", "first row of the image dropped")),
     *of(
         BY_ROWS,
         "correlate_weights",
@@ -163,6 +164,36 @@ SLIDING_WINDOWS = [
         ("dy_rows[rows, :, :", "dy_rows[rows, ::-1, :", "groups mixed up"),
         ("dy_rows[rows, :, :", "dy_rows[rows, :, ::-1", "filters in the wrong order"),
         ("np.reshape(dw,", "np.reshape(dw[:, ::-1],", "kernel flipped"),
+    ),
+    *of(
+        BY_TAPS,
+        "correlate",
+        ("(3, 0, 1, 2, 4)", "(3, 0, 1, 2, 4)[::-1]", "kernel flipped"),
+        ("else 1.0", "else 0.0", "last product only"),
+        ("y_rows[:, :, p] = 0", "y_rows[:, :, p] = 1e-6", "sums do not start at zero"),
+        ("(top - first_row) * cg", "0", "padding above ignored"),
+        ("g * fg * terms", "0", "first group's kernel for all"),
+        ("g * x_rows[0].size", "0", "first group's channels for all"),
+        ("k, 1.0, a", "k, -1.0, a", "wrong sign"),
+    ),
+    *of(
+        BY_TAPS,
+        "correlate_weights",
+        ("q, 1.0, a", "q, -1.0, a", "wrong sign"),
+        ("x_line, 1.0, out", "x_line, 0.0, out", "last row of windows only"),
+        ("p * fg * dy_line", "0", "every row of windows like the first"),
+        ("g * dy_rows[0].size", "0", "groups mixed up"),
+        ("(top - first_row) * cg", "0", "padding above ignored"),
+        ("range(0, width, columns)", "range(0, columns, columns)", "first channels only"),
+        ("range(first, stop, length)", "range(first, stop, length)[:1]", "first terms only"),
+        ("dw.transpose", "dw[::-1].transpose", "kernel flipped"),
+    ),
+    *of(
+        BY_TAPS,
+        "_seen",
+        ("j * windows.dilation[1]", "j", "horizontal dilation ignored"),
+        (" - windows.before[1]", "", "padding at the left ignored"),
+        ("min(ow, w - shift)", "min(ow, w - shift) - 1", "last column dropped"),
     ),
     *of(
         PRODUCTS,
@@ -512,6 +543,11 @@ GRAPHS = [
         ("flow = np.zeros(tape.shapes", "flow = np.ones(tape.shapes", "what nobody reads has a gradient"),
         ("{self.output: dy}", "{self.nodes[-1].name: dy}", "begins at the last node instead of the output"),
         ("wants_dx=ctx.wants_dx or ", "wants_dx=ctx.wants_dx or not ", "gradients left out where they are needed"),
+    ),
+    *of(
+        RECYCLING,
+        "RecycledArrays.keep",
+        ("elif not any(np.may_share_memory(array, one) for one in needed)", "else", "overwrites what is still needed"),
     ),
     *of(
         GRAPH,

@@ -36,18 +36,22 @@ def complaint(inhabitant: Inhabitant) -> str | None:
 
 def _changes(inhabitant: Inhabitant) -> Iterator[AbstractContextManager[Any]]:
     """Yield what is different from production while an example is judged."""
-    from cnnbp_cli.core import rows
+    from cnnbp_cli.core import correlate, rows
     from cnnbp_cli.core.correlate import by_rows, by_strips, products
 
     if inhabitant.blocks:
         yield patch.object(by_rows, "PRODUCTS_BYTES", 1)
         yield patch.object(by_strips, "STRIP_BYTES", 2000)
         yield patch.object(by_strips, "LARGE_STRIP_BYTES", 8000)
-        yield patch.object(products, "processor", lambda: products.HAVE_SMALL_KERNELS[0])
-        for name, size in {"SMALL": 200, "SMALL_TRANSPOSED": 24, "ROWS": 2, "COLUMNS": 4}.items():
-            yield patch.object(products, name, size)
         yield patch.object(rows, "BLOCK_BYTES", 2000)
         yield patch.object(rows, "PIECE_BYTES", 2000)
+    if inhabitant.taps:
+        yield patch.object(correlate, "TAP_TERMS", 1)
+        yield patch.object(correlate, "TAP_PRODUCT", 1)
+    if inhabitant.blocks or inhabitant.taps:
+        yield patch.object(products, "processor", lambda: products.HAVE_SMALL_KERNELS[0])
+        for name, size in {"SMALL": 200, "SMALL_TRANSPOSED": 24, "ROWS": 4, "COLUMNS": 4}.items():
+            yield patch.object(products, name, size)
 
 
 def _complaint(inhabitant: Inhabitant) -> str | None:
