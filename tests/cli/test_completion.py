@@ -50,9 +50,12 @@ class TestOverrides:
             ("d", ["dtype=", "data."]),
             ("dtype=", ["dtype=float32", "dtype=float64"]),
             ("data.sour", ["data.source="]),
-            ("data.source=", [f"data.source={word}" for word in ("mnist-subset", "idx", "npz", "csv", "synthetic")]),
+            (
+                "data.source=",
+                [f"data.source={word}" for word in ("mnist-subset", "idx", "npz", "npy", "csv", "folder", "synthetic")],
+            ),
             ("data.kind=", ["data.kind=digits", "data.kind=bars"]),
-            ("data.augment.", ["data.augment.shift=", "data.augment.rotate=", "data.augment.scale="]),
+            ("data.augment.", [f"data.augment.{key}=" for key in ("shift", "rotate", "scale", "flip")]),
             ("train.optimizer.e", ["train.optimizer.epsilon="]),
             (
                 "train.optim",
@@ -134,7 +137,7 @@ def answer(line: str, folder: Path) -> tuple[list[str], list[str]]:
     ("line", "offered"),
     [
         ("cnnbp gr", ["gradcheck", "gradnorms"]),
-        ("cnnbp data ", ["info", "fetch"]),
+        ("cnnbp data ", ["info", "fetch", "convert"]),
         ("cnnbp train ", ["bars.yaml", "runs/", *templates.names(), "last"]),
         ("cnnbp train le", ["lenet5", "lenet5-1998"]),
         ("cnnbp gradnorms la", ["last"]),
@@ -147,7 +150,7 @@ def answer(line: str, folder: Path) -> tuple[list[str], list[str]]:
         ("cnnbp evaluate runs/b", ["runs/bars-1"]),
         ("cnnbp train bars.yaml --layers ", ["own.py", "runs/"]),
         ("cnnbp train bars.yaml --ep", ["--epochs"]),
-        ("cnnbp summary bars.yaml --format ", ["table", "json", "csv"]),
+        ("cnnbp summary bars.yaml --format ", ["table", "json", "csv", "markdown", "latex"]),
         ("cnnbp init le", ["lenet5", "lenet5-1998"]),
         ("cnnbp completion ", ["bash", "zsh", "fish"]),
         ("cnnbp gradcheck bars.yaml --layer e", ["edges"]),
