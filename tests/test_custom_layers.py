@@ -145,13 +145,19 @@ def test_noise_can_be_switched_off() -> None:
     assert rates == [0, 0]
 
 
+def told(entry: Any) -> tuple[Any, ...]:
+    """Return what a check says of a parameter but for its error: built-in linear layers are carried in real numbers."""
+    return entry.name, entry.status, entry.checked
+
+
 @pytest.mark.parametrize("network", NETWORKS)
 def test_the_gradient_check_is_the_same(network: str) -> None:
     rng = np.random.default_rng(0)
     images, labels = rng.normal(size=(4, 1, 6, 6)), rng.integers(0, 2, 4)
     ours, own = (cnnbp.gradcheck(model, images, labels) for model in both(network))
-    assert own == ours
+    assert [told(entry) for entry in own.parameters] == [told(entry) for entry in ours.parameters]
     assert ours.ok
+    assert own.ok
     assert ours.modes == (["training", "evaluation"] if network == "linear" else ["training"])
 
 

@@ -25,7 +25,7 @@ from cnnbp_cli.analysis.summary import summary
 from cnnbp_cli.build import build
 from cnnbp_cli.config.errors import ConfigError
 from cnnbp_cli.config.load import load_config, parse_config
-from cnnbp_cli.data.csv import read_csv
+from cnnbp_cli.data.csv import read_table
 from cnnbp_cli.data.idx import read_folder
 from cnnbp_cli.data.npz import read_arrays, read_npz
 from cnnbp_cli.data.pictures import read_pictures
@@ -566,7 +566,7 @@ def test_events_that_only_look_right(cnnbp: Command, bars_run, tmp_path, old, ne
 def test_a_csv_line_without_end(tmp_path):
     path = tmp_path / "set.csv"
     path.write_bytes(b"1," * 5_000_000)
-    assert refusal(read_csv, path, (1, 2, 2), "data.path") == (
+    assert refusal(read_table, path, (1, 2, 2), "data.path", "auto", "auto") == (
         f"{path}: line 1 has more than 1,048,576 characters, expected a label and 4 pixels"
     )
 
@@ -576,11 +576,11 @@ def test_characters_that_crash_numpy(tmp_path):
     path = tmp_path / "set.csv"
     for character in ("\U000af6ff", "\U0010ffff", "\uffff", "\u0663", "\xd9"):
         path.write_text(f"1,0,0,0,0\n{character * 3},0,0,0,0\n", encoding="utf-8")
-        assert refusal(read_csv, path, (1, 2, 2), "data.path") == (
+        assert refusal(read_table, path, (1, 2, 2), "data.path", "auto", "auto") == (
             f"{path}: line 2, field 1: the label is {character * 3!r}, expected a whole number"
         )
     path.write_text("größe,p0,p1,p2,p3\n1,0,0,0,0\n", encoding="utf-8")
-    assert len(read_csv(path, (1, 2, 2), "data.path")) == 1
+    assert len(read_table(path, (1, 2, 2), "data.path", "auto", "auto").images) == 1
 
 
 def test_a_picture_of_absurd_size(tmp_path):
@@ -646,7 +646,7 @@ def test_data_that_are_no_file(no_file):
         "loop": f"{path}: cannot be read (Too many levels of symbolic links); check the path and the disk",
     }[what]
     assert refusal(read_npz, path, (1, 4, 6)) == expected
-    assert refusal(read_csv, path, (1, 4, 6), "data.path") == expected
+    assert refusal(read_table, path, (1, 4, 6), "data.path", "auto", "auto") == expected
 
 
 def test_a_set_of_files_that_are_none(no_file, tmp_path):

@@ -200,7 +200,7 @@ def test_scripts_may_spawn(tmp_path, code):
 @pytest.mark.parametrize("image", [0, 8, 15])
 def test_the_bad_value_is_found_in_anybodys_slice(setup, image, monkeypatch):
     """One image of the second batch gives an overflow; workers that never saw it name the same layer."""
-    monkeypatch.setattr("cnnbp_cli.train.trainer.order", lambda seed, epoch, count: np.arange(count))
+    monkeypatch.setattr("cnnbp_cli.train.trainer.order", lambda seed, epoch, count, shuffle: np.arange(count))
     layers = "[{type: conv2d, name: one, filters: 2, kernel_size: 3}, {type: conv2d, name: two, filters: 2, "
     layers += "kernel_size: 3}, relu, flatten, {type: dense, units: 4}]"
 
