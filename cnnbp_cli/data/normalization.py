@@ -15,6 +15,7 @@ from cnnbp_cli.core.types import Array
 from cnnbp_cli.data.errors import DataError
 from cnnbp_cli.data.file_rows import FileRows, Images, blocks_of
 from cnnbp_cli.data.kept import Kept
+from cnnbp_cli.data.progress import Reading, tell
 
 PIXELS_AT_A_TIME = 1 << 18
 """Pixels that are widened at a time: statistics must not need eight times the data set's memory."""
@@ -287,7 +288,11 @@ def measure(images: Images, kept: Kept | None = None) -> Measured:
     totals, squares = [0.0] * channels, [0.0] * channels
     # Floats are shifted by one of their values, so that a large common offset does not cancel the digits.
     shifts = [0.0] * channels if images.dtype == np.uint8 else images[0].reshape(channels, -1)[:, 0].tolist()
+    done = 0
     for block in blocks_of(images):
+        if isinstance(images, FileRows):
+            done += len(block)
+            tell(Reading(f"measuring {images.path}", done, len(images), "images"))
         low, high = min(low, float(block.min())), max(high, float(block.max()))
         if isinstance(images, FileRows) and not (math.isfinite(low) and math.isfinite(high)):
             raise DataError(f"{images.path}: has a pixel that is not finite; remove or replace it")

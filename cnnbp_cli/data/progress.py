@@ -1,4 +1,4 @@
-"""How far a long read is, for whoever listens: the reader itself prints nothing."""
+"""How far something long is, for whoever listens: what does it prints nothing."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ from typing import NamedTuple
 
 
 class Reading(NamedTuple):
-    """Pictures of one set are being read.
+    """Pictures of one set are being read, or something else is being done piece by piece.
 
     Attributes
     ----------
     origin : str
         The source, for people.
     done, total : int
+    what : str
+        What is counted.
     """
 
     origin: str
     done: int
     total: int
+    what: str = "pictures"
 
 
 Listener = Callable[[Reading], None]

@@ -16,6 +16,7 @@ from time import perf_counter
 from rich.cells import cell_len
 
 from cnnbp_cli.core.types import Tick
+from cnnbp_cli.data.progress import Reading, listening
 from cnnbp_cli.report.terminal import is_unicode, plain, width
 from cnnbp_cli.report.text import duration
 
@@ -103,24 +104,37 @@ def said(text: str, done: int, total: int, seconds: float) -> tuple[str, float |
 
 @contextmanager
 def waiting(text: str) -> Iterator[None]:
-    """Show that something goes on, and for how long it does; for what cannot say how far it is."""
+    """Show that something goes on, and for how long it does; how far it is, as far as parts of it tell."""
     if not is_live():
         yield
         return
     line, started, over = Line(), perf_counter(), Event()
+    part, begun = Reading("", 0, 0), started
+
+    def hear(reading: Reading) -> None:
+        nonlocal part, begun
+        if (reading.origin, reading.total) != (part.origin, part.total) or reading.done < part.done:
+            begun = perf_counter()
+        part = reading
+
+    def state() -> tuple[str, float | None]:
+        if part.done < part.total:
+            return said(text, part.done, part.total, perf_counter() - begun)
+        return said(text, 0, 0, perf_counter() - started)
 
     def watch() -> None:
         if over.wait(PATIENCE):
             return
         while True:
-            line.draw(*said(text, 0, 0, perf_counter() - started))
+            line.draw(*state())
             if over.wait(EVERY):
                 return
 
     thread = Thread(target=watch, daemon=True)
     thread.start()
     try:
-        yield
+        with listening(hear):
+            yield
     finally:
         over.set()
         thread.join()

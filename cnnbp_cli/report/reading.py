@@ -29,6 +29,8 @@ class ReadingProgress:
 
     def __call__(self, reading: Reading) -> None:
         """Show an event."""
+        if reading.what != "pictures":  # those have a line of their command's
+            return
         now = perf_counter()
         if self._started is None:
             self._started, self._next_line = now, now + LINE_EVERY

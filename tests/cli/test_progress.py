@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,8 @@ import pytest
 from cli.bars import BARS, Command
 
 import cnnbp_cli
+from cnnbp_cli.data.progress import Reading, listening, tell
+from cnnbp_cli.diagnosis import diagnose
 from cnnbp_cli.report import live, progress
 from cnnbp_cli.train.evaluate import evaluate
 from cnnbp_cli.train.events import NonFinite, RunFinished
@@ -88,6 +91,28 @@ def test_waiting_says_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
         time.sleep(0.2)
     assert "reading  " in terminal.getvalue()
     assert terminal.getvalue().endswith("\r\x1b[J")
+
+
+def test_waiting_says_how_much_time_is_left_of_what_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = on_terminal(monkeypatch)
+    monkeypatch.setattr(live, "PATIENCE", 0.01)
+    monkeypatch.setattr(live, "EVERY", 0.01)
+    with live.waiting("diagnosing"):
+        for done in range(1, 9):
+            tell(Reading("training", done, 8, "steps"))
+            time.sleep(0.05)
+        tell(Reading("trials", 1, 1000, "steps"))
+        time.sleep(0.1)
+    assert re.search(r"diagnosing  [4-7]/8  0\.\d s left|diagnosing  [4-7]/8  \d+ ms left", terminal.getvalue())
+    assert "diagnosing  1/1,000" in terminal.getvalue()
+
+
+def test_a_diagnosis_tells_how_far_its_trainings_are() -> None:
+    heard: list[Reading] = []
+    with listening(heard.append):
+        diagnose(str(ROOT / "configs" / "toy.yaml"), steps=6)
+    steps = [reading.done for reading in heard if reading.total == 6]
+    assert steps[:6] == [1, 2, 3, 4, 5, 6]
 
 
 def test_nothing_in_a_pipe_or_a_dumb_terminal(

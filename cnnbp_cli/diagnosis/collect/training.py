@@ -20,6 +20,7 @@ from cnnbp_cli.core.types import Array, Context, Workspace
 from cnnbp_cli.data.batches import make_batch, order
 from cnnbp_cli.data.dataset import Dataset, load_dataset
 from cnnbp_cli.data.normalization import Normalization
+from cnnbp_cli.data.progress import Reading, tell
 from cnnbp_cli.data.split import Split
 from cnnbp_cli.diagnosis.collect.data import spread
 from cnnbp_cli.diagnosis.facts import FAILED, DataFacts, OverfitTest, Score, TrainingRecord
@@ -154,6 +155,7 @@ def train(
     bad: NonFinite | None = None
     for event in fit(model, shown, config=config, watch_every=max(1, steps // WATCHED_STEPS) if watch else 0):
         if isinstance(event, StepDone):
+            tell(Reading("training", len(losses) + 1, steps, "steps"))
             losses.append(event.loss)
             norms.append(event.grad_norm)
             rates.append(event.learning_rate)
