@@ -21,7 +21,7 @@ from cnnbp_cli.sweep.engine import PointDone, PointProgress, sweep
 from cnnbp_cli.sweep.plan import SweepError, make_plan
 from cnnbp_cli.sweep.points import read_space
 from cnnbp_cli.train.event_log import read_events
-from cnnbp_cli.train.events import EpochDone, StepDone
+from cnnbp_cli.train.events import EpochDone
 
 pytest.importorskip("distributed")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # the workers' own
@@ -92,7 +92,12 @@ def test_a_run_whose_worker_is_killed_goes_on_elsewhere_from_its_checkpoint(tmp_
     *_, straight = sweep(make_bars(tmp_path, epochs=600, filters="1,2"), tmp_path / "straight", jobs=2)
     with cluster(tmp_path) as (address, workers), dask_team(address, tmp_path / "broken") as (team, threads):
         for event in sweep(plan, tmp_path / "broken", jobs=threads, team=team):
-            if isinstance(event, PointProgress) and isinstance(event.event, StepDone) and not killed:
+            if (
+                isinstance(event, PointProgress)
+                and isinstance(event.event, EpochDone)
+                and event.event.epoch > 50
+                and not killed
+            ):
                 killed.append(event.run)
                 os.kill(workers[0].pid, signal.SIGKILL)
     assert [one.status for one in event.outcomes] == ["finished"] * 2
