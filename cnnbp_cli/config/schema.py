@@ -222,14 +222,8 @@ class Keys:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Npz(Data):
-    """A NumPy file with x_train, y_train, x_test and y_test, or the like."""
-
-    source: Literal["npz"] = "npz"
-    path: Path
-    """The file, relative to the config's folder, for example `images.npz`."""
-    keys: Keys = field(default_factory=Keys)
-    """What the arrays are called, where that is not usual, for example `{x_train: pictures, y_train: species}`."""
+class NamedArrays(Data):
+    """Arrays that are told apart by their names, some of which may be masks, target images or held-out images."""
 
     @property
     def may_have_targets(self) -> bool:
@@ -241,7 +235,18 @@ class Npz(Data):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Npy(Data):
+class Npz(NamedArrays):
+    """A NumPy file with x_train, y_train, x_test and y_test, or the like."""
+
+    source: Literal["npz"] = "npz"
+    path: Path
+    """The file, relative to the config's folder, for example `images.npz`."""
+    keys: Keys = field(default_factory=Keys)
+    """What the arrays are called, where that is not usual, for example `{x_train: pictures, y_train: species}`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Npy(NamedArrays):
     """NumPy files, x_train.npy, y_train.npy, x_test.npy and y_test.npy, which stay on disk where they are large."""
 
     source: Literal["npy"] = "npy"
@@ -249,14 +254,6 @@ class Npy(Data):
     """The folder of the files, relative to the config's folder, for example `images`."""
     keys: Keys = field(default_factory=Keys)
     """What the files are called, where that is not usual, for example `{x_train: pictures, y_train: species}`."""
-
-    @property
-    def may_have_targets(self) -> bool:
-        return True
-
-    @property
-    def may_validate(self) -> bool:
-        return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
