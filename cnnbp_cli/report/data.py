@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from cnnbp_cli.core.types import show_shape
 from cnnbp_cli.report.records import write_csv, write_json
-from cnnbp_cli.report.terminal import console, note, plain
+from cnnbp_cli.report.terminal import console, note, plain, width
 from cnnbp_cli.report.text import count
 from cnnbp_cli.text import show_bytes
 
@@ -160,11 +160,7 @@ class FetchProgress:
 def render_converted(counts: dict[str, int], section: dict[str, Any], format: str) -> None:
     """Write what was converted to standard output: for people, the lines of a config that use it."""
     if format == "table":
-        import yaml
-
-        whole = ", ".join(f"{count(number)} {name}" for name, number in counts.items())
-        print(plain(f"# {whole}; the path is relative to the config's folder", sys.stdout))
-        print(yaml.safe_dump({"data": section}, sort_keys=False, allow_unicode=True, width=110), end="")
+        _config_lines(", ".join(f"{count(number)} {name}" for name, number in counts.items()), section)
     elif format == "csv":
         write_csv(["path", *counts], [[section["path"], *counts.values()]])
     else:
@@ -175,11 +171,7 @@ def render_fetched(source: PublishedSet | RepackedSet, folder: Path, files: Sequ
     """Write what was fetched to standard output: for people, the lines of a config that use it."""
     data = source.section(folder)
     if format == "table":
-        import yaml
-
-        images = f"{show_shape(source.input)} images of {source.classes} classes"
-        print(plain(f"# {images}; the path is relative to the config's folder", sys.stdout))
-        print(yaml.safe_dump({"data": data}, sort_keys=False, allow_unicode=True), end="")
+        _config_lines(f"{show_shape(source.input)} images of {source.classes} classes", data)
         return
     records = [
         {"path": str(file.path), "bytes": file.bytes, "fetched": file.fetched, "verified": file.verified}
@@ -190,3 +182,15 @@ def render_fetched(source: PublishedSet | RepackedSet, folder: Path, files: Sequ
     else:
         document = {"name": source.name, "input": list(source.input), "classes": source.classes, "data": data}
         write_json({**document, "files": records})
+
+
+def _config_lines(images: str, section: dict[str, Any]) -> None:
+    """Write a `data` section, below comments that say what it has."""
+    import textwrap
+
+    import yaml
+
+    remark = plain(f"{images}; the path is relative to the config's folder", sys.stdout)
+    for part in textwrap.wrap(remark, max(width(), 20) - 2):
+        print(f"# {part}")
+    print(yaml.safe_dump({"data": section}, sort_keys=False, allow_unicode=True, width=110), end="")

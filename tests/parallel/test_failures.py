@@ -401,7 +401,7 @@ def test_shared_memory_that_is_full_or_cannot_be_written(config_file, tmp_path, 
     assert done.returncode == 2
     assert done.stderr.startswith("error: shared memory (/dev/shm) cannot be had: ")
     assert done.stderr.endswith("; make room, or set train.workers=1\n")
-    shell[-len(command) :] = [*command, "--set", "train.workers=1", "--epochs", "1", "--resume"]
+    shell[-len(command) :] = [*command, "--set", "train.workers=1", "--set", "train.epochs=1", "--resume"]
     assert subprocess.run(shell, env=environment, timeout=60).returncode == 0
 
 

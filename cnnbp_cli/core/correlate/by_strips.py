@@ -86,5 +86,6 @@ def _strips(x: Array, windows: Windows, groups: int, ctx: Context) -> Iterator[t
                 np.copyto(strip[:, :, :, begin - left : end - left], pixels)
             group, row, _, channel, _, sample = strips.strides
             shape = (rows.stop - start, groups, kh * kw * cg, (right - left) * n)
-            matrices = as_strided(strips, shape, (row * sh, group, channel, sample), writeable=False)
+            step = row * min(sh, height)  # a stride beyond the strip, which has one row then, may be beyond 64 bits
+            matrices = as_strided(strips, shape, (step, group, channel, sample), writeable=False)
             yield rows, slice(left * n, right * n), matrices
