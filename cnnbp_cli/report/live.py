@@ -25,8 +25,11 @@ PATIENCE = 0.5
 
 EVERY = 0.2  # seconds between two updates
 BAR, WIDEST_BAR = 10, 40  # columns of a bar
-FOLDS = "XTERM_VERSION" not in os.environ
-"""Whether the terminal folds long lines when it becomes narrower, as all do but xterm, which cuts them."""
+ERASURE = "\r\x1b[J"
+"""From the beginning of the line, where the cursor rests: a terminal that folds the line as it becomes narrower, even
+before it tells its new width, keeps the cursor there, so that all of the line goes."""
+NO_WRAP, WRAP = "\x1b[?7l", "\x1b[?7h"
+"""Cut what does not fit, as a terminal may be narrower already than it has told; and fold it again."""
 
 
 def is_live() -> bool:
@@ -39,7 +42,7 @@ class Line:
 
     def __init__(self) -> None:
         self._stream = sys.stderr
-        self._written = 0
+        self._drawn = False
 
     def draw(self, words: str, share: float | None = None) -> None:
         """Write words, and a bar where a share from 0 to 1 is known, over what was written before."""
@@ -52,20 +55,16 @@ class Line:
             full, rest = ("━", "─") if is_unicode(self._stream) else ("#", "-")
             done = round(across * min(max(share, 0.0), 1.0))
             bar = _styled(full * done, "36") + _styled(rest * (across - done), "2") + "  "
-        self._stream.write(f"{self._erasure()}{bar}{words}")
+        self._stream.write(f"{ERASURE}{NO_WRAP}{bar}{words}{WRAP}\r")
         self._stream.flush()
-        self._written = cell_len(words) + (across + 2 if bar else 0)
+        self._drawn = True
 
     def erase(self) -> None:
         """Leave the line as it was before."""
-        if self._written:
-            self._stream.write(self._erasure())
+        if self._drawn:
+            self._stream.write(ERASURE)
             self._stream.flush()
-            self._written = 0
-
-    def _erasure(self) -> str:
-        folded = (self._written - 1) // max(width(), 1) if self._written and FOLDS else 0
-        return (f"\x1b[{folded}A" if folded else "") + "\r\x1b[J" if self._written else ""
+            self._drawn = False
 
 
 def _styled(text: str, code: str) -> str:

@@ -46,7 +46,11 @@ def _table(folder: Path, rows: Sequence[RunRow], of: int) -> None:
     columns = [Column("run", text=True), Column("state", text=True), Column("epochs", leaves=5)]
     names = [name for name in FIGURES if name.startswith(kind) and (with_accuracy or name.endswith("loss"))]
     columns += [Column(name.replace("_", "\n"), leaves=k) for k, name in enumerate(reversed(names), 1)]
-    columns += [Column("best\nepoch", leaves=4), Column("age", leaves=3), Column("what\ndiffers", text=True, leaves=6, folds=True)]
+    columns += [
+        Column("best\nepoch", leaves=4),
+        Column("age", leaves=3),
+        Column("what\ndiffers", text=True, leaves=6, folds=True),
+    ]
     show(columns, [[*_cells(row, folder), *_figures(row, names), *_rest(row)] for row in rows])
     if of > len(rows):
         line()

@@ -66,22 +66,23 @@ def test_time_left(now: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
         now[0] += 10
         tick(1000, 4000)
         shown = terminal.getvalue()
-        assert shown == "━" * 10 + "─" * 30 + "  counting  1,000/4,000  30.0 s left"
+        words = "━" * 10 + "─" * 30 + "  counting  1,000/4,000  30.0 s left"
+        assert shown == f"\r\x1b[J\x1b[?7l{words}\x1b[?7h\r"
         now[0] += 0.01
         tick(1001, 4000)  # too soon
         assert terminal.getvalue() == shown
     assert terminal.getvalue() == shown + "\r\x1b[J"
 
 
-def test_the_line_never_fills_the_terminal_and_folded_lines_go_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_line_never_fills_nor_folds_and_goes_from_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = on_terminal(monkeypatch)
     line = live.Line()
     line.draw("x" * 200, 0.5)
-    assert len(terminal.getvalue()) == 78
-    monkeypatch.setenv("COLUMNS", "30")  # which folds 78 columns into three lines
-    monkeypatch.setattr(live, "FOLDS", True)
+    before, words, after = re.split(r"(x+)", terminal.getvalue())
+    assert len(words) == 78
+    assert (before, after) == ("\r\x1b[J\x1b[?7l", "\x1b[?7h\r")  # cut, not folded; the cursor rests at the beginning
     line.erase()
-    assert terminal.getvalue().endswith("\x1b[2A\r\x1b[J")
+    assert terminal.getvalue().endswith("\x1b[?7h\r\r\x1b[J")
 
 
 def test_waiting_says_how_long(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -578,7 +578,9 @@ def test_characters_that_crash_numpy(tmp_path):
         path.write_text(f"1,0,0,0,0\n{character * 3},0,0,0,0\n", encoding="utf-8")
         assert read_table(path, (1, 2, 2), "data.path", "auto", "auto").labels.tolist() == ["1", character * 3]
         path.write_text(f"1,0,0,0,0\n1,0,{character * 3},0,0\n", encoding="utf-8")
-        assert refusal(read_table, path, (1, 2, 2), "data.path", "auto", "auto").startswith(f"{path}: line 2, field 3: ")
+        assert refusal(read_table, path, (1, 2, 2), "data.path", "auto", "auto").startswith(
+            f"{path}: line 2, field 3: "
+        )
     path.write_text("größe,p0,p1,p2,p3\n1,0,0,0,0\n", encoding="utf-8")
     assert len(read_table(path, (1, 2, 2), "data.path", "auto", "auto").images) == 1
 
