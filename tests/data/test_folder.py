@@ -235,7 +235,7 @@ def test_other_pictures_are_converted_anew(pets, into_files, tmp_path, monkeypat
 
     (tmp_path / "npy").mkdir()
     (tmp_path / "npy" / "progress.json").write_text(
-        '{"pictures": "others", "done": {"train": {"read": 3, "good": [0]}}}'
+        '{"pictures": "others", "done": {"train": {"read": 3, "broken": [0]}}}'
     )
     assert into_files(tmp_path / "npy") == {"train": 6, "test": 2}
     assert np.load(tmp_path / "npy" / "x_train.npy").shape == (6, *SHAPE)
@@ -262,3 +262,12 @@ def test_files_with_a_test_set_aside(pets, load, into_files, tmp_path, data_conf
     assert convert_pictures(config, SHAPE, 0, tmp_path / "npy") == {"train": 4, "test": 2}
     before = load(pets / "pictures", test=2)
     np.testing.assert_array_equal(np.load(tmp_path / "npy" / "x_test.npy"), before.test.images)
+
+
+@pytest.mark.parametrize("name", ["x_train.npy", "y_test.npy"])
+def test_files_that_no_conversion_left_are_not_touched(into_files, tmp_path, name):
+    np.save(tmp_path / name, np.arange(5))
+    before = (tmp_path / name).read_bytes()
+    with pytest.raises(DataError, match=rf"{name}: exists already; remove it, or choose another folder"):
+        into_files(tmp_path)
+    assert (tmp_path / name).read_bytes() == before
