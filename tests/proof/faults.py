@@ -220,7 +220,7 @@ SLIDING_WINDOWS = [
         "_strips",
         ("enumerate(taps)", "enumerate(taps[::-1])", "columns of the kernel in the wrong order"),
         ("(end - begin - 1) * sw + 1) : sw]", "end - begin)]", "horizontal stride ignored"),
-        ("(row * sh, group", "(row, group", "vertical stride ignored"),
+        ("row * min(sh, height)", "row", "vertical stride ignored"),
         ("image[:, first:stop, :, pixel", "image[:, : stop - first, :, pixel", "all strips taken from the top"),
         ("+ (begin - seeing.start) * sw", "", "all strips taken from the left"),
         ("stop - top :] = 0", "stop - top :] = 1e-3", "padding is not zero"),
