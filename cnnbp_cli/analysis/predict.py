@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 
 from cnnbp_cli.core.types import Array, Tick
+from cnnbp_cli.data.dataset import image_shape
 from cnnbp_cli.data.errors import DataError
 from cnnbp_cli.data.normalization import Normalization, have_light_edges, is_normalized
 from cnnbp_cli.data.pictures import RawImages, read_pictures
+from cnnbp_cli.data.split import middle
 from cnnbp_cli.model import Model
 
 
@@ -97,13 +99,19 @@ def predict_files(
     DataError
         When a file cannot be read, or its images do not fit the model or have another scale than it was trained on.
     """
-    label = getattr(model.config.data, "label", "auto")
     files, found = list[RawImages](), list(_globbed(paths))
     for number, path in enumerate(found, start=1):
-        files += read_pictures(path, model.config.model.input, label)
+        files += read_for(model, path)
         if progress is not None:
             progress(number, len(found))
     return [prediction for together in _alike(model, files, invert) for prediction in together]
+
+
+def read_for(model: Model, path: Path) -> list[RawImages]:
+    """Read every image of a file, and cut it to the part that the model takes; see `read_pictures`."""
+    data, shape = model.config.data, model.config.model.input
+    raw = read_pictures(path, image_shape(data, shape), getattr(data, "label", "auto"))
+    return [replace(one, images=one.images[:, :, *middle(one.images.shape[2:], shape[1:])]) for one in raw]
 
 
 def _globbed(paths: Sequence[Path]) -> Iterator[Path]:

@@ -131,4 +131,4 @@ def _in_training_scale(split: Split, data: Dataset, trained: Normalization) -> t
             f"{data.name}: the images have {edges[bool(own.is_light)]} edges, but the model was trained on "
             f"{edges[bool(trained.is_light)]} ones; swap dark and light in one of them"
         )
-    return replace(split, images=images), remarks
+    return replace(split, images=images, uncropped=None), remarks

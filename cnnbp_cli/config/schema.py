@@ -19,7 +19,7 @@ from cnnbp_cli.core.initializers import AnyInitializer, HeNormal
 from cnnbp_cli.core.losses import Head, LossName
 from cnnbp_cli.core.optim import Adam, Optimizer
 from cnnbp_cli.core.schedules import Constant, LinearWarmup, ReduceOnPlateau, Schedule
-from cnnbp_cli.core.types import Operation, at_least, require, show, within
+from cnnbp_cli.core.types import Operation, Size, at_least, require, show, within
 
 Monitor = Literal["validation_loss", "validation_accuracy", "train_loss"]
 
@@ -91,8 +91,20 @@ def _kind(node: YamlNode | None) -> YamlNode | None:
 
 
 @dataclass(frozen=True, slots=True)
+class Crop:
+    """A part of each image at a random place, of the size of `model.input`; evaluation takes the middle."""
+
+    padding: int = 0
+    """Pixels of 0 on each side, before the part is chosen."""
+
+    def __post_init__(self) -> None:
+        require(at_least(self, 0, "padding"))
+
+
+@dataclass(frozen=True, slots=True)
 class Augment:
-    """Random distortions of the training images, drawn anew in every epoch."""
+    """Random distortions of the training images and of masks or images that are their targets, drawn anew in every
+    epoch."""
 
     shift: int = 0
     """Largest shift in pixels: up, down, left and right; what comes in is 0. The same as padding and cropping."""
@@ -102,9 +114,16 @@ class Augment:
     """Largest change in size, as a fraction: 0.1 scales by 0.9 to 1.1."""
     flip: bool = False
     """Whether every other image is mirrored, left to right: for photos, not for digits."""
+    crop: Crop | None = None
+    """A random crop, for example `{padding: 4}`, or `{}` where `data.image_size` is larger than `model.input`."""
 
     def __post_init__(self) -> None:
-        require(at_least(self, 0, "shift"), within(self, 0, 180, "rotate"), within(self, 0, 1, "scale", open_high=True))
+        ranges = (within(self, 0, 180, "rotate"), within(self, 0, 1, "scale", open_high=True))
+        require(at_least(self, 0, "shift"), *ranges, self._moved_twice())
+
+    def _moved_twice(self) -> BadFields:
+        if self.crop is not None and self.shift:
+            yield "shift", f"crop moves the images already; leave one out, or write `crop: {{padding: {self.shift}}}`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +158,9 @@ class Data:
     """Names of the classes in the order of their numbers, or how many there are, for example `[cat, dog]`."""
     first_label: int = 0
     """The label of the first class, where labels are numbers: 1 for data whose labels start at 1."""
+    image_size: Size | None = None
+    """Height and width of the images in the data, where the network sees a part of them: the middle, or in training a
+    random one with `augment.crop`. Pictures are resized to it. By default those of `model.input`."""
     shuffle: Literal["full", "blocks"] = "full"
     """How an epoch mixes the training images: all of them, or blocks of them for files larger than the memory."""
 
@@ -172,6 +194,7 @@ class Data:
 
     def _problems(self) -> BadFields:
         yield from at_least(self, 0, "validation")
+        yield from at_least(self, 1, "image_size")
         if isinstance(self.validation, float) and self.validation >= 1:
             yield "validation", f"expected a fraction below 1 or a count, got {self.validation}"
         yield from self._bad_classes()

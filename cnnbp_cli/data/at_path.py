@@ -16,6 +16,7 @@ def source_at(path: Path, trained_on: AnyData) -> AnyData | None:
         "normalize": trained_on.normalize,
         "first_label": trained_on.first_label,
         "target": trained_on.target,
+        "image_size": trained_on.image_size,
     }
     if path.suffix == ".csv":
         own = trained_on if isinstance(trained_on, Csv) else None

@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike
 
 from cnnbp_cli.core.rng import generator
 from cnnbp_cli.core.types import Array
-from cnnbp_cli.data.augment import Strength, draw_flips, draw_maps, flipped, warp
+from cnnbp_cli.data.augment import Moves, Strength, size_factor, warp
 from cnnbp_cli.data.normalization import Normalization
 from cnnbp_cli.data.split import Split
 
@@ -49,6 +49,7 @@ def make_batch(
     step: int = 0,
     first_sample: int = 0,
     out: Array | None = None,
+    target_normalization: Normalization | None = None,
 ) -> tuple[Array, Array]:
     """Gather samples into a batch.
 
@@ -66,22 +67,39 @@ def make_batch(
         of the step, whichever worker makes it.
     out : Array, shape (c, h, w, n), optional
         A contiguous buffer of `dtype` to fill and return.
+    target_normalization : Normalization, optional
+        That of target images, by which their background is known.
 
     Returns
     -------
     x : Array of `dtype`, shape (c, h, w, n)
     labels : Array, shape (n,), or (n, K) for regression
+        Masks (n, H, W) or images (n, C, H, W) have moved with their images.
+
+    Raises
+    ------
+    DataError
+        When targets are of a size that cannot move with the images.
     """
-    rows = split.images[indices]
-    count, *shape = rows.shape
+    whole = split if augment is None or augment.crop is None else split.whole
+    rows, labels, moves = whole.images[indices], whole.labels[indices], Moves()
+    size = split.images.shape[2:]
+    count, channels = rows.shape[:2]
+    if augment is not None:
+        room = [have - want for have, want in zip(rows.shape[2:], size, strict=True)]
+        moves = Moves.draw(augment, room, seed, step, first_sample, count)
+        if split.has_images:
+            part = split.labels.shape[-2:]
+            factor = size_factor(augment, size, part, "targets")
+            outside = 0.0 if target_normalization is None else target_normalization.background
+            labels = moves.of_targets(labels, part, factor, outside)
+    rows, shape = moves.cut(rows, size), (channels, *size)
     x = np.empty((*shape, count), dtype) if out is None else out
-    if augment is not None and augment.flip:
-        rows = flipped(rows, draw_flips(seed, step, first_sample, count))
-    if augment is not None and (augment.shift or augment.rotate or augment.scale):
-        x[...] = warp(rows, draw_maps(augment, seed, step, first_sample, count), dtype)
+    if moves.maps is not None:
+        x[...] = warp(rows, moves.maps, dtype)
     else:
         # Transposing bytes and then widening them is faster than the other way round.
-        size = prod(shape)
-        x.reshape(size, count)[...] = np.ascontiguousarray(rows.reshape(count, size).T)
+        pixels = prod(shape)
+        x.reshape(pixels, count)[...] = np.ascontiguousarray(rows.reshape(count, pixels).T)
     normalization.apply_to(x)
-    return x, split.labels[indices]
+    return x, labels

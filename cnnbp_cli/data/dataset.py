@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, assert_never
 import numpy as np
 
 from cnnbp_cli.core.rng import generator
-from cnnbp_cli.core.types import Array, Shape, show_shape
+from cnnbp_cli.core.types import Array, Shape, pair, show_shape
+from cnnbp_cli.data.augment import size_factor
 from cnnbp_cli.data.errors import DataError
 from cnnbp_cli.data.kept import Kept
 from cnnbp_cli.data.labels import Names, Task, one_hot, resolved
 from cnnbp_cli.data.normalization import Normalization
 from cnnbp_cli.data.source import Source
-from cnnbp_cli.data.split import Split, proportional
+from cnnbp_cli.data.split import Split, proportional, scaled
 
 if TYPE_CHECKING:
     from cnnbp_cli.config.schema import AnyData
@@ -104,12 +105,14 @@ def load_dataset(
         When a file is missing or damaged, or does not fit the model.
     """
     try:
-        data = _load(
-            data_config, tuple(input_shape), seed, task, tuple(class_names) if class_names else None, Kept(kept)
-        )
+        whole = image_shape(data_config, tuple(input_shape))
+        seen = replace(task, output=_of_whole_images(task.output, input_shape, whole))
+        data = _load(data_config, whole, seed, seen, tuple(class_names) if class_names else None, Kept(kept))
+        if data_config.augment is not None and data.train.has_images:
+            size_factor(data_config.augment, input_shape[1:], task.output[-2:], data.name)
         if task.target == "image" and data.train.has_images:
-            return _with_normalized_targets(data, target_normalization, data_config.normalize)
-        return data
+            data = _with_normalized_targets(data, target_normalization, data_config.normalize)
+        return _cropped(data, (input_shape[1], input_shape[2]))
     except MemoryError:
         raise DataError("data: does not fit into memory; use a smaller set") from None
 
@@ -120,8 +123,6 @@ def _load(
     names = Names(data_config.class_names, of_model, data_config.first_label)
     source = resolved(_read_source(data_config, input_shape, seed), task, names)
     _require_targets(source, task, input_shape)
-    if data_config.augment is not None and source.train.has_images:
-        raise DataError(f"{source.origin}: data.augment moves images, but not their targets; leave it out")
     train, validation, test, classes = source.train, source.validation, source.test, source.classes
     if train.has_classes:
         known = len(source.class_names) if source.class_names else int(train.labels.max()) + 1
@@ -149,6 +150,41 @@ def _load(
         class_names if train.has_classes or task.target == "mask" else None,
         kept,
     )
+
+
+def image_shape(data_config: AnyData, input_shape: Shape) -> Shape:
+    """Return the shape that images have before the network gets a part of each.
+
+    Raises
+    ------
+    DataError
+        When the part is larger than the whole.
+    """
+    if data_config.image_size is None:
+        return input_shape
+    whole = (input_shape[0], *pair(data_config.image_size))
+    if whole[1] < input_shape[1] or whole[2] < input_shape[2]:
+        raise DataError(
+            f"data.image_size: images of {show_shape(whole[1:])} have no part of the size of model.input, "
+            f"{show_shape(input_shape[1:])}"
+        )
+    return whole
+
+
+def _of_whole_images(output: Shape, input_shape: Shape, whole: Shape) -> Shape:
+    """Return the shape of the targets of whole images, given what the network makes of a part of each."""
+    if len(output) != 3 or whole == input_shape:
+        return output
+    return (output[0], *scaled(output[1:], input_shape[1:], whole[1:]))
+
+
+def _cropped(data: Dataset, size: tuple[int, int]) -> Dataset:
+    """Return data whose images, and targets that are images, are the middle ones of the size that the network takes."""
+
+    def cropped(split: Split | None) -> Split | None:
+        return split and split.cropped(size)
+
+    return replace(data, train=data.train.cropped(size), validation=cropped(data.validation), test=cropped(data.test))
 
 
 def _require_targets(source: Source, task: Task, input_shape: Shape) -> None:

@@ -24,9 +24,13 @@ class DataError(UserError):
 def require_shape(where: object, shape: Shape, input_shape: Shape) -> None:
     """Complain unless the images' shape is the one that the model takes."""
     if tuple(shape) != tuple(input_shape):
+        (c, *size), (channels, *expected) = shape, input_shape
+        larger = c == channels and all(have > want for have, want in zip(size, expected, strict=True))
         raise DataError(
-            f"{where}: images are {show(shape)}, but the model takes {show(input_shape)}; "
+            f"{where}: images are {show(shape)}, but the config says {show(input_shape)}; "
             f"write `model.input: {show(shape)}`"
+            + f", or `data.image_size: {show(size)}` to see a part of each"
+            * larger
         )
 
 

@@ -50,6 +50,8 @@ class FileRows:
         The rows that there are, in their order; by default all of them.
     channels_last : bool
         Whether rows are (H, W, C) in the file; they are (C, H, W) when they are read.
+    window : two slices, optional
+        The rows and columns of each image to give; by default all of them.
     """
 
     def __init__(
@@ -61,18 +63,22 @@ class FileRows:
         order: Array | None = None,
         *,
         channels_last: bool = False,
+        window: tuple[slice, slice] | None = None,
     ) -> None:
         self.path, self._start, self._whole = path, start, shape
         self.dtype = np.dtype(dtype)
         self._order = order
-        self._channels_last = channels_last
+        self._channels_last, self._window = channels_last, window
         self._row = prod(shape[1:]) * self.dtype.itemsize
         self._file: int | None = None
 
     @property
     def shape(self) -> Shape:
         *sides, last = self._whole[1:]
-        return (len(self), last, *sides) if self._channels_last else (len(self), *self._whole[1:])
+        shape = (last, *sides) if self._channels_last else self._whole[1:]
+        if self._window is not None:
+            shape = (shape[0], *(part.stop - part.start for part in self._window))
+        return (len(self), *shape)
 
     @property
     def ndim(self) -> int:
@@ -99,6 +105,10 @@ class FileRows:
         whole = (n, 1, *sides) if layout == "no channels" else self._whole
         return self._with(whole, self._order, channels_last=layout == "channels last")
 
+    def windowed(self, rows: slice, columns: slice) -> FileRows:
+        """Return a part of each image."""
+        return self._with(self._whole, self._order, window=(rows, columns))
+
     def identity(self) -> dict[str, Any]:
         """Return what tells these rows from others without reading them.
 
@@ -112,11 +122,21 @@ class FileRows:
         except OSError as error:
             raise unreadable(self.path, error) from None
         chosen = "all" if self._order is None else sha256(self._order.tobytes()).hexdigest()
-        return {"file": str(self.path), "bytes": status.st_size, "changed": status.st_mtime_ns, "rows": chosen}
+        known = {"file": str(self.path), "bytes": status.st_size, "changed": status.st_mtime_ns, "rows": chosen}
+        if self._window is not None:
+            known["window"] = [[part.start, part.stop] for part in self._window]
+        return known
 
-    def _with(self, whole: Shape, order: Array | None, *, channels_last: bool | None = None) -> FileRows:
-        last = self._channels_last if channels_last is None else channels_last
-        return FileRows(self.path, self._start, whole, self.dtype, order, channels_last=last)
+    def _with(
+        self,
+        whole: Shape,
+        order: Array | None,
+        *,
+        channels_last: bool | None = None,
+        window: tuple[slice, slice] | None = None,
+    ) -> FileRows:
+        last, part = self._channels_last if channels_last is None else channels_last, window or self._window
+        return FileRows(self.path, self._start, whole, self.dtype, order, channels_last=last, window=part)
 
     def __getitem__(self, key: int | slice | Array) -> Array:
         """Return rows, read into memory; one row, without the first axis, for a number.
@@ -168,7 +188,8 @@ class FileRows:
         return self._arranged(out)
 
     def _arranged(self, rows: Array) -> Array:
-        return np.ascontiguousarray(np.moveaxis(rows, -1, 1)) if self._channels_last else rows
+        images = np.moveaxis(rows, -1, 1) if self._channels_last else rows
+        return np.ascontiguousarray(images if self._window is None else images[:, :, *self._window])
 
     def _fill(self, view: memoryview, at: int) -> None:
         try:

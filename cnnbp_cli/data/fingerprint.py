@@ -25,6 +25,7 @@ def fingerprint(data: Dataset, kept: Kept | None = None) -> dict[str, str]:
 
 
 def _digest(split: Split, kept: Kept) -> str:
+    split = split.whole
     images = split.images
     total = hashlib.sha256()
     if isinstance(images, FileRows):

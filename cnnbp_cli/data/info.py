@@ -127,5 +127,5 @@ def _split_info(name: str, split: Split) -> SplitInfo:
         mean=measured.mean,
         std=measured.std,
         per_class=per_class,
-        bytes=split.images.nbytes + split.labels.nbytes,
+        bytes=split.whole.images.nbytes + split.whole.labels.nbytes,
     )

@@ -197,6 +197,11 @@ class Normalization:
         self.apply_to(x.transpose(1, 2, 3, 0))
         return x
 
+    @property
+    def background(self) -> Array:
+        """What the raw value 0 becomes, in each channel: float64, shape (C, 1, 1)."""
+        return (-np.array(self.mean) / np.array(self.std))[:, None, None]
+
     def apply_to(self, x: Array) -> None:
         """Normalize, in place, floats of shape (c, h, w, n)."""
         if self.kind == "none":

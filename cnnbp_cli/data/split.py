@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,10 +22,14 @@ class Split:
     labels : Array of int64, shape (N,)
         Or targets: of a regression float64, (N,) or (N, K); masks of class numbers (N, H, W); images, floats
         (N, C, H, W), which are normalized already.
+    uncropped : Split or None
+        The same samples before the images, and masks or images that are targets, were cut to what the network takes;
+        None where nothing was cut.
     """
 
     images: Images
     labels: Array
+    uncropped: Split | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -46,13 +51,50 @@ class Split:
             return None
         return float(np.unique_counts(self.labels).counts.max() / len(self))
 
+    @property
+    def whole(self) -> Split:
+        """The samples as the source has them, whatever part of them the network takes."""
+        return self.uncropped or self
+
+    def cropped(self, size: Sequence[int]) -> Split:
+        """Return the middle (height, width) of each image, and of each target that is a mask or an image.
+
+        Those in memory are views.
+        """
+        height, width = self.images.shape[2:]
+        if (height, width) == tuple(size):
+            return self
+        labels = self.labels
+        rows, columns = middle((height, width), size)
+        if self.has_images:
+            starts, stops = (
+                scaled(labels.shape[-2:], (height, width), edge)
+                for edge in ((rows.start, columns.start), (rows.stop, columns.stop))
+            )
+            labels = labels[..., starts[0] : stops[0], starts[1] : stops[1]]
+        images = self.images
+        cut = images.windowed(rows, columns) if isinstance(images, FileRows) else images[:, :, rows, columns]
+        return Split(cut, labels, uncropped=self)
+
     def take(self, indices: Array | slice) -> Split:
         """Return the samples at `indices` (or where a mask is true), copied; those of a slice are views.
 
         Images in a file stay there.
         """
         images = self.images.take(indices) if isinstance(self.images, FileRows) else self.images[indices]
-        return Split(images, self.labels[indices])
+        return Split(images, self.labels[indices], self.uncropped and self.uncropped.take(indices))
+
+
+def middle(size: Sequence[int], wanted: Sequence[int]) -> tuple[slice, slice]:
+    """Return the slices of (height, width) of the middle part of the `wanted` size, as torchvision's CenterCrop."""
+    (height, width), (rows, columns) = size, wanted
+    top, left = round((height - rows) / 2), round((width - columns) / 2)
+    return slice(top, top + rows), slice(left, left + columns)
+
+
+def scaled(target: Sequence[int], image: Sequence[int], part: Sequence[int]) -> tuple[int, ...]:
+    """Return the (height, width) of a target that belongs to a part of an image, given those of the whole."""
+    return tuple(have * want // whole for have, whole, want in zip(target, image, part, strict=True))
 
 
 def proportional(labels: Array, order: Array, count: int) -> Array:

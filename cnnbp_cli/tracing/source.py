@@ -137,8 +137,7 @@ def _from_data(model: Model, request: Request) -> tuple[Array, Array | None]:
 
 
 def _from_file(model: Model, request: Request) -> tuple[Array, Array | None]:
-    from cnnbp_cli.analysis.predict import prepared
-    from cnnbp_cli.data.pictures import read_pictures
+    from cnnbp_cli.analysis.predict import prepared, read_for
 
     assert request.file is not None
     if request.mode == "training":
@@ -146,7 +145,7 @@ def _from_file(model: Model, request: Request) -> tuple[Array, Array | None]:
     if model.normalization is None:
         data = load_data(model)
         model.normalization, model.class_names = data.normalization, data.class_names
-    raw = read_pictures(request.file, model.config.model.input)[0]
+    raw = read_for(model, request.file)[0]
     images = prepared(model, raw).images[:1]
     return images, None if request.label is None else _labeled(model, None, request.label)
 

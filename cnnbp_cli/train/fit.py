@@ -266,10 +266,11 @@ def _packed(job: Job, method: StartMethod) -> Job | Packed:
     images: dict[str, SharedArray] = {}
 
     def without(name: str, split: Split) -> Split:
-        if isinstance(split.images, FileRows):
+        pixels = split.whole.images
+        if isinstance(pixels, FileRows):
             return split  # each process reads the file itself
-        images[name] = SharedArray(method, split.images)
-        return replace(split, images=split.images[:0])
+        images[name] = SharedArray(method, pixels)
+        return replace(split.whole, images=pixels[:0]).cropped(split.images.shape[2:])
 
     data = job.data
     train = without("train", data.train)
@@ -288,7 +289,9 @@ def _unpacked(content: Job | Packed) -> Job:
     data, images = job.data, content.images
 
     def whole(name: str, split: Split | None) -> Split | None:
-        return replace(split, images=images[name].array) if split is not None and name in images else split
+        if split is None or name not in images:
+            return split
+        return replace(split.whole, images=images[name].array).cropped(split.images.shape[2:])
 
     train, validation, test = whole("train", data.train), whole("validation", data.validation), whole("test", data.test)
     return replace(job, data=replace(data, train=train or data.train, validation=validation, test=test))

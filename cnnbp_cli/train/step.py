@@ -213,6 +213,7 @@ class TrainingStep:
             step=step,
             first_sample=first_sample,
             out=self._workspace.empty(("", "batch"), shape, model.dtype),
+            target_normalization=self._data.target_normalization,
         )
 
 

@@ -77,7 +77,8 @@ def test_a_flat_output_may_reproduce_the_image(cnnbp: Command) -> None:
          "starts at the config's folder)\n"),
         (
             ["data={source: synthetic, kind: bars, image: [1, 7, 7]}"],
-            "error: data.image: images are [1, 7, 7], but the model takes [1, 6, 6]; write `model.input: [1, 7, 7]`\n",
+            "error: data.image: images are [1, 7, 7], but the config says [1, 6, 6]; write `model.input: [1, 7, 7]`, "
+            "or `data.image_size: [7, 7]` to see a part of each\n",
         ),
         (
             ["data={source: synthetic, kind: bars, classes: 3}"],

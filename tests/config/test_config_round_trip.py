@@ -168,6 +168,7 @@ def test_as_written(good):
         "  target: auto\n"
         "  classes: null\n"
         "  first_label: 0\n"
+        "  image_size: null\n"
         "  shuffle: full\n"
         "\n"
         "model:\n"

@@ -12,7 +12,7 @@ from cnnbp_cli.data.dataset import Normalization, Split
 RNG = np.random.default_rng(11)
 SPLIT = Split(RNG.integers(0, 256, (90, 2, 7, 6), dtype=np.uint8), RNG.integers(0, 5, 90))
 STANDARD = Normalization.fit("standard", SPLIT.images)
-ALL = SimpleNamespace(shift=2, rotate=15, scale=0.2, flip=False)
+ALL = SimpleNamespace(shift=2, rotate=15, scale=0.2, flip=False, crop=None)
 
 
 def test_order_visits_every_sample_once():
@@ -69,7 +69,7 @@ def test_float_images():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("augment", [None, ALL, SimpleNamespace(shift=2, rotate=0, scale=0, flip=False)])
+@pytest.mark.parametrize("augment", [None, ALL, SimpleNamespace(shift=2, rotate=0, scale=0, flip=False, crop=None)])
 def test_workers_that_cut_a_batch_see_what_one_sees(dtype, augment):
     indices = order(3, 0, 90)[:64]
     common = {"augment": augment, "seed": 3, "step": 17}
@@ -92,6 +92,6 @@ def test_augmentation_depends_on_seed_and_step():
 
 def test_background_is_zero_before_normalization():
     white = Split(np.full((50, 1, 5, 5), 255, np.uint8), np.zeros(50, np.int64))
-    augment = SimpleNamespace(shift=1, rotate=0, scale=0, flip=False)
+    augment = SimpleNamespace(shift=1, rotate=0, scale=0, flip=False, crop=None)
     x, _ = make_batch(white, np.arange(50), Normalization("unit", (51.0,), (204.0,)), np.float64, augment=augment)
     assert set(np.unique(x)) == {-0.25, 1.0}

@@ -54,7 +54,7 @@ def test_embedded_subset_does_not_fit_other_inputs(data_config):
     with pytest.raises(DataError) as caught:
         load_dataset(data_config("mnist-subset"), (3, 32, 32), seed=0)
     assert str(caught.value).endswith(
-        "train-images-idx3-ubyte.gz: images are [1, 28, 28], but the model takes [3, 32, 32]; "
+        "train-images-idx3-ubyte.gz: images are [1, 28, 28], but the config says [3, 32, 32]; "
         "write `model.input: [1, 28, 28]`"
     )
 

@@ -157,7 +157,7 @@ def test_file_without_permission():
 
 def test_shape_that_the_model_does_not_take(idx_folder):
     assert message(read_folder, idx_folder, (1, 28, 28)) == (
-        f"{idx_folder}/train-images-idx3-ubyte.gz: images are [1, 4, 6], but the model takes [1, 28, 28]; "
+        f"{idx_folder}/train-images-idx3-ubyte.gz: images are [1, 4, 6], but the config says [1, 28, 28]; "
         "write `model.input: [1, 4, 6]`"
     )
 

@@ -174,7 +174,7 @@ def test_blocks_are_a_permutation_that_keeps_neighbors_near(count):
         (np.asfortranarray, "is too large for memory and in Fortran order"),
         (lambda images: images.astype(">f4"), "is too large for memory and >f4"),
         (lambda images: np.where(images > 240, np.nan, images).astype(np.float32), "has a pixel that is not finite"),
-        (lambda images: images[:, :5], r"images are \[1, 5, 6\], but the model takes \[1, 6, 6\]"),
+        (lambda images: images[:, :5], r"images are \[1, 5, 6\], but the config says \[1, 6, 6\]"),
     ],
 )
 def test_large_files_that_cannot_stay_on_disk(change, message, on_disk, tmp_path):

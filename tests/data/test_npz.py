@@ -314,15 +314,15 @@ COMPLAINTS = {
     ),
     "other size": (
         {"x_train": PIXELS[:, :, :3]},
-        ": x_train: images are [2, 3, 5], but the model takes [2, 4, 5]; write `model.input: [2, 3, 5]`",
+        ": x_train: images are [2, 3, 5], but the config says [2, 4, 5]; write `model.input: [2, 3, 5]`",
     ),
     "other size, channels last": (
         {"x_train": np.zeros((6, 8, 9, 3), np.uint8)},
-        ": x_train: images are [3, 8, 9], but the model takes [2, 4, 5]; write `model.input: [3, 8, 9]`",
+        ": x_train: images are [3, 8, 9], but the config says [2, 4, 5]; write `model.input: [3, 8, 9]`",
     ),
     "no channel axis": (
         {"x_train": PIXELS[:, 0]},
-        ": x_train: images are [1, 4, 5], but the model takes [2, 4, 5]; write `model.input: [1, 4, 5]`",
+        ": x_train: images are [1, 4, 5], but the config says [2, 4, 5]; write `model.input: [1, 4, 5]`",
     ),
     "not finite": (
         {"x_train": np.where(np.arange(6)[:, None, None, None] == 4, np.inf, PIXELS)},

@@ -86,7 +86,7 @@ def test_image_that_the_model_does_not_take(data_config):
     with pytest.raises(DataError) as caught:
         load_dataset(data_config("synthetic"), (1, 28, 28), seed=0)
     assert str(caught.value) == (
-        "data.image: images are [1, 12, 12], but the model takes [1, 28, 28]; write `model.input: [1, 12, 12]`"
+        "data.image: images are [1, 12, 12], but the config says [1, 28, 28]; write `model.input: [1, 12, 12]`"
     )
 
 

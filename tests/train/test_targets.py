@@ -179,6 +179,16 @@ def test_networks_that_give_no_such_target(make, overrides, expected):
         build(make("mask", *overrides))
 
 
-def test_augmentation_would_leave_targets_behind(make):
-    with pytest.raises(DataError, match=r"data.augment moves images, but not their targets; leave it out"):
-        load_data(make("mask", "data.augment={flip: true}"))
+@pytest.mark.parametrize("kind", ["mask", "two classes", "larger"])
+def test_targets_are_augmented_with_their_images(make, kind):
+    """The same for any number of workers."""
+    config, losses = make(kind, "dtype=float64", "data.augment={flip: true, shift: 1, rotate: 9}"), []
+    for workers in (1, 3):
+        own = replace(config, train=replace(config.train, workers=workers))
+        losses.append([event.loss for event in fit(build(own), load_data(own)) if event.event == "step"])
+    np.testing.assert_allclose(*losses, rtol=1e-11)
+
+
+def test_vectors_cannot_be_augmented(make):
+    with pytest.raises(DataError, match=r"data.augment moves images, but the network takes vectors; leave it out"):
+        load_data(make("from a vector", "data.augment={flip: true}"))

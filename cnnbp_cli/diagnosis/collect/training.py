@@ -82,7 +82,7 @@ class VariantFactory:
         data = self._data
         if config.data != old.data:
             if replace(config.data, normalize=old.data.normalize, augment=old.data.augment) == old.data:
-                data = replace(data, normalization=Normalization.fit(config.data.normalize, data.train.images))
+                data = replace(data, normalization=Normalization.fit(config.data.normalize, data.train.whole.images))
             else:
                 data = load_dataset(config.data, config.model.input, config.seed, model.task)
         return model, data
