@@ -33,7 +33,13 @@ def build_graph(config: Config) -> Graph:
     """
     freeze = config.model.freeze
     nodes = [
-        Node(spec.name, spec.layer, spec.inputs, spec.trainable and not _matches(spec.name, freeze))
+        Node(
+            spec.name,
+            spec.layer,
+            spec.inputs,
+            spec.trainable and not _matches(spec.shares or spec.name, freeze),
+            spec.shares,
+        )
         for spec in config.model.layers
     ]
     try:
@@ -44,8 +50,28 @@ def build_graph(config: Config) -> Graph:
         trace = " → ".join(["…"] * (len(steps) > TRACE) + steps[-TRACE:])
         message = f"layer {error.node} {error.message} (shapes: {trace} → {error.node})"
         raise ConfigError([config.positions.problem(("model", "layers", index), message)]) from error
+    require_shared(config, graph)
     require_frozen(config, graph)
     return graph
+
+
+def require_shared(config: Config, graph: Graph) -> None:
+    """Complain about shares of layers without parameters, which would share nothing.
+
+    Raises
+    ------
+    ConfigError
+    """
+    problems = [
+        config.positions.problem(
+            ("model", "layers", k, "share"),
+            f"layer {spec.shares} ({spec.layer.type}) has no parameters to share: write another {spec.layer.type}",
+        )
+        for k, spec in enumerate(config.model.layers)
+        if spec.shares and not graph.param_shapes[spec.shares]
+    ]
+    if problems:
+        raise ConfigError(problems)
 
 
 def require_frozen(config: Config, graph: Graph) -> None:
@@ -60,7 +86,7 @@ def require_frozen(config: Config, graph: Graph) -> None:
     problems = [
         at(("model", "layers", k, "trainable"), f"layer {spec.name} ({spec.layer.type}) has no parameters to freeze")
         for k, spec in enumerate(config.model.layers)
-        if not spec.trainable and not graph.param_shapes[spec.name]
+        if not spec.trainable and not graph.param_shapes[spec.shares or spec.name]
     ]
     learning = [name for name, shapes in graph.param_shapes.items() if shapes]
     for k, pattern in enumerate(config.model.freeze):

@@ -42,7 +42,15 @@ from cnnbp_cli.config.overrides import Setting, overridden
 from cnnbp_cli.config.schema import Config, LayerSpec, Positions
 from cnnbp_cli.config.sources import is_template, located, meant
 from cnnbp_cli.config.templates import template
-from cnnbp_cli.config.wiring import Wire, bad_name, default_inputs, layer_names, wiring_problems
+from cnnbp_cli.config.wiring import (
+    SHARE_KEYS,
+    Wire,
+    bad_name,
+    default_inputs,
+    layer_names,
+    shares_layer,
+    wiring_problems,
+)
 from cnnbp_cli.core.layers import LAYERS
 from cnnbp_cli.core.types import FieldErrors
 
@@ -332,14 +340,31 @@ class _Reader:
             self._about(path, f"expected a list of layers, got {show(node)}", node)
             return FAILED
         names = layer_names(node.items)
-        layers = [self._layer(item, (*path, i)) for i, item in enumerate(node.items)]
+        layers: list[Any] = []
+        owners: list[str] = []
+        for i, item in enumerate(node.items):
+            if not shares_layer(item):
+                layer, owner = self._layer(item, (*path, i)), names[i]
+            elif (shared := self._shared(item, names, i, (*path, i))) is None:
+                layer, owner = FAILED, names[i]
+            else:  # which may share one above itself
+                layer, owner = layers[shared], owners[shared]
+            layers.append(layer)
+            owners.append(owner)
         wires = [self._wire(item, names[i], layers[i], (*path, i)) for i, item in enumerate(node.items)]
         for index, inner, message in islice(wiring_problems(wires), SHOWN):
             self._complain((*path, index, *inner), message)
         if any(layer is FAILED for layer in layers) or any(wire is None for wire in wires):
             return FAILED
+        learns = {wire.name: wire.trainable for wire in wires if wire}
         return tuple(
-            LayerSpec(wire.name, wire.inputs or default_inputs(names, i), layers[i], wire.trainable)
+            LayerSpec(
+                wire.name,
+                wire.inputs or default_inputs(names, i),
+                layers[i],
+                learns[owners[i]],
+                owners[i] if owners[i] != wire.name else "",
+            )
             for i, wire in enumerate(wires)
             if wire
         )
@@ -347,7 +372,35 @@ class _Reader:
     def _layer(self, node: YamlNode, path: KeyPath) -> Any:
         if isinstance(node, InvalidNode):
             return FAILED
+        if isinstance(node, YamlMapping) and {"type", "share"} <= node.entries.keys():
+            kind = node.entries["type"].node
+            cls = LAYERS.get(str(kind.value)) if isinstance(kind, YamlScalar) else None
+            if cls and "share" not in hints_of(cls):
+                message = "share stands in the place of type: the layer has its type from the one that it shares"
+                self._complain((*path, "share"), message)
+                return FAILED
         return self._kind(LAYERS, "type", node, path, common=("name", "inputs", "trainable"))
+
+    def _shared(self, node: YamlNode, names: Sequence[str], index: int, path: KeyPath) -> int | None:
+        """Return which layer above this one shares; None where there is no such."""
+        assert isinstance(node, YamlMapping)
+        at = (*path, "share")
+        name = self._value(str, node.entries["share"].node, at)
+        for key, entry in node.entries.items():
+            if key not in SHARE_KEYS:
+                message = f"unknown key '{key}' of a share{suggestion(key, SHARE_KEYS)}; all else is the shared layer's"
+                self._add(Problem(message, path, entry.key or entry.node.span))
+        if name is FAILED:
+            return None
+        if name in names[:index]:
+            return names.index(name)
+        if name in names[index + 1 :]:
+            self._complain(at, f"the layer '{name}' stands further down: share one that stands above")
+        elif name == names[index]:
+            self._complain(at, "a layer cannot share itself: name one that stands above")
+        else:
+            self._complain(at, f"unknown layer '{name}'{suggestion(name, names[:index])}")
+        return None
 
     def _wire(self, node: YamlNode, name: str, layer: Any, path: KeyPath) -> Wire | None:
         """Return how a layer is connected; None where that cannot be told."""

@@ -31,7 +31,7 @@ from cnnbp_cli.config.wiring import layer_names, uses_block
 _BARE_WORDS = ("init", "optimizer", "schedule", "then")
 """Keys whose value may be a word that stands for a mapping with that `type`, like layers."""
 
-_KINDS = {"type", "source", "block"}
+_KINDS = {"type", "source", "block", "share"}
 """Keys that say what a mapping is, so that it is complete by itself."""
 
 Steps = list[tuple[str, Span]]

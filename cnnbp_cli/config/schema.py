@@ -87,7 +87,7 @@ class Positions:
 def _kind(node: YamlNode | None) -> YamlNode | None:
     """Return the word that says what a mapping declares: the best place for what the mapping lacks."""
     entries = node.entries if isinstance(node, YamlMapping) else {}
-    return next((entries[key].node for key in ("type", "source") if key in entries), None)
+    return next((entries[key].node for key in ("type", "source", "share") if key in entries), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,12 +376,13 @@ AnyData = MnistSubset | Idx | Npz | Npy | Csv | Pictures | Synthetic
 
 @dataclass(frozen=True, slots=True)
 class LayerSpec:
-    """A layer at its place in the network."""
+    """A layer at its place in the network; `shares` is the one whose parameters it uses, if they are not its own."""
 
     name: str
     inputs: tuple[str, ...]
     layer: Operation[Any]
     trainable: bool = True
+    shares: str = ""
 
 
 @dataclass(frozen=True, slots=True)

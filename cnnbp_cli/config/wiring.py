@@ -17,19 +17,23 @@ from cnnbp_cli.config.nodes import YamlMapping, YamlNode, YamlScalar
 IMAGE = "input"
 """What layers call the image."""
 
+SHARE_KEYS = ("share", "name", "inputs")
+"""The keys of another use of a layer: all else is the layer's."""
+
 
 def layer_names(layers: Sequence[YamlNode]) -> list[str]:
     """Return each layer's name: its own, or `<type>_<k>` with k counting all layers of that type from 1.
 
-    The type of what uses a block is the block.
+    The type of what uses a block is the block. What shares a layer is called `<layer>_<k>`, k counting its uses: the
+    layer itself is the first.
     """
-    counts: Counter[str] = Counter()
+    counts: Counter[tuple[str, bool]] = Counter()
     names: list[str] = []
     for node in layers:
-        kind = _word(_kind(node))
-        counts[kind] += 1
+        kind, shared = _word(_kind(node)).removeprefix("$"), shares_layer(node)
+        counts[kind, shared] += 1
         given = _word(node.entries["name"].node) if isinstance(node, YamlMapping) and "name" in node.entries else ""
-        names.append(given or f"{kind}_{counts[kind]}")
+        names.append(given or f"{kind}_{counts[kind, shared] + shared}")
     return names
 
 
@@ -38,9 +42,14 @@ def uses_block(node: YamlNode) -> bool:
     return isinstance(node, YamlMapping) and "block" in node.entries and "type" not in node.entries
 
 
+def shares_layer(node: YamlNode) -> bool:
+    """Tell whether what stands in a list of layers is another use of one of them."""
+    return isinstance(node, YamlMapping) and "share" in node.entries and not {"type", "block"} & node.entries.keys()
+
+
 def _kind(node: YamlNode) -> YamlNode:
     entries = node.entries if isinstance(node, YamlMapping) else {}
-    return next((entries[key].node for key in ("type", "block") if key in entries), node)
+    return next((entries[key].node for key in ("type", "block", "share") if key in entries), node)
 
 
 def _word(node: YamlNode) -> str:

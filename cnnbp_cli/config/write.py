@@ -69,9 +69,11 @@ def _layers(layers: list[Any], indent: str) -> list[str]:
 def plain(value: Any) -> Any:
     """Return a declaration as YAML would hold it: mappings, lists and scalars."""
     if isinstance(value, LayerSpec):
-        wiring = {"type": value.layer.type, "name": value.name, "inputs": list(value.inputs)}
+        wiring = {"name": value.name, "inputs": list(value.inputs)}
+        if value.shares:
+            return {"share": value.shares} | wiring
         frozen = {} if value.trainable else {"trainable": False}
-        return wiring | frozen | _fields(value.layer)
+        return {"type": value.layer.type} | wiring | frozen | _fields(value.layer)
     if is_dataclass(value):
         values = _fields(value)
         return values["type"] if list(values) == ["type"] else values

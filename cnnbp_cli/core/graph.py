@@ -17,7 +17,7 @@ from cnnbp_cli.core.fusion import Fusion
 from cnnbp_cli.core.node import Node as Node
 from cnnbp_cli.core.recycling import RecycledArrays
 from cnnbp_cli.core.rng import generator
-from cnnbp_cli.core.types import Array, Context, Params, Shape, ShapeError
+from cnnbp_cli.core.types import Array, Context, Params, Shape, ShapeError, show_shape
 
 INPUT = "input"
 """The name by which nodes refer to the image."""
@@ -72,8 +72,10 @@ class Graph:
         In the order in which they are computed.
     shapes : dict of str to Shape
         The output shape of every node, and of ``"input"``.
+    uses : dict of str to list of Node
+        By the owner of parameters, the nodes that compute with them, in order: it alone, unless others share them.
     param_shapes, trainable : dict of str to dict of str to Shape
-        The shapes of every node's parameters, and of those among them that have a gradient.
+        The shapes of every node's own parameters, and of those among them that have a gradient.
     output : str
         The last node's name.
     fusion : Fusion
@@ -82,9 +84,10 @@ class Graph:
     Raises
     ------
     NodeShapeError
-        When a layer cannot take the shape of its input.
+        When a layer cannot take the shape of its input, or shares parameters of another shape than it needs.
     ValueError
-        When names repeat, an input is unknown, or nodes feed each other in a cycle.
+        When names repeat, an input is unknown, nodes feed each other in a cycle, or a node shares the parameters of one
+        that does not own any.
     """
 
     def __init__(self, input_shape: Shape, nodes: Sequence[Node]) -> None:
@@ -96,8 +99,14 @@ class Graph:
                 self.shapes[node.name] = node.out_shape(self.in_shapes(node))
             except ShapeError as error:
                 raise NodeShapeError(node.name, str(error), list(self.shapes.items())) from error
-        self.param_shapes = {node.name: node.param_shapes(self.in_shapes(node)) for node in self.nodes}
-        self.trainable = {node.name: node.trainable_shapes(self.in_shapes(node)) for node in self.nodes}
+        self.uses = _by_owner(self.nodes)
+        needed = {node.name: node.param_shapes(self.in_shapes(node)) for node in self.nodes}
+        self._require_fit(needed)
+        self.param_shapes = {node.name: {} if node.shares else needed[node.name] for node in self.nodes}
+        # In the order of first uses, so that backward completes the gradients from the last to the first.
+        first = [nodes[0] for nodes in self.uses.values()]
+        self.trainable = {node.owner: node.trainable_shapes(self.in_shapes(node)) for node in first}
+        self.trainable |= {node.name: {} for node in self.nodes if node.shares}
         self._last_reader = {name: node.name for node in self.nodes for name in node.inputs}
         self._needs_gradient = self._find_needs_gradient()
         self.fusion = Fusion(self.nodes, self.output, self.shapes)
@@ -118,7 +127,8 @@ class Graph:
                 for key, value in node.init_params(generator(seed, "init", node.name), self.in_shapes(node)).items()
             }
             for node in self.nodes
-        }
+            if not node.shares
+        } | {node.name: {} for node in self.nodes if node.shares}
 
     def forward(
         self, params: Mapping[str, Params], x: Array, ctx: Context, watch: Watch | None = None
@@ -157,7 +167,7 @@ class Graph:
         self, node: Node, params: Mapping[str, Params], values: Mapping[str, Array], ctx: Context
     ) -> tuple[Array, Any]:
         if not ctx.fused:
-            return node.forward(params[node.name], [values[name] for name in node.inputs], ctx)
+            return node.forward(params[node.owner], [values[name] for name in node.inputs], ctx)
         fusion = self.fusion
         if node.name in fusion.clipped:
             y = values[node.inputs[0]]
@@ -166,7 +176,7 @@ class Graph:
             return values[fusion.added[node.name]], None
         _, other = fusion.sums.get(node.name, ("", ""))
         return node.forward(
-            params[node.name],
+            params[node.owner],
             [values[name] for name in node.inputs],
             ctx,
             then_relu=node.name in fusion.forward,
@@ -195,7 +205,8 @@ class Graph:
             and at last with ``"input"`` and the image's gradient; without `wants_dx`, not with nodes that no
             parameter to train lies in or before. A `Workspace` uses these arrays again while the pass goes on.
         done : callable, optional
-            Called with every node's name and the gradients to its parameters, once they are known.
+            Called with every node's name and the gradients to its own parameters, once they are known: where others
+            share them, after the first use, which is the last that backward comes to.
 
         Returns
         -------
@@ -209,7 +220,6 @@ class Graph:
         recycled = RecycledArrays(ctx.arrays)
         ctx = replace(ctx, gradients=recycled)
         for node in reversed(self.nodes):
-            grads[node.name] = {}
             if not (ctx.wants_dx or self._needs_gradient[node.name]):
                 continue
             flow = flows.pop(node.name, None)
@@ -218,11 +228,12 @@ class Graph:
             if watch is not None:
                 watch(node.name, flow)
             dxs: tuple[Array | None, ...] = (flow,) * len(node.inputs)
+            own: Params = {}
             if not (ctx.fused and node.name in self.fusion.passing):
                 # The gradient that other readers of the input have found already, if this one adds its own to it.
                 plus = flows.pop(node.inputs[0], None) if ctx.fused and node.name in self.fusion.adding else None
-                dxs, grads[node.name] = node.backward(
-                    params[node.name],
+                dxs, own = node.backward(
+                    params[node.owner],
                     tape.residuals[node.name],
                     flow,
                     ctx,
@@ -230,8 +241,9 @@ class Graph:
                     after_relu=ctx.fused and node.name in self.fusion.backward,
                     plus=plus,
                 )
-            if done is not None:
-                done(node.name, grads[node.name])
+            grads[node.owner] = _sum_over_uses(grads.get(node.owner), own, node, ctx)
+            if done is not None and node is self.uses[node.owner][0]:
+                done(node.owner, grads[node.owner])
             for name, dx in zip(node.inputs, dxs, strict=True):
                 if dx is None:
                     continue
@@ -240,26 +252,69 @@ class Graph:
                     total = ctx.at(name, training=ctx.training).empty("flow", dx.shape, np.result_type(dx, flows[name]))
                     dx = np.add(flows[name], dx, out=total)
                 flows[name] = dx
-            recycled.keep(flows.values(), grads[node.name].values())
+            recycled.keep(flows.values(), own.values())
         dx = flows.get(INPUT) if ctx.wants_dx else None  # without, layers may have left out their parts
         if watch is not None and dx is not None:
             watch(INPUT, dx)
-        return dx, {node.name: grads[node.name] for node in self.nodes}
+        return dx, {node.name: grads.get(node.name, {}) for node in self.nodes}
 
     def next_state(self, params: Mapping[str, Params], tape: Tape) -> dict[str, Params]:
-        """Return what changes without a gradient, such as running statistics, as it is after this step."""
-        return {
-            node.name: node.next_state(params[node.name], tape.residuals[node.name])
-            for node in self.nodes
-            if node.layer.state
-        }
+        """Return what changes without a gradient, such as running statistics, as it is after this step.
+
+        Where nodes share it, each use goes on from what the one before it has made of it.
+        """
+        state: dict[str, Params] = {}
+        for node in self.nodes:
+            if node.layer.state:
+                before = state.setdefault(node.owner, {})
+                before |= node.next_state(params[node.owner] | before, tape.residuals[node.name])
+        return state
+
+    def _require_fit(self, needed: Mapping[str, Mapping[str, Shape]]) -> None:
+        """Complain about a node that needs parameters of another shape than those that it shares."""
+        for node in self.nodes:
+            for key, shape in needed[node.name].items():
+                owned = needed[node.owner].get(key)
+                if shape != owned:
+                    owner = next(use for use in self.uses[node.owner] if not use.shares)
+                    here, there = (show_shape(self.shapes[one.inputs[0]]) for one in (node, owner))
+                    message = (
+                        f"shares the parameters of {owner.name}, which takes {there}, but takes {here} itself: "
+                        f"{key} would be {show_shape(shape)} here and {show_shape(owned or ())} there"
+                    )
+                    raise NodeShapeError(node.name, message, list(self.shapes.items())[: self.nodes.index(node) + 1])
 
     def _find_needs_gradient(self) -> dict[str, bool]:
         """Tell for every output whether some parameter lies before it, so that its gradient is worth computing."""
         needs = {INPUT: False}
         for node in self.nodes:
-            needs[node.name] = bool(self.trainable[node.name]) or any(needs[name] for name in node.inputs)
+            needs[node.name] = bool(self.trainable[node.owner]) or any(needs[name] for name in node.inputs)
         return needs
+
+
+def _by_owner(nodes: Sequence[Node]) -> dict[str, list[Node]]:
+    """Return the nodes that compute with each one's parameters, in order."""
+    uses: dict[str, list[Node]] = {}
+    for node in nodes:
+        uses.setdefault(node.owner, []).append(node)
+    owners = {node.name for node in nodes if not node.shares}
+    for node in nodes:
+        if node.owner not in owners:
+            raise ValueError(f"layer {node.name} shares the parameters of {node.owner!r}, which owns none")
+    return uses
+
+
+def _sum_over_uses(others: Params | None, own: Params, node: Node, ctx: Context) -> Params:
+    """Return a layer's gradients with those of its later uses: dw = Σ dw of each use.
+
+    In an array of this node, which may be the gradient's own: never in one of a later use.
+    """
+    if others is None:
+        return own
+    return {
+        key: np.add(others[key], value, out=ctx.arrays.empty((node.name, key), value.shape, value.dtype))
+        for key, value in own.items()
+    }
 
 
 def _in_order(nodes: Sequence[Node]) -> tuple[Node, ...]:

@@ -17,12 +17,21 @@ class Node:
 
     A frozen layer, with `trainable` false, keeps its parameters, and its running statistics too: a frozen batch norm
     normalizes by them, as in evaluation.
+
+    One layer may stand at several nodes. One of them owns its parameters, and the others share them: `shares` is the
+    owner's name.
     """
 
     name: str
     layer: Operation[Any]
     inputs: tuple[str, ...]
     trainable: bool = True
+    shares: str = ""
+
+    @property
+    def owner(self) -> str:
+        """The node whose parameters it computes with: itself, unless it shares those of another."""
+        return self.shares or self.name
 
     def out_shape(self, in_shapes: Sequence[Shape]) -> Shape:
         """Return the shape of one output sample; raise `ShapeError` when the inputs do not fit."""

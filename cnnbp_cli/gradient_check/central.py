@@ -161,13 +161,12 @@ class CentralDifferences:
     def _loss_at(self, name: str, step: Array) -> tuple[float, bool]:
         """Return the mean loss after a step, and whether a branch switched on the way."""
         reference = self.reference
-        start, y, residuals = reference.start(name, step.astype(reference.values[INPUT].dtype))
-        changed = {start: y}
-        switched = start != INPUT and self._switched(start, residuals)
+        owner, params, changed = reference.moved(name, step.astype(reference.values[INPUT].dtype))
+        switched = False
         for node in reference.graph.nodes:
-            if node.name != start and any(before in changed for before in node.inputs):
+            if node.owner == owner or any(before in changed for before in node.inputs):
                 xs = [changed.get(before, reference.values[before]) for before in node.inputs]
-                changed[node.name], residuals = reference.compute(node, reference.params.get(node.name, {}), xs)
+                changed[node.name], residuals = reference.compute(node, params.get(node.owner, {}), xs)
                 switched = switched or self._switched(node.name, residuals)
         return self._loss(changed), switched
 

@@ -75,13 +75,13 @@ def derivative(reference: ReferencePass, name: str, direction: Array, *, keep: b
     gap = error = 0.0
     has_differences = False
     moved, _, key = name.rpartition(".")
-    ends = {moved or INPUT, reference.graph.output}
+    ends = {*reference.starts(name), reference.graph.output}
     if name == INPUT:
         changes[INPUT] = reference.values[INPUT] + 1j * STEP * direction
     for node in reference.graph.nodes:
-        if node.name != moved and not any(before in changes for before in node.inputs):
+        if node.owner != moved and not any(before in changes for before in node.inputs):
             continue
-        dparams: Params = {key: direction} if node.name == moved else {}
+        dparams: Params = {key: direction} if node.owner == moved else {}
         if is_shipped(node.layer):
             moves = [changes[before].imag if before in changes else None for before in node.inputs]
             carried = reference.linear.carry(node, moves, dparams)
@@ -104,7 +104,7 @@ def derivative(reference: ReferencePass, name: str, direction: Array, *, keep: b
 
 def _imaginary(reference: ReferencePass, node: Node, changes: Mapping[str, Array], dparams: Params) -> Array:
     """Return the imaginary part of a node's output."""
-    params = reference.params.get(node.name, {})
+    params = reference.params.get(node.owner, {})
     params = params | {key: params[key] + 1j * STEP * step for key, step in dparams.items()}
     y: Array = reference.compute(node, params, [changes.get(k, reference.values[k]) for k in node.inputs])[0].imag
     return y
@@ -122,21 +122,23 @@ class ComplexStep:
     def compare(self, name: str, direction: Array, index: Index | None) -> Comparison:
         """Compare the two derivatives of the loss along a direction in one tensor."""
         reference = self.reference
-        start = name.rpartition(".")[0] or INPUT
         found = derivative(reference, name, direction)
         analytic, numeric = along(reference.gradients[name], direction), found.value
-        scale = float(np.abs(reference.output_gradients[start] * (found.changes[start].imag / STEP)).sum())
+        scale = sum(
+            float(np.abs(reference.output_gradients[start] * (found.changes[start].imag / STEP)).sum())
+            for start in reference.starts(name)
+        )
         difference = abs(analytic - numeric)
         error = difference / max(scale, abs(analytic), abs(numeric)) if difference else 0.0
         error = error if np.isfinite(difference) else float("inf")
         status: Status = "ok"
         if not error <= (max(self._tolerance, DIFFERENCE_TOLERANCE) if found.has_differences else self._tolerance):
             changes = derivative(reference, name, direction, keep=True).changes
-            noise = NOISE * self._largest_term(start, changes) + UNDERFLOW + found.error
+            noise = NOISE * self._largest_term(name, changes) + UNDERFLOW + found.error
             status = "noise" if difference <= noise else "kink" if difference <= found.gap + noise else "wrong"
         return Comparison(analytic, numeric, error, status, index, reference)
 
-    def _largest_term(self, start: str, changed: Mapping[str, Array]) -> float:
+    def _largest_term(self, tensor: str, changed: Mapping[str, Array]) -> float:
         """Return the largest product of a layer's change at the input, its gradient at the output and its gain.
 
         The terms that a layer adds up are of this size. Its rounding is relative to them, and not to their sum,
@@ -145,11 +147,11 @@ class ComplexStep:
         reference = self.reference
         changes = {name: float(np.linalg.norm(y.imag / STEP)) for name, y in changed.items()}
         terms = [
-            changes[start] * self._gradient_norms[start],
+            *(changes[start] * self._gradient_norms[start] for start in reference.starts(tensor)),
             changes.get(reference.graph.output, 0.0) / reference.count,
         ]
         for node in reference.graph.nodes:
-            if node.name in changes and node.name != start:
+            if node.name in changes and any(name in changes for name in node.inputs):
                 change = max(changes.get(name, 0.0) for name in node.inputs)
                 terms.append(change * self._gradient_norms[node.name] * max(1.0, self._gain(node)))
         return max(terms)
@@ -172,7 +174,7 @@ class ComplexStep:
 
             def moved(factor: float) -> Array:
                 xs = [x + 1j * STEP * factor * change for x, change in zip(inputs, changes, strict=True)]
-                y, _ = self.reference.compute(node, self.reference.params.get(node.name, {}), xs)
+                y, _ = self.reference.compute(node, self.reference.params.get(node.owner, {}), xs)
                 return y.imag / (STEP * factor)
 
             whole = moved(1.0)

@@ -103,13 +103,16 @@ class _Explainer:
         return {name: prefix + self._explain(name, indices) for name, indices in wrong.items()}
 
     def _explain(self, name: str, indices: list[Index]) -> str:
-        if name != INPUT and (own := self._fault(self._of_parameter(name), indices)):
-            return own
+        uses = self._reference.graph.uses.get(name.rpartition(".")[0], [])
+        for node in uses:
+            if own := self._fault(self._of_parameter(name, node), indices):
+                return f"at {node.name}: {own}" if len(uses) > 1 else own
         faults = [text for gradient in self._after(name) if (text := self._fault(gradient))]
         if not faults and not self._is_nearby and self._reference.derivatives.has_kinks():  # they allow for more
             return _Explainer(self._reference.nearby(0), 0, is_nearby=True)._explain(name, indices)
         if not faults:
-            return "every layer's own backward pass is correct: look at how the gradients of branches are added up"
+            parts = "its uses" if len(uses) > 1 else "branches"
+            return f"every layer's own backward pass is correct: look at how the gradients of {parts} are added up"
         more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
         return f"the incoming gradient is already wrong: {faults[0]}{more}"
 
@@ -139,18 +142,17 @@ class _Explainer:
 
     # ------------------------------------------------------------ the gradients of single layers
 
-    def _of_parameter(self, name: str) -> _LocalGradient:
-        reference = self._reference
-        owner, _, key = name.rpartition(".")
-        node, layer = reference.nodes[owner], reference.nodes[owner].layer
-        own = reference.params[node.name]
+    def _of_parameter(self, name: str, node: Node) -> _LocalGradient:
+        """Return what one use of a layer adds to the gradient of a parameter."""
+        reference, layer, key = self._reference, node.layer, name.rpartition(".")[2]
+        own = reference.params[node.owner]
         _, grads = reference.own_backward(node)
 
         def change(direction: Array) -> OutputDerivative:
             return reference.derivatives.along(node, [None] * len(node.inputs), {key: direction})
 
         return _LocalGradient(
-            about=name,
+            about=f"{key} at {node.name}",
             place=_place(layer, key),
             analytic=grads[key],
             start=own[key],
@@ -166,7 +168,7 @@ class _Explainer:
         """Yield the gradients to the logits and to the inputs of all layers after a tensor, from the loss down."""
         yield self._of_loss()
         reference = self._reference
-        reached = {INPUT if name == INPUT else name.rpartition(".")[0]}
+        reached = set(reference.starts(name))
         gradients: list[_LocalGradient] = []
         for node in reference.graph.nodes:
             on_the_way = [k for k, before in enumerate(node.inputs) if before in reached]
@@ -185,7 +187,7 @@ class _Explainer:
             return reference.derivatives.along(node, [direction if i == k else None for i in range(len(xs))], {})
 
         def forward(x: Array) -> Array:
-            return reference.compute(node, reference.params.get(node.name, {}), [x])[0]
+            return reference.compute(node, reference.params.get(node.owner, {}), [x])[0]
 
         return _LocalGradient(
             about=f"dx of {node.name}{which}",
@@ -203,7 +205,7 @@ class _Explainer:
     def _layer_pass(self, node: Node) -> LayerPass:
         reference, name = self._reference, node.name
         return LayerPass(
-            params=reference.params.get(name, {}),
+            params=reference.params.get(node.owner, {}),
             xs=[reference.values[before] for before in node.inputs],
             y=reference.values[name],
             dy=reference.output_gradients[name],

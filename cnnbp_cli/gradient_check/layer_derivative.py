@@ -105,7 +105,7 @@ class LayerDerivatives:
 
     def _output_along(self, node: Node, dxs: Sequence[Array | None], dparams: Params) -> Callable[[complex], Array]:
         """Return a function: the output of a node after a step of some length."""
-        inputs, params = [self._values[name] for name in node.inputs], self._params.get(node.name, {})
+        inputs, params = [self._values[name] for name in node.inputs], self._params.get(node.owner, {})
 
         def output(step: complex) -> Array:
             xs = [x if dx is None else x + step * dx for x, dx in zip(inputs, dxs, strict=True)]
@@ -117,7 +117,7 @@ class LayerDerivatives:
     def _sizes(self, node: Node, dxs: Sequence[Array | None], dparams: Params) -> list[tuple[float, float]]:
         """Return for everything that moves its root mean square, or 1 if that is larger, and the largest move."""
         moves = [(self._values[name], dx) for name, dx in zip(node.inputs, dxs, strict=True) if dx is not None]
-        moves += [(self._params[node.name][key], direction) for key, direction in dparams.items()]
+        moves += [(self._params[node.owner][key], direction) for key, direction in dparams.items()]
         sizes = [(float(np.sqrt(np.mean(at * at))), float(np.abs(move).max(initial=0))) for at, move in moves]
         return [(min(1.0, size) or 1.0, move) for size, move in sizes if move]
 
@@ -130,7 +130,8 @@ class LayerDerivatives:
     def _test(self, node: Node) -> Array:
         y, rng = self._values[node.name], generator(0, "gradcheck", "derivative", node.name)
         dxs = [rng.normal(size=self._values[name].shape) for name in node.inputs]
-        params = {key: rng.normal(size=self._params[node.name][key].shape) for key in self._graph.trainable[node.name]}
+        own, learned = self._params.get(node.owner, {}), self._graph.trainable[node.owner]
+        params = {key: rng.normal(size=own[key].shape) for key in learned}
         output = self._output_along(node, dxs, params)
         if not np.isfinite(y).all():  # nothing to test; the explanation will name this layer
             return np.ones(y.shape, bool)

@@ -50,13 +50,13 @@ class LinearLayers:
 
     def _forward(self, node: Node, key: str, change: Array | None) -> Array:
         """Return the output for a change in place of what changes, without what is added to every output."""
-        own = self._params.get(node.name, {})
+        own = self._params.get(node.owner, {})
         params: Any = {name: np.zeros_like(value) if name == CONSTANT else value for name, value in own.items()}
         x: Any = self._values[node.inputs[0]] if key else change
         return node.forward(params | {key: change} if key else params, [x], self._ctx)[0]
 
     def _test(self, node: Node, key: str) -> bool:
-        x, params = self._values[node.inputs[0]], self._params.get(node.name, {})
+        x, params = self._values[node.inputs[0]], self._params.get(node.owner, {})
         change = STEP * generator(0, "gradcheck", "linear", node.name, key).normal(
             size=(params[key] if key else x).shape
         )

@@ -116,7 +116,7 @@ def costs(graph: Graph, names: Sequence[str]) -> dict[str, float]:
     for start in dict.fromkeys(name.rpartition(".")[0] or INPUT for name in names):
         moved = {start}
         for node in graph.nodes:
-            if moved.intersection(node.inputs):
+            if node.owner == start or moved.intersection(node.inputs):
                 moved.add(node.name)
         found[start] = sum(macs.get(name, 0) for name in moved) / max(sum(macs.values()), 1)
     return {name: found[name.rpartition(".")[0] or INPUT] for name in names}

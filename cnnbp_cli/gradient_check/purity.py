@@ -45,7 +45,7 @@ def require_pure(reference: ReferencePass) -> None:
 class _LayerCheck:
     def __init__(self, reference: ReferencePass, node: Node) -> None:
         self._reference, self._node = reference, node
-        self._params = reference.params.get(node.name, {})
+        self._params = reference.params.get(node.owner, {})
         self._xs = [reference.values[name] for name in node.inputs]
 
     def run(self) -> None:

@@ -177,25 +177,27 @@ class ReferencePass:
         x = moved(self.values[INPUT], INPUT)
         return ReferencePass(self._model, x, self._target, self.mode, self.values[INPUT].dtype, params)
 
-    def start(self, name: str, step: Array) -> tuple[str, Array, Any]:
+    def starts(self, name: str) -> list[str]:
+        """Return the outputs that a tensor goes into directly: of its layer, at each use, or ``"input"`` itself."""
+        return [INPUT] if name == INPUT else [node.name for node in self.graph.uses[name.rpartition(".")[0]]]
+
+    def moved(self, name: str, step: Array) -> tuple[str | None, Mapping[str, Params], dict[str, Array]]:
         """Move one tensor by `step`.
 
         Returns
         -------
-        node : str
-            The first output that changes: the layer's own, or ``"input"``.
-        y : Array
-            That output.
-        residuals
-            Of the layer; None for the image.
+        owner : str or None
+            The layer that it is a parameter of; None for the image.
+        params : mapping of str to Params
+            Of all layers.
+        changed : dict of str to Array
+            The image, if it is that.
         """
-        node, _, key = name.rpartition(".")
+        owner, _, key = name.rpartition(".")
         if name == INPUT:
-            return INPUT, self.values[INPUT] + step, None
-        at = self.nodes[node]
-        params = self.params[node] | {key: self.params[node][key] + step}
-        y, residuals = self.compute(at, params, [self.values[name] for name in at.inputs])
-        return node, y, residuals
+            return None, self.params, {INPUT: self.values[INPUT] + step}
+        own = self.params[owner]
+        return owner, self.params | {owner: own | {key: own[key] + step}}, {}
 
     def compute(self, node: Node, params: Params, xs: list[Array]) -> tuple[Array, Any]:
         """Return a node's output and residuals for parameters or inputs other than those of this pass."""
@@ -207,7 +209,7 @@ class ReferencePass:
 
     def backward(self, node: Node, residuals: Any, dy: Array) -> tuple[tuple[Array | None, ...], Params]:
         """Return the same for another forward pass and another gradient at the output."""
-        return node.backward(self.params[node.name], residuals, dy, self.ctx)
+        return node.backward(self.params.get(node.owner, {}), residuals, dy, self.ctx)
 
     def equals(self, other: ReferencePass) -> bool:
         """Tell whether another pass has the same outputs and gradients, bit by bit."""

@@ -126,6 +126,20 @@ GRAPHS = {
             *(Node("r", Relu(), ("c",)), Node("d", BatchNorm(), ("r",)), Node("e", Add(), ("r", "d"))),
         ],
     ),
+    "one layer, fused with other neighbors at each use": Graph(
+        (4, 9, 8),
+        [
+            *(
+                Node("a", Conv2d(4, 3, padding=1), ("input",)),
+                Node("b", BatchNorm(), ("a",)),
+                Node("r", Relu(), ("b",)),
+            ),
+            *(Node("c", Conv2d(4, 3, padding=1), ("r",), shares="a"), Node("d", BatchNorm(), ("c",), shares="b")),
+            *(Node("s", Add(), ("d", "r")), Node("t", Relu(), ("s",)), Node("p", MaxPool2d(2), ("t",))),
+            *(Node("e", Conv2d(4, 3, padding=1), ("p",), shares="a"), Node("q", Relu(), ("e",))),
+            Node("f", Conv2d(4, 3, padding=1), ("q",), shares="a"),
+        ],
+    ),
     "relu at the end": chain(Conv2d(3, 3), Relu()),
     "relu of the image": chain(Relu(), MaxPool2d(2), Conv2d(3, 3)),
     **{path.stem: build_graph(load_config(path)) for path in CONFIGS},

@@ -20,6 +20,7 @@ from cnnbp_cli.core.layers import (
     Identity,
     MaxPool2d,
     Multiply,
+    PRelu,
     Relu,
     Sigmoid,
     Tanh,
@@ -32,10 +33,15 @@ IMAGE = (2, 5, 4)
 
 
 def graph(*nodes, shape=IMAGE):
-    """Build a graph from (name, layer, *inputs); without inputs a node reads the one before it."""
+    """Build a graph from (name, layer, *inputs); without inputs a node reads the one before it.
+
+    A name in place of a layer shares the layer of that name.
+    """
     before, made = "input", []
+    layers = {name: layer for name, layer, *_ in nodes}
     for name, layer, *inputs in nodes:
-        made.append(Node(name, layer, tuple(inputs) or (before,)))
+        shares = layer if isinstance(layer, str) else ""
+        made.append(Node(name, layers.get(shares, layer), tuple(inputs) or (before,), shares=shares))
         before = name
     return Graph(shape, made)
 
@@ -110,6 +116,18 @@ TOPOLOGIES = {
     "sums of sums": graph(
         ("a", Conv2d(2, 1)), ("s", Add(), "a", "input"), ("t", Add(), "s", "a"), ("u", Add(), "t", "s", "input"),
         ("end", Identity()),
+    ),
+    "one layer three times": graph(
+        ("stem", Conv2d(3, 1)), ("conv", Conv2d(3, 3, padding="same")), ("norm", BatchNorm()), ("relu", Relu()),
+        ("again", "conv"), ("normed", "norm"), ("bent", Relu()), ("third", "conv"), ("sum", Add(), "third", "relu"),
+        ("flat", Flatten()), ("dense", Dense(4)), ("bend", Tanh()), ("more", Dense(4)), ("last", "more"),
+    ),
+    "two branches of the same layers": graph(
+        ("left", Conv2d(2, 3), "input"), ("slope", PRelu(), "left"), ("flip", Tanh(), "input"),
+        ("right", "left", "flip"), ("bent", "slope", "right"), ("both", Concat(), "slope", "bent"),
+    ),
+    "a use that is computed before its owner": graph(
+        ("first", "owner", "input"), ("bend", Tanh()), ("owner", Conv2d(2, 3, padding="same")), ("last", "owner"),
     ),
     "the image alone": graph(("end", Multiply(), "input", "input")),
 }  # fmt: skip
