@@ -12,7 +12,6 @@ import numpy as np
 from cnnbp_cli.core.graph import INPUT, Node
 from cnnbp_cli.core.losses import unfolded
 from cnnbp_cli.core.types import Array, Operation
-from cnnbp_cli.errors import UserError
 from cnnbp_cli.model import Model
 from cnnbp_cli.tracing.miniatures import miniatures
 from cnnbp_cli.tracing.precision import EXACT, in_double, numbers_in
@@ -69,8 +68,6 @@ def page_payload(
     light : bool
         Leave out the weights of dense layers, and their gradients. What depends on them cannot be edited then.
     """
-    if trace.model.target == "mask":
-        raise UserError("trace: the page does not compute losses of masks; without --html they are shown here")
     trace = in_double(trace) if numbers_in(trace.model) <= EXACT else trace
     return {
         "format": FORMAT,
@@ -103,6 +100,7 @@ def pass_document(trace: TracedPass, *, light: bool = False) -> dict[str, Any]:
             "head": model.config.model.head,
             "loss": model.config.train.loss,
             "label_smoothing": model.config.train.label_smoothing,
+            "per_image": model.loss_function.count(np.empty((*model.output_shape, 1))),
         },
         "measured": pack(np.array([trace.loss], model.dtype)),
         **wanted(trace.target, model),

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cnnbp_cli.build import build
 from cnnbp_cli.config.custom_layers import load_layers
+from cnnbp_cli.config.load import parse_config
 from cnnbp_cli.tracing import source
 from cnnbp_cli.tracing.html import page
 from cnnbp_cli.tracing.payload import page_payload
@@ -53,6 +55,36 @@ def test_numbers_and_terms_are_pythons(name: str, open_page: Opener) -> None:
         theirs = sorted(term.product for term in found.terms(cell, of).terms if term.product != 0)
         mine = sorted(term["product"] for term in terms if term["product"] != 0)
         np.testing.assert_allclose(mine, theirs, rtol=1e-8, atol=1e-14, err_msg=f"{of} of {cell}")
+
+
+@pytest.mark.parametrize(("head", "channels"), [("softmax", 3), ("sigmoid", 1)])
+def test_masks_start_with_every_pixel(head: str, channels: int, open_page: Opener) -> None:
+    """The gradient at a pixel is p − y over the number of pixels, and an edit reaches the loss of all of them."""
+    text = (
+        "{dtype: float64, data: {source: synthetic, kind: bars, target: mask}, "
+        f"model: {{input: [1, 6, 6], head: {head}, layers: [{{type: conv2d, filters: 2, kernel_size: 3, "
+        f"padding: same}}, relu, {{type: conv2d, name: mask, filters: {channels}, kernel_size: 1}}]}}}}"
+    )
+    rng = np.random.default_rng(4)
+    image, mask = rng.normal(size=(1, 1, 6, 6)), rng.integers(0, max(2, channels), (1, 6, 6))
+    model = build(parse_config(text))
+    found = trace(model, image, mask)
+    opened = open_page(found.to_html(batch=(image, mask)))
+    assert opened("window.trace.deviation()") <= 1e-12
+    cell = f"mask[{channels - 1},2,3]"
+    terms = opened("cell => window.trace.terms(cell, 'gradient')", cell)
+    p, y = (found.value(f"{tensor}[{channels - 1},2,3]") for tensor in ("prediction", "target"))
+    assert [term["product"] for term in terms] == pytest.approx([p / 36, -y / 36])
+    called = model.predict(image)[0]
+    right = called.argmax(0) == mask[0] if channels > 1 else (called[0] > 0.5) == mask[0]
+    assert f"{round(100 * right.mean())}% of the mask's pixels are right" in opened.page.locator(".state").inner_text()
+    opened.choose(f"{cell}:gradient")
+    assert "The loss is the mean over 36 pixels" in opened.page.locator("body").inner_text()
+    before = opened("window.trace.loss()")
+    opened("cell => window.trace.edit(cell, 9)", "mask.bias[0]")
+    assert opened("window.trace.loss()") != before
+    opened.button("Mistakes").click()
+    opened.button("Worksheet").click()
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,8 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from proof.example import Example
 from proof.networks import networks
 
+from cnnbp_cli.build import build
+from cnnbp_cli.config.load import parse_config
 from cnnbp_cli.core.optim import Step, Updater
 from cnnbp_cli.core.types import Context
 from cnnbp_cli.tracing.payload import PAGE_LAYERS, pack, page_payload, page_runs
@@ -66,6 +68,45 @@ LARGEST_GAIN = 100
 """One over the smallest standard deviation that a normalization may divide by."""
 
 
+MASKS = """
+dtype: float64
+seed: 3
+data: {source: synthetic, kind: bars, image: [2, 4, 5], target: TARGET}
+model:
+  input: [2, 4, 5]
+  head: HEAD
+  layers:
+    - {type: conv2d, filters: 3, kernel_size: 3, padding: same}
+    - relu
+    - {type: conv2d, filters: LAST, kernel_size: 1}
+train: {loss: LOSS, label_smoothing: SMOOTHING}
+"""
+
+
+def per_pixel() -> list[dict[str, Any]]:
+    """Return the pages of networks whose loss is that of every pixel."""
+    documents = []
+    rng = np.random.default_rng(7)
+    for target, head, last, loss, smoothing in (
+        ("mask", "softmax", 3, "cross_entropy", 0),
+        ("mask", "softmax", 3, "cross_entropy", 0.2),
+        ("mask", "sigmoid", 1, "binary_cross_entropy", 0),
+        ("mask", "softmax", 3, "mse", 0),
+        ("image", "softmax", 2, "mse", 0),
+        ("image", "sigmoid", 2, "binary_cross_entropy", 0),
+    ):
+        text = MASKS
+        filled = {"TARGET": target, "HEAD": head, "LAST": last, "LOSS": loss, "SMOOTHING": smoothing}
+        for name, value in filled.items():
+            text = text.replace(name, str(value))
+        model = build(parse_config(text))
+        images = rng.normal(size=(3, 2, 4, 5))
+        labels = rng.integers(0, max(2, last), (3, 4, 5)) if target == "mask" else rng.uniform(size=(3, last, 4, 5))
+        for count, mode in ((1, "evaluation"), (3, "training")):
+            documents.append(page_payload(trace(model, images[:count], labels[:count], mode=mode)))
+    return documents
+
+
 def updates() -> list[dict[str, Any]]:
     """Return three updates of a few weights by each optimizer, with the clipping of their norm."""
     documents = []
@@ -93,7 +134,8 @@ def main() -> None:
             for example in examples(count, start)
             for training in (False, True)
             if (payload := vector(example, training=training))
-        ],
+        ]
+        + per_pixel(),
         "updates": updates(),
     }
     path.write_text(json.dumps(document))

@@ -1,6 +1,7 @@
 /** The bar on top: what is traced, the loss, what can be set, and the legend. */
 
 import { make, button } from "./maps.js";
+import { alike } from "./losses.js";
 import { INPUT } from "./network.js";
 import { bare, percent } from "./numbers.js";
 import { css, shade, theme } from "./palette.js";
@@ -110,6 +111,7 @@ export class Bar {
   /** What the network predicts, where it classifies. */
   predicted() {
     const { labels, payload, sample, output } = this.app.network;
+    if (payload.loss.per_image > 1 && payload.loss.loss !== "mse") return this.right();
     if (!labels || payload.classes.length < 2) return "";
     const p = this.app.network.pass.judged.prediction.subarray(
       sample * this.app.network.size(output),
@@ -118,6 +120,20 @@ export class Bar {
     const best = p.length === 1 ? Number(p[0] > 0.5) : p.indexOf(Math.max(...p));
     const share = p.length > 1 ? p[best] : Math.max(p[0], 1 - p[0]);
     return best < 0 ? "" : `predicts ${short(payload.classes[best])} (${percent(share)})`;
+  }
+
+  /** How many pixels of a mask are right. */
+  right() {
+    const { network } = this.app;
+    const [p, y] = ["prediction", "target"].map((tensor) => network.shown(tensor, "value"));
+    const places = p.length / network.channels;
+    /** @param {Float64Array} values @param {number} place */
+    const called = (values, place) => {
+      const own = alike(p.length, network.channels, place).map((k) => values[k]);
+      return own.length > 1 ? own.indexOf(Math.max(...own)) : Number(own[0] > 0.5);
+    };
+    const right = Array.from({ length: places }, (_, k) => Number(called(p, k) === called(y, k)));
+    return `${percent(right.reduce((sum, one) => sum + one, 0) / places)} of the mask's pixels are right`;
   }
 
   drawLegend() {

@@ -255,9 +255,21 @@ for (const type of ["layer_norm", "group_norm"]) {
 export const SWAPPED =
   "Weights need the input, the input needs the filter. A sentence that circulates, “output_grad * filter updates the weights, output_grad * input goes back”, has the two swapped.";
 
+/** Over what the loss of masks is a mean. @param {import("./losses.js").LossSpec} loss @param {number} count */
+function pixels({ per_image: each }, count) {
+  return count > 1 ? `the ${each} pixels of each of ${count} images` : `${each} pixels`;
+}
+
 /** @param {Network} network @returns {Story} */
 function lossStory({ payload: { loss, count } }) {
-  const mean = count > 1 ? `frac{1}{${count}} ` : "";
+  const divisor = count * loss.per_image;
+  const mean = divisor > 1 ? `frac{1}{${divisor}} ` : "";
+  if (loss.loss === "cross_entropy" && loss.per_image > 1) {
+    return {
+      formula: `dz[k, i, j] = ${mean}(p[k, i, j] − y[k, i, j])`,
+      says: `Softmax with cross-entropy, at each pixel: what was predicted less what was wanted. The loss is the mean over ${pixels(loss, count)}, so each has one part in ${divisor}.`,
+    };
+  }
   if (loss.loss === "cross_entropy") {
     return {
       formula: `dz[k] = ${mean}(p[k] − y[k])`,
@@ -267,7 +279,10 @@ function lossStory({ payload: { loss, count } }) {
   if (loss.loss === "binary_cross_entropy") {
     return {
       formula: `dz[k] = ${mean}(p[k] − y[k])`,
-      says: "Sigmoid with binary cross-entropy: what was predicted less what was wanted, and nothing else.",
+      says:
+        loss.per_image > 1
+          ? `Sigmoid with binary cross-entropy, at each pixel: what was predicted less what was wanted. The loss is the mean over ${pixels(loss, count)}.`
+          : "Sigmoid with binary cross-entropy: what was predicted less what was wanted, and nothing else.",
     };
   }
   const slope = { none: "", sigmoid: " · p · (1 − p)", softmax: " text{ through the softmax}" }[loss.head];
@@ -279,6 +294,11 @@ function lossStory({ payload: { loss, count } }) {
 
 /** @param {Network} network @returns {Story} */
 function predictionStory({ payload: { loss } }) {
+  if (loss.head === "softmax" && loss.per_image > 1 && loss.loss !== "mse")
+    return {
+      formula: "p[k, i, j] = frac{e^{z[k, i, j]}}{Σ{l} e^{z[l, i, j]}}",
+      says: "The head, at each pixel: the scores of its channels become probabilities that add up to 1.",
+    };
   if (loss.head === "softmax")
     return {
       formula: "p[k] = frac{e^{z[k]}}{Σ{l} e^{z[l]}}",
@@ -336,8 +356,13 @@ export function stories(network, tensor, of) {
 }
 
 /** @param {Network} network */
-function lossFormula({ payload: { loss, labels } }) {
+function lossFormula({ payload: { loss, labels, count } }) {
   if (loss.loss === "mse") return "L = frac{1}{N} Σ (p − y)^{2}";
+  if (loss.per_image > 1) {
+    const mean = `L = −frac{1}{${loss.per_image * count}} Σ{i,j} `;
+    if (loss.loss === "cross_entropy") return `${mean}Σ{k} y[k, i, j] · log p[k, i, j]`;
+    return `${mean}(y[i, j] · log p[i, j] + (1 − y[i, j]) · log(1 − p[i, j]))`;
+  }
   if (loss.loss === "binary_cross_entropy") return "L = −y · log p − (1 − y) · log(1 − p)";
   return labels && !loss.label_smoothing ? "L = −log p[text{label}]" : "L = −Σ{k} y[k] · log p[k]";
 }

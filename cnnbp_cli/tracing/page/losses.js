@@ -11,6 +11,7 @@ import { functionOf, term } from "./terms.js";
  * @property {"softmax" | "sigmoid" | "none"} head
  * @property {"cross_entropy" | "binary_cross_entropy" | "mse"} loss
  * @property {number} label_smoothing
+ * @property {number} per_image what one image adds to the divisor: 1, or its pixels, or all its outputs
  *
  * @typedef {object} Judged
  * @property {Float64Array} prediction the head's outputs
@@ -40,23 +41,38 @@ export function oneHot(labels, classes) {
  * @param {number} channels
  * @returns {Judged}
  */
-export function judge({ head, loss, label_smoothing: smoothing }, z, numbers, count, channels) {
+export function judge({ head, loss, label_smoothing: smoothing, per_image }, z, numbers, count, channels) {
   const prediction = predict(head, z, count, channels);
   const target = loss === "cross_entropy" ? numbers.map((y) => (1 - smoothing) * y + smoothing / channels) : numbers;
-  const divisor = loss === "mse" ? z.length : count;
+  const divisor = per_image * count;
   let total = 0;
   if (loss === "mse") for (let k = 0; k < z.length; k++) total += (prediction[k] - target[k]) ** 2;
   else if (loss === "binary_cross_entropy") {
     for (let k = 0; k < z.length; k++) total += softplus(z[k]) - target[k] * z[k];
   } else {
+    const size = z.length / count;
     for (let n = 0; n < count; n++) {
-      const own = z.subarray(n * channels, (n + 1) * channels);
-      const most = Math.max(...own);
-      total += Math.log(own.reduce((sum, value) => sum + Math.exp(value - most), 0));
-      own.forEach((value, k) => (total -= target[n * channels + k] * (value - most)));
+      for (let place = 0; place < size / channels; place++) {
+        const own = alike(size, channels, place).map((k) => n * size + k);
+        const most = Math.max(...own.map((k) => z[k]));
+        total += Math.log(own.reduce((sum, k) => sum + Math.exp(z[k] - most), 0));
+        for (const k of own) total -= target[k] * (z[k] - most);
+      }
     }
   }
   return { prediction, target, loss: total / divisor, divisor };
+}
+
+/**
+ * The outputs of one image that a softmax makes one distribution of: all, or the channels of one pixel.
+ *
+ * @param {number} size of one image's output
+ * @param {number} channels
+ * @param {number} at one of them
+ */
+export function alike(size, channels, at) {
+  const places = size / channels;
+  return Array.from({ length: channels }, (_, k) => (at % places) + k * places);
 }
 
 /** @param {LossSpec["head"]} head @param {Float64Array} z @param {number} count @param {number} channels */
@@ -71,16 +87,17 @@ export function predict(head, z, count, channels) {
  * @param {LossSpec} spec
  * @param {Judged} judged
  * @param {number} channels
+ * @param {number} size of one image's output
  */
-export function lossGradient({ head, loss }, { prediction: p, target, divisor }, channels) {
+export function lossGradient({ head, loss }, { prediction: p, target, divisor }, channels, size) {
   if (loss !== "mse") return p.map((value, k) => (value - target[k]) / divisor);
   const dp = p.map((value, k) => (2 * (value - target[k])) / divisor);
   if (head === "none") return dp;
   if (head === "sigmoid") return dp.map((value, k) => value * p[k] * (1 - p[k]));
   return dp.map((value, k) => {
-    const start = k - (k % channels);
+    const start = k - (k % size);
     let mean = 0;
-    for (let l = start; l < start + channels; l++) mean += p[l] * dp[l];
+    for (const l of alike(size, channels, k - start)) mean += p[start + l] * dp[start + l];
     return p[k] * (value - mean);
   });
 }
@@ -105,10 +122,10 @@ export function lossGradientTerms({ head, loss }, { prediction: p, target, divis
     const slope = ((head === "sigmoid" ? own * (1 - own) : 1) * 2) / divisor;
     return [term(slope, [predicted(at)]), term(-slope, [wanted(at)])];
   }
-  return Array.from({ length: channels }, (_, k) => {
+  return alike(size, channels, at).flatMap((k) => {
     const slope = (p[sample * size + k] * ((k === at ? 1 : 0) - own) * 2) / divisor;
     return [term(slope, [predicted(k)]), term(-slope, [wanted(k)])];
-  }).flat();
+  });
 }
 
 /**
@@ -116,15 +133,16 @@ export function lossGradientTerms({ head, loss }, { prediction: p, target, divis
  * @param {Judged} judged
  * @param {string} output the last layer's name
  * @param {Float64Array} z
+ * @param {number} channels
  * @param {number} size
  * @param {number} at
  * @param {number} sample
  * @returns {Term[]}
  */
-export function predictionTerms({ head }, { prediction }, output, z, size, at, sample) {
+export function predictionTerms({ head }, { prediction }, output, z, channels, size, at, sample) {
   /** @param {number} k @returns {Factor} */
   const logit = (k) => ({ tensor: output, of: "value", at: k, sample, value: z[sample * size + k] });
   if (head === "none") return [term(1, [logit(at)])];
-  const sources = head === "sigmoid" ? [logit(at)] : Array.from({ length: size }, (_, k) => logit(k));
+  const sources = head === "sigmoid" ? [logit(at)] : alike(size, channels, at).map(logit);
   return [functionOf(head, prediction[sample * size + at], sources)];
 }

@@ -5,8 +5,8 @@
  */
 
 import { RULES } from "./layers.js";
-import { judge, lossGradient, lossGradientTerms, oneHot, predictionTerms } from "./losses.js";
-import { flatten, largest, parseCell, range, sizeOf, unpack } from "./tensor.js";
+import { alike, judge, lossGradient, lossGradientTerms, oneHot, predictionTerms } from "./losses.js";
+import { flatten, largest, parseCell, sizeOf, unpack } from "./tensor.js";
 
 /**
  * @typedef {import("./tensor.js").PackedArray} PackedArray
@@ -277,7 +277,7 @@ export class Network {
    */
   backward(pass, mistake = null) {
     const { gradients, values } = pass;
-    gradients.set(this.output, lossGradient(this.payload.loss, pass.judged, this.channels));
+    gradients.set(this.output, lossGradient(this.payload.loss, pass.judged, this.channels, this.size(this.output)));
     for (const node of [...this.nodes].reverse()) {
       const kept = /** @type {Call} */ (pass.calls.get(node.name));
       const silent = new Float64Array(kept.y.length); // where nothing that leads to the loss reads the layer
@@ -371,7 +371,8 @@ export class Network {
       if (call && !call.node.opaque) return RULES[call.node.type].valueTerms(call, at, sample);
       const z = this.numbersOf(this.output, "value");
       if (this.beyond.includes(tensor) && tensor === "prediction") {
-        return predictionTerms(this.payload.loss, judged, this.output, z, this.size(this.output), at, sample);
+        const size = this.size(this.output);
+        return predictionTerms(this.payload.loss, judged, this.output, z, this.channels, size, at, sample);
       }
       return [];
     }
@@ -400,9 +401,12 @@ export class Network {
   usedBy(tensor, of, at) {
     if (of === "value") {
       if (tensor === this.output)
-        return range(0, this.size(tensor))
-          .filter((k) => this.payload.loss.head === "softmax" || k === at)
-          .map((k) => ({ tensor: "prediction", of, at: k, sample: this.sample }));
+        return (this.payload.loss.head === "softmax" ? alike(this.size(tensor), this.channels, at) : [at]).map((k) => ({
+          tensor: "prediction",
+          of,
+          at: k,
+          sample: this.sample,
+        }));
       if (tensor === "prediction" && !this.byName.has(tensor))
         return [{ tensor: this.output, of: "gradient", at, sample: this.sample }];
       // The gradient at a cell comes from those outputs that the cell went into.
