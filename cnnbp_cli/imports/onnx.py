@@ -21,7 +21,8 @@ from cnnbp_cli.files import replace_file
 from cnnbp_cli.imports.activations import recognize
 from cnnbp_cli.imports.errors import ImportProblem
 from cnnbp_cli.imports.graph import OnnxGraph, read_graph
-from cnnbp_cli.imports.translate import Imported, Translation
+from cnnbp_cli.imports.operators import HANDLERS
+from cnnbp_cli.imports.translation import Imported, Translation
 from cnnbp_cli.model import Model
 from cnnbp_cli.weights import save_weights
 
@@ -115,7 +116,7 @@ def read_onnx(
     """
     graph = read_graph(source, size)
     recognize(graph)
-    translation = Translation(graph)
+    translation = Translation(graph, HANDLERS)
     translation.run()
     if translation.problems:
         more = len(translation.problems) - SHOWN
