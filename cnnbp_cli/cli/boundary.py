@@ -11,15 +11,18 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from cnnbp_cli.cli.help import Group, UsageError, told
 from cnnbp_cli.cli.interrupts import INTERRUPTED, Interruptible
 from cnnbp_cli.cli.words import HINTS, spelled_out
-from cnnbp_cli.data.progress import Listener, Reading, listening
+from cnnbp_cli.data.progress import Reading, listening
 from cnnbp_cli.errors import UserError
+
+if TYPE_CHECKING:
+    from cnnbp_cli.report.reading import ReadingProgress
 
 VERDICT, BAD_INPUT, BROKEN_PIPE = 1, 2, 141
 
@@ -57,7 +60,7 @@ def boundary() -> Iterator[None]:
     """Turn what is the user's to fix into one message on standard error."""
     try:
         try:
-            with Interruptible(), listening(_show_reading()):
+            with Interruptible(), _reading_shown():
                 yield
         finally:
             sys.stdout.flush()
@@ -79,18 +82,25 @@ def boundary() -> Iterator[None]:
         fail(f"{error.filename}: {error.strerror}" if error.filename else f"cannot write: {error.strerror or error}")
 
 
-def _show_reading() -> Listener:
-    """Return what shows how far a long read is, and costs nothing before there is one."""
-    shown: list[Listener] = []
+@contextmanager
+def _reading_shown() -> Iterator[None]:
+    """Show how far a long read is, at no cost before there is one, and leave nothing of it, whatever ends it."""
+    shown: ReadingProgress | None = None
 
     def show(reading: Reading) -> None:
-        if not shown:
+        nonlocal shown
+        if shown is None:
             from cnnbp_cli.report.reading import ReadingProgress
 
-            shown.append(ReadingProgress())
-        shown[0](reading)
+            shown = ReadingProgress()
+        shown(reading)
 
-    return show
+    try:
+        with listening(show):
+            yield
+    finally:
+        if shown is not None:
+            shown.close()
 
 
 def _forget_output() -> None:

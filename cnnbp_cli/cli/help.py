@@ -6,6 +6,7 @@ four lines or a box, where all other errors are one line.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from enum import Enum, StrEnum
@@ -23,6 +24,8 @@ WIDEST = 100  # columns: longer lines are hard to read
 WORDS = "cnnbp.words"
 """Where a command's context keeps the words that it was called with."""
 WIDEST_NAME = 26  # columns of a name that has its sentence beside it
+GLUE = "\N{NO-BREAK SPACE}"
+OPTION_AND_VALUE = re.compile(r"(--\S+) (?!-)")
 UsageError: Any = typer.BadParameter.__base__
 """A call that is no call of a command; Typer exports no name for it."""
 
@@ -69,18 +72,23 @@ def help_text(command: Any, ctx: Any) -> str:
     """Return all that `--help` shows."""
     columns = min(width(), WIDEST)
     sections = [
-        wrap(usage(command, ctx), columns, subsequent_indent="  ", break_on_hyphens=False),
-        *(wrap(paragraph, columns) for paragraph in paragraphs(command)),
+        ("", wrap(usage(command, ctx), columns, subsequent_indent="  ", break_on_hyphens=False)),
+        *(("", wrap(paragraph, columns)) for paragraph in paragraphs(command)),
     ]
     arguments = [(param.metavar, sentence_of(param)) for param in arguments_of(command, ctx)]
     options = [(names_of(param), sentence_of(param)) for param in command.get_params(ctx) if is_option(param)]
     inner = [(name, paragraphs(one)[0]) for name, one in getattr(command, "commands", {}).items()]
     for title, rows in (("Arguments", arguments), ("Options", options), ("Commands", inner)):
         if rows:
-            sections.append([_bold(f"{title}:"), *_two_columns(rows, columns)])
+            sections.append((title, [*_two_columns(rows, columns)]))
     if command.epilog:
-        sections.append([_bold("Examples:"), *(_folded(line, columns) for line in command.epilog.splitlines())])
-    return plain("\n\n".join("\n".join(lines) for lines in sections) + "\n", sys.stdout)
+        sections.append(("Examples", [_folded(line, columns) for line in command.epilog.splitlines()]))
+    return "\n\n".join(_section(title, lines) for title, lines in sections) + "\n"
+
+
+def _section(title: str, lines: Iterable[str]) -> str:
+    text = plain("\n".join(lines), sys.stdout)
+    return f"{_bold(f'{title}:')}\n{text}" if title else text
 
 
 def paragraphs(command: Any) -> list[str]:
@@ -127,8 +135,9 @@ def _two_columns(rows: Iterable[tuple[str, str]], columns: int) -> Iterator[str]
 
 
 def _folded(command: str, columns: int) -> str:
-    """Return a command line as a shell takes it, on several lines where it is too long."""
-    return " \\\n      ".join(wrap(command, columns - 8, break_on_hyphens=False)).join(["  ", ""])
+    """Return a command line as a shell takes it, on several lines where it is too long, options beside their values."""
+    lines = wrap(OPTION_AND_VALUE.sub(rf"\1{GLUE}", command), columns - 8, break_on_hyphens=False)
+    return "  " + " \\\n      ".join(lines).replace(GLUE, " ")
 
 
 def _bold(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -51,7 +52,7 @@ def init(
     path = Path(file or f"{chosen.name}.yaml")
     write_new(path, chosen.text)
     print(plain(str(path), sys.stdout))
-    note(f"next: cnnbp {'summary' if chosen.published else 'train'} {path}")
+    note(f"next: `cnnbp {'summary' if chosen.published else 'train'} {shlex.quote(str(path))}`")
 
 
 def write_new(path: Path, text: str) -> None:

@@ -146,7 +146,7 @@ def _style(k: int) -> str:
 def _outcomes(comparison: Comparison, names: list[str], sheet: Sheet) -> None:
     columns = [
         Column(""),
-        Column("run", text=True),
+        Column("run", text=True, least=24),
         Column("steps", leaves=len(RUN_FIGURES) + 2, folds=True, optional=True),
     ]
     titles = [name.replace("_", "\n") for name in RUN_FIGURES]

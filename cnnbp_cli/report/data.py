@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Self
 
 from cnnbp_cli.core.types import show_shape
+from cnnbp_cli.report.live import EVERY, PATIENCE, Line, is_live
 from cnnbp_cli.report.records import write_csv, write_json
-from cnnbp_cli.report.terminal import console, note, plain, width
-from cnnbp_cli.report.text import count
+from cnnbp_cli.report.terminal import note, plain, width
+from cnnbp_cli.report.text import count, duration
 from cnnbp_cli.text import show_bytes
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
     from cnnbp_cli.data.download import Event, Ready, Receiving
     from cnnbp_cli.data.fetch import PublishedSet
     from cnnbp_cli.data.info import DataInfo
@@ -107,24 +106,17 @@ class FetchProgress:
     """How a download goes, on standard error: a bar on a terminal, and a line for each file."""
 
     def __init__(self) -> None:
-        self._bar: Progress | None = None
-        self._tasks: dict[str, TaskID] = {}
-        if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-            from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-            columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-            out = console(sys.stderr)
-            out.soft_wrap = False
-            self._bar = Progress(*columns, console=out, transient=True, redirect_stdout=False, redirect_stderr=False)
+        self._line: Line | None = Line() if is_live() else None
+        self._name = ""
+        self._started = self._due = 0.0
+        self._first = 0
 
     def __enter__(self) -> Self:
-        if self._bar:
-            self._bar.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._bar:
-            self._bar.stop()
+        if self._line:
+            self._line.erase()
 
     def __call__(self, event: Event) -> Ready | None:
         """Show an event; return the file that is ready, if it says so."""
@@ -141,20 +133,30 @@ class FetchProgress:
         return None
 
     def _receiving(self, event: Receiving) -> None:
-        if self._bar:
-            if event.name not in self._tasks:
-                self._tasks[event.name] = self._bar.add_task(event.name)
-            self._bar.update(self._tasks[event.name], completed=event.received, total=event.total)
-        elif event.name not in self._tasks:
-            self._tasks[event.name] = 0  # type: ignore[assignment]
-            here = f", {show_bytes(event.received)} of it are here" if event.received else ""
-            note(f"{event.name}: {show_bytes(event.total) if event.total is not None else 'of unknown size'}{here}")
+        now = perf_counter()
+        if event.name != self._name:
+            self._name, self._first = event.name, event.received
+            self._started, self._due = now, now + PATIENCE
+            if self._line is None:
+                here = f", {show_bytes(event.received)} of it are here" if event.received else ""
+                note(f"{event.name}: {show_bytes(event.total) if event.total is not None else 'of unknown size'}{here}")
+        if self._line and now >= self._due:
+            self._due = now + EVERY
+            self._line.draw(*received(event, event.received - self._first, now - self._started))
 
     def _note(self, text: str) -> None:
-        if self._bar:
-            self._bar.console.print(plain(text, sys.stderr))
-        else:
-            note(text)
+        if self._line:
+            self._line.erase()
+        note(text)
+
+
+def received(event: Receiving, now: int, seconds: float) -> tuple[str, float | None]:
+    """Return what the line says of a file of which `now` bytes came in so many seconds, and the share that is here."""
+    if event.total is None:
+        return f"{event.name}  {show_bytes(event.received)}  {duration(seconds)}", None
+    left = f"  {duration(seconds * (event.total - event.received) / now)} left" if now else ""
+    share = event.received / event.total if event.total else 1.0
+    return f"{event.name}  {show_bytes(event.received)} of {show_bytes(event.total)}{left}", share
 
 
 def render_converted(counts: dict[str, int], section: dict[str, Any], format: str) -> None:

@@ -136,8 +136,8 @@ def _remedy(name: str, parts: Sequence[str]) -> None:
 def _beside(name: str, lines: Sequence[str], style: str) -> None:
     out = console()
     for number, text in enumerate(lines):
-        label = Text(f"{'' if number else name:>{LABEL}}  ", "dim")
-        out.print(label.append(text, style or None))
+        label = f"{'' if number else name:>{LABEL}}  "
+        out.print(Text.assemble((label, "dim"), (text, style)))
 
 
 def _verdict(report: Diagnosis, rules: int) -> None:

@@ -50,20 +50,24 @@ def _table(report: GradcheckReport) -> None:
     from cnnbp_cli.gradient_check.complex_step import DIFFERENCE_TOLERANCE
     from cnnbp_cli.report.table import Column, line, show
 
-    with_coverage = report.method == "central" or report.kinks > 0 or report.noise > 0
     with_numbers = any(check.status not in ("ok", "unchecked") for check in report.parameters)
-    columns = [
-        Column("gradient to", text=True),
-        Column("status", text=True, leaves=1),
-        Column("relative\nerror", leaves=2),
-        Column("directions", leaves=11),
-        Column("elements", leaves=6),
-        *([Column("kinks", leaves=8), Column("noise", leaves=9), Column("coverage", leaves=7)] * with_coverage),
-        Column("shape", text=True, leaves=10),
-        Column("worst\nelement", text=True, leaves=3),
-        *([Column("analytic", leaves=4), Column("numeric", leaves=5)] * with_numbers),
+    shown = [
+        (Column("gradient to", text=True), True),
+        (Column("status", text=True, leaves=1), True),
+        (Column("relative\nerror", leaves=2), True),
+        (Column("directions", leaves=9, optional=True), _directions(report) is None),
+        (Column("elements", leaves=8, optional=True), True),
+        (Column("kinks", leaves=6, optional=True), report.kinks > 0),
+        (Column("noise", leaves=7, optional=True), report.noise > 0),
+        (Column("coverage", leaves=6, optional=True), report.kinks + report.noise > 0),
+        (Column("shape", text=True, leaves=10, optional=True), True),
+        (Column("worst\nelement", text=True, leaves=3), True),
+        (Column("analytic", leaves=4), with_numbers),
+        (Column("numeric", leaves=5), with_numbers),
     ]
-    show(columns, [_row(check, with_coverage, with_numbers) for check in report.parameters])
+    chosen = [k for k, (_, wanted) in enumerate(shown) if wanted]
+    rows = [_row(check) for check in report.parameters]
+    show([shown[k][0] for k in chosen], [[row[k] for k in chosen] for row in rows])
     line()
     _explanations(report)
     meanings = MEANINGS | {"noise": NOISE[report.method]}
@@ -155,10 +159,18 @@ def _verdict(report: GradcheckReport) -> None:
         how = METHODS[report.method]
         if report.by_differences and report.method == "complex":
             how = f"confirmed by complex steps, and by differences in {', '.join(report.by_differences)}"
+        directions = _directions(report)
+        how += f", {count(directions, 'direction')} each" if directions else ""
         line(f"ok: {tensors} {how}{modes}, {figures}", "green")
 
 
-def _row(check: ParameterCheck, with_coverage: bool, with_numbers: bool) -> list[str | tuple[str, str]]:
+def _directions(report: GradcheckReport) -> int | None:
+    """Return in how many directions each gradient was checked; None where that differs."""
+    numbers = {check.directions for check in report.parameters}
+    return numbers.pop() if len(numbers) == 1 else None
+
+
+def _row(check: ParameterCheck) -> list[str | tuple[str, str]]:
     index = "" if check.worst_index is None else "[" + ", ".join(map(str, check.worst_index)) + "]"
     return [
         check.name,
@@ -166,8 +178,11 @@ def _row(check: ParameterCheck, with_coverage: bool, with_numbers: bool) -> list
         "" if check.relative_error is None else power(check.relative_error),
         count(check.directions),
         f"{check.elements:,} of {check.size:,}",
-        *([count(check.kinks), count(check.noise), f"{check.coverage:.0f}%"] * with_coverage),
+        count(check.kinks),
+        count(check.noise),
+        f"{check.coverage:.0f}%",
         show_shape(check.shape),
         index,
-        *([f"{check.analytic:.5e}", f"{check.numeric:.5e}"] * with_numbers),
+        f"{check.analytic:.4e}",
+        f"{check.numeric:.4e}",
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from cnnbp_cli.report.table import line
@@ -18,4 +19,5 @@ def render(report: ImportReport) -> None:
     line(f"weights: {report.weights}, {count(report.parameters, 'parameter')}")
     for text in report.notes:
         note(text)
-    note(f"next: cnnbp summary {report.config}; cnnbp train {report.config} --weights {report.weights}")
+    config, weights = shlex.quote(str(report.config)), shlex.quote(str(report.weights))
+    note(f"next: `cnnbp summary {config}`, `cnnbp train {config} --weights {weights}`")

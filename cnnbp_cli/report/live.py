@@ -25,9 +25,10 @@ PATIENCE = 0.5
 
 EVERY = 0.2  # seconds between two updates
 BAR, WIDEST_BAR = 10, 40  # columns of a bar
-ERASURE = "\r\x1b[J"
+ERASURE = "\r\x1b[K\x1b[J"
 """From the beginning of the line, where the cursor rests: a terminal that folds the line as it becomes narrower, even
-before it tells its new width, keeps the cursor there, so that all of the line goes."""
+before it tells its new width, keeps the cursor there, so that all of the line goes. The line itself goes first: what
+tmux erases from the top of its screen down, it would keep among the lines above."""
 NO_WRAP, WRAP = "\x1b[?7l", "\x1b[?7h"
 """Cut what does not fit, as a terminal may be narrower already than it has told; and fold it again."""
 

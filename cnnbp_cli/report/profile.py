@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cnnbp_cli.report.records import write_csv, write_json
-from cnnbp_cli.report.text import count, percent
+from cnnbp_cli.report.text import count
 
 if TYPE_CHECKING:
     from cnnbp_cli.analysis.profile import Profile
@@ -48,7 +48,7 @@ def _table(profile: Profile) -> None:
 
     columns = [
         Column("layer", text=True),
-        Column("type", text=True, leaves=6),
+        Column("type", text=True, leaves=6, optional=True),
         Column("forward\nms", leaves=2),
         Column("backward\nms", leaves=2),
         Column("share", leaves=1),
@@ -61,19 +61,19 @@ def _table(profile: Profile) -> None:
             layer.type,
             f"{layer.forward_ms:.3f}",
             f"{layer.backward_ms:.3f}",
-            percent(layer.share),
+            _share(layer.share),
             _rate(layer.forward_gflops),
             _rate(layer.backward_gflops),
         ]
         for layer in profile.layers
     ]
-    rows += [[PARTS[part.name], "", f"{part.ms:.3f}", "", percent(part.share), "", ""] for part in profile.parts]
+    rows += [[PARTS[part.name], "", f"{part.ms:.3f}", "", _share(part.share), "", ""] for part in profile.parts]
     images, workers = count(profile.images, "image"), count(profile.workers, "worker")
     shared = "" if profile.workers == 1 else f", a batch of {profile.batch_size} shared by {workers}"
     line(f"{profile.name}: one step of {images}{shared}, {profile.dtype}", "bold")
-    show(columns, rows, ["step", "", f"{profile.step_ms:.3f}", "", percent(1.0), _rate(profile.gflops), ""])
+    show(columns, rows, ["step", "", f"{profile.step_ms:.3f}", "", _share(1.0), _rate(profile.gflops), ""])
     line(f"{count(round(profile.images_per_second))} images/s; mean of the faster half of the steps, {profile.steps}")
-    share = percent(profile.gflops / profile.peak_gflops)
+    share = _share(profile.gflops / profile.peak_gflops)
     line(
         f"the step reaches {_rate(profile.gflops)} GFLOP/s, {share} of the {_rate(profile.peak_gflops)} of a large "
         "matrix product on one core"
@@ -82,3 +82,7 @@ def _table(profile: Profile) -> None:
 
 def _rate(gflops: float | None) -> str:
     return "" if gflops is None else f"{gflops:.1f}"
+
+
+def _share(share: float) -> str:
+    return f"{100 * share:.1f}%"

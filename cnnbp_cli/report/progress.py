@@ -238,7 +238,7 @@ def message(event: Event) -> str | None:
     if isinstance(event, RunFinished) and event.diverged:
         return (
             f"warning: the training diverged: its loss is {figure(event.train_loss)}, worse than at the start\n"
-            f"`cnnbp diagnose {event.run or 'CONFIG'}` looks for the cause."
+            f"`cnnbp diagnose {shlex.quote(event.run) if event.run else 'CONFIG'}` looks for the cause."
         )
     if isinstance(event, Interrupted):
         kept = f"; go on from {event.checkpoint} with --resume" if event.checkpoint else ""

@@ -40,3 +40,7 @@ class ReadingProgress:
         elif now >= self._due:
             self._due = now + LINE_EVERY
             note(f"{reading.origin}: {count(reading.done)} of {count(reading.total)} pictures read")
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        self._line.erase()

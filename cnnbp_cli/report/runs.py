@@ -19,6 +19,7 @@ STYLES = {
     **dict.fromkeys(("interrupted", "killed"), "yellow"),
     **dict.fromkeys(("diverged", "non-finite", "damaged"), "red"),
 }
+NAME = 24  # columns that a name has before it folds
 MOST_SHOWN = 6  # differences in a row of the table
 
 
@@ -43,13 +44,13 @@ def _table(folder: Path, rows: Sequence[RunRow], of: int) -> None:
     with_validation = any(row.figures["validation_loss"] is not None for row in rows)
     kind = "validation" if with_validation else "test" if with_test else "train"
     with_accuracy = any(row.figures[f"{kind}_accuracy"] is not None for row in rows)
-    columns = [Column("run", text=True), Column("state", text=True), Column("epochs", leaves=5)]
+    columns = [Column("run", text=True, least=NAME), Column("state", text=True, least=NAME), Column("epochs", leaves=5)]
     names = [name for name in FIGURES if name.startswith(kind) and (with_accuracy or name.endswith("loss"))]
     columns += [Column(name.replace("_", "\n"), leaves=k) for k, name in enumerate(reversed(names), 1)]
     columns += [
-        Column("best\nepoch", leaves=4),
+        Column("best\nepoch", leaves=7, folds=True, optional=True),
         Column("age", leaves=3),
-        Column("what\ndiffers", text=True, leaves=6, folds=True),
+        Column("what\ndiffers", text=True, leaves=6, folds=True, least=12),
     ]
     show(columns, [[*_cells(row, folder), *_figures(row, names), *_rest(row)] for row in rows])
     if of > len(rows):

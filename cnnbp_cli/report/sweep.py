@@ -3,36 +3,28 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import isfinite
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from cnnbp_cli.report.live import BAR, EVERY, PATIENCE, Line, is_live
 from cnnbp_cli.report.records import write_csv, write_json
 from cnnbp_cli.report.table import Cell, Column, Table, line
-from cnnbp_cli.report.terminal import console, note, plain
+from cnnbp_cli.report.terminal import note, width
 from cnnbp_cli.report.text import count, duration, figure, percent
 from cnnbp_cli.sweep.engine import PointDone, PointProgress, PointStarted, SweepEvent, SweepFinished, SweepStarted
 from cnnbp_cli.sweep.outcome import Outcome
 from cnnbp_cli.sweep.points import Space
 from cnnbp_cli.train.events import RUN_FIGURES, EpochDone, RunStarted, StepDone
 
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
-DRAW_EVERY = 0.15  # seconds
-FEWEST_SHOWN = 8  # running runs that get a line on the terminal
-
 
 @contextmanager
 def rendering(format: str, space: Space, *, quiet: bool) -> Iterator[Callable[[SweepEvent], None]]:
     """Render events until the block ends: the table on standard output, progress on standard error."""
     names = short([axis.key for axis in space.axes])
-    is_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-    watch = Silence() if quiet else Live(names) if is_terminal else Log(names)
+    watch = Silence() if quiet else Live(names) if is_live() else Log(names)
 
     def draw(event: SweepEvent) -> None:
         watch(event)
@@ -204,85 +196,74 @@ class Log(Silence):
 
 
 class Live(Silence):
-    """A bar for the sweep, and one for each run that is going on."""
+    """A line with a bar: runs that are done, those that are going on, the best so far, the time left."""
 
     def __init__(self, names: dict[str, str]) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn
-
         self._names = names
-        self._console = console(sys.stderr)
-        self._console.soft_wrap = False
-        self._bar: Progress = Progress(
-            BarColumn(bar_width=12),
-            TextColumn("{task.description}", markup=False),
-            console=self._console,
-            auto_refresh=False,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
-        self._total: TaskID = self._bar.add_task("", total=None)
-        self._runs: dict[str, TaskID] = {}
-        self._steps: dict[str, RunStarted] = {}
-        self._started, self._first, self._next = perf_counter(), 0, 0.0
-        self._count = self._done = 0
+        self._line = Line()
+        self._running: dict[str, float] = {}
+        self._steps: dict[str, int] = {}
+        self._count = self._done = self._first = 0
         self._by, self._best = "", ""
         self._score = float("inf")
+        self._started = perf_counter()
+        self._due = self._started + PATIENCE
 
     def __call__(self, event: SweepEvent) -> None:
         if isinstance(event, SweepStarted):
             self._count, self._by = event.count, event.by
             self._done = self._first = event.done
             note(started(event))
-            self._bar.start()
         elif isinstance(event, PointStarted):
-            text = f"{event.run}  {_settings(event.values, self._names)}"
-            visible = len(self._runs) < FEWEST_SHOWN
-            self._runs[event.run] = self._bar.add_task(self._fit(text), total=None, visible=visible)
+            self._running[event.run] = 0.0
         elif isinstance(event, PointProgress):
             self._progress(event)
         elif isinstance(event, PointDone):
             self._over(event.outcome)
-        self._draw()
+        if (now := perf_counter()) >= self._due:
+            self._due = now + EVERY
+            self._line.draw(self.fitting(width() - 1 - BAR - 2), self._share())
 
     def _progress(self, event: PointProgress) -> None:
         if isinstance(event.event, RunStarted):
-            self._steps[event.run] = event.event
+            self._steps[event.run] = max(event.event.total_steps, 1)
         elif isinstance(event.event, StepDone | EpochDone):
-            done, run = event.event, self._steps[event.run]
-            loss = done.loss if isinstance(done, StepDone) else done.train_loss
-            text = f"{event.run}  epoch {done.epoch}/{run.epochs}  loss {figure(loss)}"
-            self._bar.update(
-                self._runs[event.run], completed=done.step, total=run.total_steps, description=self._fit(text)
-            )
+            self._running[event.run] = event.event.step / self._steps[event.run]
 
     def _over(self, outcome: Outcome) -> None:
-        if (task := self._runs.pop(outcome.run, None)) is not None:
-            self._bar.remove_task(task)
+        self._running.pop(outcome.run, None)
         self._done += outcome.status != "interrupted"
         if (score := outcome.score(self._by)) < self._score:
             self._score = score
-            self._best = f"  best {_figure(self._by, outcome.figures[self._by])} ({outcome.run})"
+            self._best = f"best {_figure(self._by, outcome.figures[self._by])} ({outcome.run})"
         if outcome.status == "failed":
-            self._bar.console.print(plain(over(outcome, self._by, self._names), sys.stderr))
+            self._line.erase()
+            note(over(outcome, self._by, self._names))
 
-    def _draw(self) -> None:
-        if perf_counter() < self._next:
-            return
-        text = f"{self._done}/{self._count} runs{self._best}"
-        if self._done > self._first:
-            seconds = (perf_counter() - self._started) / (self._done - self._first) * (self._count - self._done)
-            text += f"  {duration(seconds)} left"
-        self._bar.update(self._total, completed=self._done, total=self._count, description=self._fit(text))
-        self._bar.refresh()
-        self._next = perf_counter() + DRAW_EVERY
+    def _share(self) -> float:
+        return (self._done + sum(self._running.values())) / max(self._count, 1)
 
-    def _fit(self, text: str) -> str:
-        width = max(self._console.width - 14, 8)
-        return text if len(text) <= width else text[: width - 1] + "…"
+    def fields(self) -> list[str]:
+        """Return how many runs are done and going on, the best so far, and the time left, as words."""
+        done = self._share() * self._count - self._first
+        left = (perf_counter() - self._started) / done * (self._count - self._first - done) if done > 0 else None
+        return [
+            f"{self._done}/{self._count} runs",
+            *([f"{len(self._running)} running"] if self._running else []),
+            *([self._best] if self._best else []),
+            *([] if left is None else [f"{duration(left)} left"]),
+        ]
+
+    def fitting(self, columns: int) -> str:
+        """Return the fields on one line, without those in the middle that do not fit."""
+        fields = self.fields()
+        for least in ("running", "best"):
+            if len("  ".join(fields)) > columns:
+                fields = [field for field in fields if least not in field]
+        return "  ".join(fields)
 
     def close(self) -> None:
-        self._bar.stop()
+        self._line.erase()
 
 
 def started(event: SweepStarted) -> str:

@@ -43,6 +43,8 @@ class Column:
         Texts fold before this column leaves.
     optional : bool
         Where it leaves, the table does not continue below for its sake.
+    least : int
+        Columns that a text keeps when it folds, as long as there is another way to fit.
     """
 
     title: str
@@ -51,6 +53,7 @@ class Column:
     width: int = 0
     folds: bool = False
     optional: bool = False
+    least: int = NARROWEST
 
 
 class Table:
@@ -148,18 +151,18 @@ class Table:
 
     @staticmethod
     def _least(column: Column) -> int:
-        return min(column.width, max(NARROWEST, _wide(column.title))) if column.text else column.width
+        return min(column.width, max(column.least, _wide(column.title))) if column.text else column.width
 
     def _fold(self, excess: int) -> None:
-        """Take the columns that are too many from the widest texts."""
+        """Take the columns that are too many from the widest texts, first from those above their least."""
         texts = [k for k in self._shown if self._columns[k].text]
-        while excess > 0 and texts:
-            widest = max(texts, key=lambda k: self._columns[k].width)
-            width = self._columns[widest].width
-            if width <= self._least(self._columns[widest]):
+        for _ in range(max(excess, 0)):
+            wide = [k for k in texts if self._columns[k].width > self._least(self._columns[k])]
+            wide = wide or [k for k in texts if self._columns[k].width > max(NARROWEST, _wide(self._columns[k].title))]
+            if not wide:
                 return
-            self._columns[widest] = replace(self._columns[widest], width=width - 1)
-            excess -= 1
+            widest = max(wide, key=lambda k: self._columns[k].width)
+            self._columns[widest] = replace(self._columns[widest], width=self._columns[widest].width - 1)
 
 
 def show(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], total: Sequence[Cell] | None = None) -> None:

@@ -13,9 +13,9 @@ from cnnbp_cli.report.text import count
 def render(templates: Sequence[tuple[Template, Summary]]) -> None:
     """List names, parameters and what they are about, the smallest first; networks of the literature by themselves."""
     for title, published in (("template", False), ("published network", True)):
-        columns = [Column(title, text=True), Column("what it is", text=True)]
+        columns = [Column(title, text=True), Column("parameters", leaves=1), Column("what it is", text=True)]
         chosen = [(one, found.trainable_parameters) for one, found in templates if one.published == published]
         chosen.sort(key=lambda entry: entry[1])
-        show(columns, [[one.name, f"{one.about} ({count(total, 'parameter')})"] for one, total in chosen])
+        show(columns, [[one.name, count(total), one.about] for one, total in chosen])
         if not published:
             line()

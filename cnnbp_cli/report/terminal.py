@@ -35,6 +35,12 @@ ASCII = str.maketrans(
 )
 """Stand-ins where the encoding is not Unicode."""
 
+READABLE = {
+    **{"magenta": "color(134)", "blue": "color(33)", "cyan": "color(30)"},
+    **{"green": "color(28)", "yellow": "color(136)", "red": "color(196)"},
+}
+"""Colors that can be read on white and on black, where a terminal has 256; its own are often too light or too dark."""
+
 LONGEST = 2000  # characters of a line of a message
 WIDEST = 200  # in a file, which has no width of its own
 HEIGHT = 25  # which nothing depends on; without one, rich takes TERM=dumb to be 80 columns wide
@@ -88,12 +94,34 @@ def _stand_in(error: UnicodeError) -> tuple[str | bytes, int]:
 def complaint(error: Exception | str) -> str:
     """Return an error as one message; problems that have a place in a file start with it, as a compiler's do."""
     placed = any(problem.span is not None for problem in getattr(error, "problems", ()))
-    return plain(str(error) if placed else f"error: {error}", sys.stderr)
+    return folded(plain(str(error) if placed else f"error: {error}", sys.stderr), sys.stderr)
 
 
 def note(text: str) -> None:
     """Write a remark that is no result to standard error."""
-    print(plain(text, sys.stderr), file=sys.stderr, flush=True)
+    print(folded(plain(text, sys.stderr), sys.stderr), file=sys.stderr, flush=True)
+
+
+def folded(text: str, stream: TextIO) -> str:
+    """Return sentences folded between words where the stream is a terminal, which would cut them anywhere.
+
+    A command between backquotes stays on one line if it has one, to be copied; so do lines that are indented, which
+    quote a file.
+    """
+    columns = width()
+    if len(text) <= columns or not stream.isatty():
+        return text
+    import re
+    import textwrap
+
+    glue = "\N{NO-BREAK SPACE}"
+    lines: list[str] = []
+    for line in text.split("\n"):
+        whole = re.sub(r"`[^`]+`", lambda command: command[0].replace(" ", glue), line)
+        fits = len(line) <= columns or line.startswith(" ")
+        folds = [line] if fits else textwrap.wrap(whole, columns, break_long_words=False, break_on_hyphens=False)
+        lines += [part.replace(glue, " ") for part in folds]
+    return "\n".join(lines)
 
 
 def console(stream: TextIO | None = None) -> Console:
@@ -106,7 +134,7 @@ def console(stream: TextIO | None = None) -> Console:
 
     stream = stream or sys.stdout
     colors: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
-    return Terminal(
+    out = Terminal(
         file=stream,
         width=width(),
         height=HEIGHT,
@@ -116,3 +144,8 @@ def console(stream: TextIO | None = None) -> Console:
         emoji=False,
         soft_wrap=True,
     )
+    if out.color_system in ("256", "truecolor"):
+        from rich.theme import Theme
+
+        out.push_theme(Theme(READABLE, inherit=False))
+    return out

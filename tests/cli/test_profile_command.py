@@ -29,7 +29,7 @@ def test_table(cnnbp):
     assert lines[2].split() == ["layer", "type", "ms", "ms", "share", "GFLOP/s", "GFLOP/s"]
     assert [line.split("  ")[0] for line in lines[4:14]] == LAYERS + PARTS
     assert lines[15].split()[0] == "step"
-    assert lines[15].split()[2] == "100.00%"
+    assert lines[15].split()[2] == "100.0%"
     assert lines[16].endswith(" images/s; mean of the faster half of the steps, 1")
     assert lines[17].startswith("the step reaches ")
     assert lines[17].endswith(" of a large matrix product on one core")

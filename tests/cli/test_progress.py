@@ -12,16 +12,22 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+import typer
 from cli.bars import BARS, Command
 
 import cnnbp_cli
+from cnnbp_cli.cli.boundary import boundary
+from cnnbp_cli.data.download import Receiving, Retrying
 from cnnbp_cli.data.progress import Reading, listening, tell
 from cnnbp_cli.diagnosis import diagnose
-from cnnbp_cli.report import live, progress
+from cnnbp_cli.errors import UserError
+from cnnbp_cli.report import data, live, progress, reading, sweep
+from cnnbp_cli.sweep.engine import PointDone, PointProgress, PointStarted, SweepStarted
+from cnnbp_cli.sweep.outcome import Outcome
+from cnnbp_cli.sweep.points import read_space
 from cnnbp_cli.train.evaluate import evaluate
-from cnnbp_cli.train.events import NonFinite, RunFinished
+from cnnbp_cli.train.events import NonFinite, RunFinished, RunStarted, StepDone
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,11 +73,11 @@ def test_time_left(now: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
         tick(1000, 4000)
         shown = terminal.getvalue()
         words = "━" * 10 + "─" * 30 + "  counting  1,000/4,000  30.0 s left"
-        assert shown == f"\r\x1b[J\x1b[?7l{words}\x1b[?7h\r"
+        assert shown == f"\r\x1b[K\x1b[J\x1b[?7l{words}\x1b[?7h\r"
         now[0] += 0.01
         tick(1001, 4000)  # too soon
         assert terminal.getvalue() == shown
-    assert terminal.getvalue() == shown + "\r\x1b[J"
+    assert terminal.getvalue() == shown + "\r\x1b[K\x1b[J"
 
 
 def test_the_line_never_fills_nor_folds_and_goes_from_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,9 +86,12 @@ def test_the_line_never_fills_nor_folds_and_goes_from_its_beginning(monkeypatch:
     line.draw("x" * 200, 0.5)
     before, words, after = re.split(r"(x+)", terminal.getvalue())
     assert len(words) == 78
-    assert (before, after) == ("\r\x1b[J\x1b[?7l", "\x1b[?7h\r")  # cut, not folded; the cursor rests at the beginning
+    assert (before, after) == (
+        "\r\x1b[K\x1b[J\x1b[?7l",
+        "\x1b[?7h\r",
+    )  # cut, not folded; the cursor rests at the beginning
     line.erase()
-    assert terminal.getvalue().endswith("\x1b[?7h\r\r\x1b[J")
+    assert terminal.getvalue().endswith("\x1b[?7h\r\r\x1b[K\x1b[J")
 
 
 def test_waiting_says_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +100,7 @@ def test_waiting_says_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
     with live.waiting("reading"):
         time.sleep(0.2)
     assert "reading  " in terminal.getvalue()
-    assert terminal.getvalue().endswith("\r\x1b[J")
+    assert terminal.getvalue().endswith("\r\x1b[K\x1b[J")
 
 
 def test_waiting_says_how_much_time_is_left_of_what_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,12 +205,87 @@ def test_a_log_has_every_epoch_once_and_no_carriage_return(tmp_path: Path) -> No
     assert "\r" not in err
 
 
+def test_the_line_of_a_sweep(now: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "perf_counter", lambda: now[0])
+    terminal = on_terminal(monkeypatch)
+    started = RunStarted(
+        **{"name": "bars", "step": 0, "total_steps": 10, "epochs": 2, "steps_per_epoch": 5, "batch_size": 12},
+        **{"samples": 60, "parameters": 38, "workers": 1, "run": "s/01"},
+    )
+    step = StepDone(step=5, epoch=1, loss=0.5, accuracy=0.5, learning_rate=0.1, grad_norm=1.0, samples=12, seconds=0.1)
+
+    def outcome(run: str, status: str, accuracy: float | None) -> PointDone:
+        return PointDone(Outcome(run, {"seed": 0}, status, None, {"validation_accuracy": accuracy}))  # type: ignore[arg-type]
+
+    with sweep.rendering("table", read_space(["seed=0,1,2,3"], sampling=False), quiet=False) as draw:
+        draw(SweepStarted(Path("s"), 4, 0, 2, "validation_accuracy"))
+        draw(PointStarted("01", {"seed": 0}))
+        draw(PointStarted("02", {"seed": 1}))
+        draw(PointProgress("01", started))
+        assert "━" not in terminal.getvalue()  # too soon
+        now[0] += 10
+        draw(PointProgress("01", step))
+        *_, words = terminal.getvalue().rpartition("\x1b[?7l")
+        assert words.startswith("━" * 5 + "─" * 35 + "  0/4 runs  2 running  1:10 left")  # half a run in 10 s
+        now[0] += 10
+        draw(outcome("01", "finished", 0.9))
+        *_, words = terminal.getvalue().rpartition("\x1b[?7l")
+        assert "  1/4 runs  1 running  best 90.00% (01)  1:00 left" in words
+        now[0] += 0.01
+        shown = terminal.getvalue()
+        draw(outcome("02", "failed", None))
+        assert terminal.getvalue().startswith(f"{shown}{live.ERASURE}02  seed=0  failed")  # a line of its own
+    assert terminal.getvalue().count("\n") == 2
+    assert "━" not in terminal.getvalue().rpartition("\n")[2]
+
+
+def test_what_ends_a_read_leaves_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = on_terminal(monkeypatch)
+    monkeypatch.setattr(reading, "PATIENCE", 0.0)
+
+    def read() -> None:
+        tell(Reading("animals", 1, 100))
+        assert "pictures  1/100" in terminal.getvalue()
+        raise UserError("animals/3.png: is no picture")
+
+    with pytest.raises(typer.Exit), boundary():
+        read()
+    assert terminal.getvalue().endswith(f"{live.ERASURE}error: animals/3.png: is no picture\n")
+
+
+def test_the_line_of_a_download(now: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "perf_counter", lambda: now[0])
+    terminal = on_terminal(monkeypatch)
+    with data.FetchProgress() as progress:
+        progress(Receiving("train.gz", 1 << 20, 5 << 20))  # the first part is here already
+        now[0] += 10
+        progress(Receiving("train.gz", 3 << 20, 5 << 20))
+        *_, words = terminal.getvalue().rpartition("\x1b[?7l")
+        assert words.startswith("━" * 22 + "─" * 14 + "  train.gz  3.0 MiB of 5.0 MiB  10.0 s left")
+        progress(Retrying("it hung up"))
+        assert terminal.getvalue().endswith(f"{live.ERASURE}it hung up; trying again\n")
+        progress(Receiving("labels.gz", 0, None))
+        now[0] += 10
+        progress(Receiving("labels.gz", 2 << 20, None))
+        assert "labels.gz  2.0 MiB  10.0 s" in terminal.getvalue()
+    assert terminal.getvalue().endswith(live.ERASURE)
+
+
+SCREENS = {
+    "train": (["train", "bars.yaml", "--epochs", "8"], "run: runs"),
+    "sweep": (["sweep", "bars.yaml", "--seeds", "0,1,2,3", "--lr", "0.01,1e30"], "run: sweeps"),
+}
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("tmux"), reason="needs tmux")
-def test_a_terminal_that_is_resized_keeps_whole_lines(tmp_path: Path) -> None:
+@pytest.mark.parametrize("screen", SCREENS)
+def test_a_terminal_that_is_resized_keeps_whole_lines(tmp_path: Path, screen: str) -> None:
     (tmp_path / "bars.yaml").write_text(BARS.replace("train: 60", "train: 6000"), encoding="utf-8")
     name = f"cnnbp-{os.getpid()}"
-    command = f"cd {tmp_path}; PYTHONPATH={ROOT} {sys.executable} -m cnnbp_cli train bars.yaml --epochs 8; sleep 60"
+    arguments, end = SCREENS[screen]
+    call = f"{sys.executable} -m cnnbp_cli {' '.join(arguments)}"
+    command = f"cd {tmp_path}; echo '$'; PYTHONPATH={ROOT} {call}; sleep 60"
 
     def tmux(*arguments: str) -> str:
         done = subprocess.run(["tmux", "-L", name, *arguments], capture_output=True, text=True, check=True)
@@ -213,15 +297,19 @@ def test_a_terminal_that_is_resized_keeps_whole_lines(tmp_path: Path) -> None:
             time.sleep(1.2)
             tmux("resize-window", "-x", str(columns), "-y", "60")
         for _ in range(100):
-            screen = tmux("capture-pane", "-p", "-S", "-200")
-            if "run: runs" in screen:
+            shown = tmux("capture-pane", "-p", "-S", "-200")
+            if end in shown:
                 break
             time.sleep(0.3)
     finally:
         tmux("kill-server")
-    assert "━" not in screen
-    assert "left" not in screen
-    epochs = [int(line.split()[0]) for line in screen.splitlines() if line.split()[:1] and line.split()[0].isdigit()]
+    assert "━" not in shown
+    assert "left" not in shown
+    assert all(line == line.rstrip() for line in shown.splitlines())
+    if screen == "sweep":
+        failures = [line for line in shown.splitlines() if "1e+30  failed: " in line]
+        assert [line.split()[0] for line in failures] == ["02", "04", "06", "08"]
+        return
+    epochs = [int(line.split()[0]) for line in shown.splitlines() if line.split()[:1] and line.split()[0].isdigit()]
     assert epochs == list(range(1, 9))
-    assert "images/s" in [line for line in screen.splitlines() if "epoch" in line][-1]  # it is wide again
-    assert np.all([line == line.rstrip() for line in screen.splitlines()])
+    assert "images/s" in [line for line in shown.splitlines() if "epoch" in line][-1]  # it is wide again

@@ -138,7 +138,7 @@ def test_the_bar_is_drawn_now_and_then_and_leaves_nothing_behind(monkeypatch: py
     assert written.startswith("x: 10 parameters, 640 images, 10 epochs of 10 steps, batch 64, 2 processes\n")
     assert "epoch 1/10  step 6/100  loss 0.5000  accuracy 75.00%  6,400 images/s  " in written
     assert 2 <= written.count("epoch 1/10") <= 4
-    assert written.endswith("\r\x1b[J")  # the line is erased
+    assert written.endswith("\r\x1b[K\x1b[J")  # the line is erased
 
 
 def test_a_line_after_ten_seconds_without_one(

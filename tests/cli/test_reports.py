@@ -120,8 +120,15 @@ class TestGradcheck:
         assert (done.code, done.stderr) == (0, "")
         names = ["edges.weight", "edges.bias", "dense_1.weight", "dense_1.bias", "input"]
         assert [line.split()[0] for line in done.lines[3:8]] == names
-        assert done.lines[-1].startswith("ok: 5 gradients proven by complex steps, largest relative error ")
+        assert done.lines[-1].startswith("ok: 5 gradients proven by complex steps, 3 directions each, largest ")
         assert done.lines[-1].endswith(", tolerance 1.0e-10")
+
+    @pytest.mark.parametrize("options", [(), ("--method", "central")])
+    def test_80_columns_hold_it_in_one_table(self, cnnbp: Command, options: tuple[str, ...]) -> None:
+        done = cnnbp("gradcheck", CONFIGS / "lenet5.yaml", "--elements", "3", *options, columns=80)
+        assert done.code == 0
+        assert sum(line.startswith("gradient to ") for line in done.lines) == 1
+        assert max(map(len, done.lines)) <= 80
 
     def test_json(self, cnnbp: Command) -> None:
         found = json.loads(cnnbp("gradcheck", "bars.yaml", "--elements", "all", "--format", "json").stdout)
@@ -501,14 +508,14 @@ error: nowhere.yaml: no such file
 class TestInit:
     def test_list(self, cnnbp: Command) -> None:
         done = cnnbp("init", columns=200)
-        assert done.lines[0] == "template       what it is"
+        assert done.lines[0] == "template       parameters  what it is"
         listed = [line.split()[0] for line in done.lines[2:] if line[:1].strip()]
         assert listed[0] == "toy"
         assert {"lenet5", "vgg-bn", "resnet-mini"} <= set(listed)
 
     def test_write_and_train_further(self, cnnbp: Command) -> None:
         done = cnnbp("init", "toy")
-        assert (done.code, done.stdout, done.stderr) == (0, "toy.yaml\n", "next: cnnbp train toy.yaml\n")
+        assert (done.code, done.stdout, done.stderr) == (0, "toy.yaml\n", "next: `cnnbp train toy.yaml`\n")
         assert cnnbp("validate", "toy.yaml").stdout == "toy.yaml: ok, 5 layers, 15 parameters\n"
 
     def test_another_name_or_standard_output(self, cnnbp: Command) -> None:
