@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from math import prod
-from typing import Any
 
 import numpy as np
 
 from cnnbp_cli.config.errors import ConfigError, suggestion
 from cnnbp_cli.config.schema import Config
 from cnnbp_cli.core.graph import Graph, Node, NodeShapeError
-from cnnbp_cli.core.losses import make_loss
-from cnnbp_cli.core.types import Loss, show_shape
+from cnnbp_cli.core.losses import WeightedLoss, make_loss
+from cnnbp_cli.core.types import show_shape
 from cnnbp_cli.errors import UserError
 from cnnbp_cli.memory import require_parameters
 from cnnbp_cli.model import Model, target_of
@@ -43,7 +42,7 @@ def build_graph(config: Config) -> Graph:
         for spec in config.model.layers
     ]
     try:
-        graph = Graph(config.model.input, nodes)
+        graph = Graph(config.model.input, nodes, [one.layer for one in config.losses[1:]])
     except NodeShapeError as error:
         index = next(i for i, spec in enumerate(config.model.layers) if spec.name == error.node)
         steps = [f"{name} {show_shape(shape)}" for name, shape in error.trace]
@@ -102,16 +101,28 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
 
 
 def require_target(config: Config, graph: Graph) -> None:
-    """Complain about a network whose output cannot be compared with its target.
+    """Complain about a network whose output, or what else has a loss, cannot be compared with its target.
 
     Raises
     ------
     ConfigError
-        Names the last layer.
+        Names the layer.
     """
     if complaint := _misfit(config, graph):
         last = len(config.model.layers) - 1
         raise ConfigError([config.positions.problem(("model", "layers", last), complaint)])
+    wanted = graph.shapes[graph.output]
+    problems = [
+        config.positions.problem(
+            ("train", "losses", k, "layer"),
+            f"layer {one.layer} gives {show_shape(graph.shapes[one.layer])}, but what it is compared with is for "
+            f"{graph.output}, {show_shape(wanted)}",
+        )
+        for k, one in enumerate(config.train.losses)
+        if graph.shapes[one.layer] != wanted
+    ]
+    if problems:
+        raise ConfigError(problems)
 
 
 def _misfit(config: Config, graph: Graph) -> str | None:
@@ -135,14 +146,18 @@ def _misfit(config: Config, graph: Graph) -> str | None:
 
 
 def build(
-    config: Config, *, graph: Graph | None = None, loss: Loss[Any] | None = None, any_target: bool = False
+    config: Config,
+    *,
+    graph: Graph | None = None,
+    losses: Sequence[WeightedLoss] | None = None,
+    any_target: bool = False,
 ) -> Model:
     """Return the model of a config, with fresh parameters drawn from its seed.
 
     Parameters
     ----------
     config : Config
-    graph, loss : optional
+    graph, losses : optional
         Take the place of those that the config describes.
     any_target : bool
         Build networks whose output fits no target, too, which can predict but not be trained.
@@ -157,13 +172,17 @@ def build(
     graph = graph or build_graph(config)
     if not any_target:
         require_target(config, graph)
-    if loss is None:
+    if losses is None:
         is_mask = target_of(config, graph.shapes[graph.output]) == "mask"
-        loss = make_loss(config.model.head, config.train.loss, config.train.label_smoothing, per_pixel=is_mask)
+        head, smoothing = config.model.head, config.train.label_smoothing
+        losses = [
+            WeightedLoss(one.layer, make_loss(head, one.loss, smoothing, per_pixel=is_mask), one.weight)
+            for one in config.losses
+        ]
     dtype = np.dtype(config.dtype)
     require_parameters(config, graph, dtype.itemsize)
     try:
         params = graph.init_params(config.seed, dtype)
-        return Model(config, graph, loss, params, dtype)
+        return Model(config, graph, losses, params, dtype)
     except MemoryError:
         raise UserError("the model's parameters do not fit into memory; `cnnbp summary` shows which layer") from None

@@ -7,7 +7,8 @@ converted. Only the methods that say so change the model: its parameters, their 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from math import prod
 from typing import Any, Literal
@@ -17,6 +18,7 @@ import numpy as np
 from cnnbp_cli.config.schema import Config
 from cnnbp_cli.core.backprop import backpropagate
 from cnnbp_cli.core.graph import INPUT, Graph
+from cnnbp_cli.core.losses import WeightedLoss, total_loss
 from cnnbp_cli.core.parameters import Layout
 from cnnbp_cli.core.types import Array, Communicator, Context, Loss, Params, Shape, Workspace, show_shape
 from cnnbp_cli.data.labels import Task
@@ -38,14 +40,15 @@ class ModelInputError(UserError, ValueError):
 
 
 class Model:
-    """A network with its loss and its parameters.
+    """A network with its losses and its parameters.
 
     Parameters
     ----------
     config : Config
         What it was built from. Training reads it, unless it is given another.
     graph : Graph
-    loss : Loss
+    losses : sequence of WeightedLoss
+        One for each of the graph's outputs, in their order.
     params : dict of str to dict
         Initial values by node and key; copied into one vector.
     dtype : float32 or float64
@@ -73,7 +76,7 @@ class Model:
         self,
         config: Config,
         graph: Graph,
-        loss: Loss[Any],
+        losses: Sequence[WeightedLoss],
         params: Mapping[str, Params],
         dtype: np.dtype[Any],
         normalization: Normalization | None = None,
@@ -81,7 +84,7 @@ class Model:
     ) -> None:
         self._config = config
         self.graph = graph
-        self.loss_function = loss
+        self.losses = tuple(losses)
         self.dtype = dtype
         self.target = target_of(config, self.output_shape)
         self.normalization = normalization
@@ -114,6 +117,15 @@ class Model:
     @property
     def config(self) -> Config:
         return self._config
+
+    @property
+    def loss_function(self) -> Loss[Any]:
+        """The loss of the network's output."""
+        return self.losses[0].loss
+
+    @loss_function.setter
+    def loss_function(self, loss: Loss[Any]) -> None:
+        self.losses = (replace(self.losses[0], loss=loss), *self.losses[1:])
 
     @property
     def output_shape(self) -> Shape:
@@ -301,7 +313,7 @@ class Model:
     @property
     def is_portable(self) -> bool:
         """Whether all its parts are classes of this package, which any process can load."""
-        parts = (*(node.layer for node in self.graph.nodes), self.loss_function)
+        parts = (*(node.layer for node in self.graph.nodes), *(one.loss for one in self.losses))
         return all(type(part).__module__.startswith(f"{__package__}.") for part in parts)
 
     @quiet
@@ -341,7 +353,7 @@ class Model:
 
     @quiet
     def loss(self, images: Array, labels: Array | None = None) -> float:
-        """Return the mean loss over the images, in evaluation mode."""
+        """Return the mean loss of the network's output over the images, in evaluation mode."""
         x = self.images_in(images)
         target, size = self.targets_in(labels, x), self.affordable_batch(IMAGES_AT_A_TIME)
         batches = ((x[..., k : k + size], target[..., k : k + size]) for k in range(0, x.shape[-1], size))
@@ -370,8 +382,13 @@ class Model:
                 see(z)
         return total, count
 
+    def total_loss_of(self, z: Array, target: Array) -> float:
+        """Return the weighted sum of the mean losses that training would meet if all of them saw the output z."""
+        sums = [float(one.loss.forward(z, target)[0]) for one in self.losses]
+        return float(total_loss(self.losses, sums, [one.loss.count(z) for one in self.losses]))
+
     def loss_and_gradients(self, images: Array, labels: Array | None = None) -> tuple[float, dict[str, Array]]:
-        """Return the mean loss and its gradients, in training mode.
+        """Return the mean loss, the weighted sum where there are several, and its gradients, in training mode.
 
         Returns
         -------
@@ -386,9 +403,9 @@ class Model:
 
     def backpropagate(self, x: Array, target: Array, ctx: Context) -> tuple[float, Array, dict[str, Params]]:
         """Return the mean loss, its gradient to the input (c, h, w, n), and those by node and key."""
-        found = backpropagate(self.graph, self.loss_function, self.params, x, target, ctx)
+        found = backpropagate(self.graph, self.losses, self.params, x, target, ctx)
         assert found.dx is not None
-        return float(found.loss_sum) / found.loss_count, found.dx, found.grads
+        return found.loss, found.dx, found.grads
 
 
 def target_of(config: Config, output: Shape) -> Literal["label", "mask", "image"]:

@@ -25,7 +25,7 @@ from math import ceil, prod
 from typing import Any, NamedTuple
 
 from cnnbp_cli.build import build_graph
-from cnnbp_cli.config.schema import Config
+from cnnbp_cli.config.schema import Config, LossAt
 from cnnbp_cli.core.graph import INPUT, Graph, Node
 from cnnbp_cli.core.types import Shape
 from cnnbp_cli.model import Model
@@ -86,7 +86,15 @@ class LayerSummary:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A network layer by layer, in the order of computation, and its totals."""
+    """A network layer by layer, in the order of computation, and its totals.
+
+    Attributes
+    ----------
+    losses : list of LossAt
+        Those that training minimizes the weighted sum of, that of the network's output first.
+    total_macs, inference_macs : int
+        Of all layers, and of those that the network's output depends on.
+    """
 
     name: str
     dtype: str
@@ -98,6 +106,8 @@ class Summary:
     total_macs: int
     total_activation_bytes: int
     total_gradient_bytes: int
+    losses: list[LossAt]
+    inference_macs: int
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -127,6 +137,8 @@ def summary(model: Model | Config) -> Summary:
         total_macs=sum(layer.macs for layer in layers),
         total_activation_bytes=sum(layer.activation_bytes for layer in layers),
         total_gradient_bytes=sum(layer.gradient_bytes for layer in layers),
+        losses=[*config.losses],
+        inference_macs=sum(node.macs(graph.in_shapes(node)) for node in graph.leading),
     )
 
 

@@ -106,6 +106,7 @@ def train(
     from cnnbp_cli.report.terminal import note
     from cnnbp_cli.report.train import rendering
     from cnnbp_cli.report.void import warn_of_void_keys
+    from cnnbp_cli.train.event_log import metrics
     from cnnbp_cli.train.events import Event, Interrupted, NonFinite
     from cnnbp_cli.train.fit import fit
     from cnnbp_cli.train.run_directory import RunDirectory
@@ -127,7 +128,10 @@ def train(
     last: Event | None = None
     norms = blocks_of(model.graph) if grad_norms else None
     chance = data.train.chance if model.classifies else None
-    with Interrupts() as stop, rendering(format.value, quiet=quiet, norms=norms, chance=chance) as render:
+    with (
+        Interrupts() as stop,
+        rendering(format.value, quiet=quiet, norms=norms, chance=chance, columns=metrics(loaded)) as render,
+    ):
         events = fit(
             model,
             data,

@@ -43,12 +43,15 @@ def differences(configs: Sequence[Config]) -> list[Difference]:
 
 
 def flat(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
-    """Yield a config's values by dotted keys, layers by their names."""
+    """Yield a config's values by dotted keys, layers by their names, other lists of mappings by their indices."""
     if isinstance(value, Mapping):
         for key, part in value.items():
             yield from flat(part, (*path, key))
     elif isinstance(value, list) and value and all(isinstance(part, Mapping) and "name" in part for part in value):
         for part in value:
             yield from flat({key: inner for key, inner in part.items() if key != "name"}, (*path, part["name"]))
+    elif isinstance(value, list) and value and all(isinstance(part, Mapping) for part in value):
+        for k, part in enumerate(value):
+            yield from flat(part, (*path, str(k)))
     else:
         yield ".".join(path), value

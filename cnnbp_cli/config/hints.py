@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import is_dataclass
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -45,6 +46,12 @@ def discriminator(cls: type) -> str | None:
         if get_origin(hints.get(key)) is Literal and len(get_args(hints[key])) == 1:
             return key
     return None
+
+
+def record_in(options: Sequence[Any]) -> type | None:
+    """Return the dataclass that a list is wanted of, where nothing but such a list is wanted."""
+    (inner, *more) = get_args(options[0]) if len(options) == 1 and get_origin(options[0]) is tuple else (None,)
+    return inner if is_dataclass(inner) and more == [Ellipsis] and isinstance(inner, type) else None
 
 
 def members(hint: Any) -> tuple[Any, ...]:

@@ -18,7 +18,7 @@ from typing import Any, get_args, get_origin
 
 import yaml
 
-from cnnbp_cli.config.hints import adapter, discriminator, hints_of, members
+from cnnbp_cli.config.hints import adapter, discriminator, hints_of, members, record_in
 from cnnbp_cli.config.schema import Config, LayerSpec
 from cnnbp_cli.config.write import plain
 from cnnbp_cli.core.layers import LAYERS
@@ -231,6 +231,8 @@ def _value(hint: Any) -> Schema:
     options = [option for option in members(hint) if option is not NoneType]
     if options == [tuple[LayerSpec, ...]]:
         return {"type": "array", "minItems": 1, "items": _either([_layer(operation) for operation in LAYERS.values()])}
+    if record := record_in(options):
+        return {"type": "array", "items": _record(record)}
     if options == [Path]:
         schema: Schema = {"type": "string"}
     elif all(is_dataclass(option) for option in options):

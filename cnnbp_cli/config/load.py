@@ -25,7 +25,7 @@ from cnnbp_cli.config.errors import (
     suggestion,
 )
 from cnnbp_cli.config.expansion import Expansion
-from cnnbp_cli.config.hints import FAILED, check, discriminator, hints_of, members
+from cnnbp_cli.config.hints import FAILED, check, discriminator, hints_of, members, record_in
 from cnnbp_cli.config.nodes import (
     MAX_CONFIG_BYTES,
     InvalidNode,
@@ -243,6 +243,12 @@ class _Reader:
             return None
         if options == [tuple[LayerSpec, ...]]:
             return self._layers(node, path)
+        if record := record_in(options):
+            if not isinstance(node, YamlList):
+                self._about(path, f"expected a list of mappings, got {show(node)}", node)
+                return FAILED
+            records = [self._record(record, item, (*path, k)) for k, item in enumerate(node.items)]
+            return FAILED if FAILED in records else tuple(records)
         if options == [Path]:
             return self._path(node, path)
         if all(is_dataclass(option) for option in options):
@@ -318,7 +324,8 @@ class _Reader:
             return cls(**values)
         except FieldErrors as error:
             for name, message in error.problems:
-                self._about((*path, *name.split(".")), message)
+                below = (int(part) if part.isdigit() else part for part in name.split("."))
+                self._about((*path, *below), message)
             return FAILED
 
     def _unknown_keys(self, node: YamlMapping, keys: Sequence[str], path: KeyPath, title: str) -> None:

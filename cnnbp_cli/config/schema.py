@@ -12,7 +12,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from cnnbp_cli.config.errors import KeyPath, Problem, Span
+from cnnbp_cli.config.errors import KeyPath, Problem, Span, suggestion
 from cnnbp_cli.config.expansion import NO_BLOCKS, Expansion
 from cnnbp_cli.config.nodes import YamlEntry, YamlList, YamlMapping, YamlNode
 from cnnbp_cli.core.initializers import AnyInitializer, HeNormal
@@ -427,11 +427,29 @@ class EarlyStopping:
 
 
 @dataclass(frozen=True, slots=True)
+class LossAt:
+    """A loss at the output of one layer, which is compared with the same targets as the network's output."""
+
+    layer: str
+    """The layer, for example `classifier`."""
+    weight: float = 1.0
+    """How much the loss counts in the sum that training minimizes."""
+    loss: LossName = DERIVED
+    """Loss function; by default train.loss."""
+
+    def __post_init__(self) -> None:
+        require(within(self, 0, float("inf"), "weight", open_low=True))
+
+
+@dataclass(frozen=True, slots=True)
 class TrainConfig:
     """How to train the network."""
 
     loss: LossName = DERIVED
     """Loss function; by default cross_entropy for softmax, binary_cross_entropy for sigmoid, mse for no head."""
+    losses: tuple[LossAt, ...] = ()
+    """Losses at several layers, the last one among them, for auxiliary classifiers; by default one, at the last layer,
+    for example `[{layer: classifier}, {layer: aux1, weight: 0.3}]`."""
     label_smoothing: float = 0.0
     """Fraction of each label that is spread evenly over all classes, for example `0.1`."""
     class_weights: Literal["balanced"] | tuple[float, ...] | dict[str, float] | None = None
@@ -515,23 +533,48 @@ class Config:
     positions: Positions = field(default_factory=Positions, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.train.loss is DERIVED:
-            object.__setattr__(self, "train", replace(self.train, loss=LOSSES[self.model.head][0]))
-        require(self._bad_name(), at_least(self, 0, "seed"), self._bad_loss(), self._bad_monitor())
+        train = self.train
+        loss = LOSSES[self.model.head][0] if train.loss is DERIVED else train.loss
+        losses = tuple(replace(one, loss=loss) if one.loss is DERIVED else one for one in train.losses)
+        object.__setattr__(self, "train", replace(train, loss=loss, losses=losses))
+        require(self._bad_name(), at_least(self, 0, "seed"), self._bad_losses(), self._bad_loss(), self._bad_monitor())
+
+    @property
+    def losses(self) -> tuple[LossAt, ...]:
+        """The losses that training minimizes the weighted sum of, that of the network's output first."""
+        output = self.model.layers[-1].name
+        losses = self.train.losses or (LossAt(output, loss=self.train.loss),)
+        return tuple(sorted(losses, key=lambda one: one.layer != output))
 
     def _bad_name(self) -> BadFields:
         name = self.name
         if not name.strip() or name in (".", "..") or not name.isprintable() or "/" in name or "\\" in name:
             yield "name", f"expected a name that a folder can have, got {name!r}"
 
+    def _bad_losses(self) -> BadFields:
+        names = [spec.name for spec in self.model.layers]
+        chosen = [one.layer for one in self.train.losses]
+        for k, layer in enumerate(chosen):
+            if layer not in names:
+                yield f"train.losses.{k}.layer", f"unknown layer '{layer}'{suggestion(layer, names)}"
+            elif layer in chosen[:k]:
+                yield f"train.losses.{k}.layer", f"{layer} has a loss already; change its weight"
+        if chosen and names[-1] not in chosen:
+            yield "train.losses", f"the last layer {names[-1]}, the network's output, needs a loss among them"
+
     def _bad_loss(self) -> BadFields:
-        head, loss = self.model.head, self.train.loss
-        if loss not in LOSSES[head]:
-            yield "train.loss", f"the head {head} requires {' or '.join(LOSSES[head])}, got {loss}"
-        elif self.train.label_smoothing and loss != "cross_entropy":
-            yield "train.label_smoothing", f"applies only to the loss cross_entropy, not to {loss}"
-        elif self.train.class_weights is not None and loss != "cross_entropy":
-            yield "train.class_weights", f"apply only to the loss cross_entropy, not to {loss}"
+        head, train = self.model.head, self.train
+        places = {"train.loss": train.loss} | {f"train.losses.{k}.loss": at.loss for k, at in enumerate(train.losses)}
+        wrong = {place: loss for place, loss in places.items() if loss not in LOSSES[head]}
+        for place, loss in wrong.items():
+            yield place, f"the head {head} requires {' or '.join(LOSSES[head])}, got {loss}"
+        other = next((one.loss for one in self.losses if one.loss != "cross_entropy"), None)
+        if other is None or wrong:
+            return
+        if train.label_smoothing:
+            yield "train.label_smoothing", f"applies only to the loss cross_entropy, not to {other}"
+        elif train.class_weights is not None:
+            yield "train.class_weights", f"apply only to the loss cross_entropy, not to {other}"
 
     def _bad_monitor(self) -> BadFields:
         if self.data.may_validate:

@@ -11,7 +11,7 @@ A step of 64 images on two cores takes so many times as long without it: keras-m
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from cnnbp_cli.core.node import Node
@@ -32,8 +32,8 @@ class Fusion:
     ----------
     nodes : sequence of Node
         In the order in which they are computed.
-    output : str
-        The one whose output leaves the graph.
+    outputs : collection of str
+        Those whose outputs leave the graph.
     shapes : mapping of str to Shape
         Of every output.
 
@@ -55,13 +55,13 @@ class Fusion:
         The ReLUs and sums that have nothing left to do backward, but to pass on the gradient.
     """
 
-    def __init__(self, nodes: Sequence[Node], output: str, shapes: Mapping[str, Shape]) -> None:
+    def __init__(self, nodes: Sequence[Node], outputs: Collection[str], shapes: Mapping[str, Shape]) -> None:
         readers: dict[str, list[Node]] = {}
         for node in nodes:
             for name in node.inputs:
                 readers.setdefault(name, []).append(node)
         # What only one layer reads may hold something else than that layer's neighbor was asked for.
-        only = {name: found[0] for name, found in readers.items() if len(found) == 1 and name != output}
+        only = {name: found[0] for name, found in readers.items() if len(found) == 1 and name not in outputs}
         self.sums: dict[str, tuple[str, str]] = {}
         self.added: dict[str, str] = {}
         self.forward: dict[str, str] = {}
@@ -85,7 +85,7 @@ class Fusion:
         self.adding = frozenset(node.name for node in nodes if declares(node.layer, "adds_gradient"))
         for node in nodes:
             its_readers = readers.get(node.name, [])
-            if not its_readers or node.name == output or not declares(node.layer, "is_relu"):
+            if not its_readers or node.name in outputs or not declares(node.layer, "is_relu"):
                 continue
             first = its_readers[0]  # its gradient is the last to be found
             if declares(first.layer, "masks_relu") and (len(its_readers) == 1 or first.name in self.adding):

@@ -57,7 +57,7 @@ class Tape:
 
 
 class Graph:
-    """A directed acyclic graph of layers; the last node listed is the output.
+    """A directed acyclic graph of layers; the last node listed is the output, and others may be auxiliary ones.
 
     Parameters
     ----------
@@ -65,6 +65,8 @@ class Graph:
         One image's (c, h, w).
     nodes : sequence of Node
         In any order that reads well; they are computed in topological order.
+    auxiliary : sequence of str
+        Further nodes whose outputs leave the graph, for losses of their own.
 
     Attributes
     ----------
@@ -77,7 +79,11 @@ class Graph:
     param_shapes, trainable : dict of str to dict of str to Shape
         The shapes of every node's own parameters, and of those among them that have a gradient.
     output : str
-        The last node's name.
+        The last node's name: what the network predicts with.
+    outputs : tuple of str
+        It, and the auxiliary ones.
+    leading : tuple of Node
+        Those that the output depends on, in the same order: all that predicting computes.
     fusion : Fusion
         Which layers leave their work to a neighbor in a fused pass.
 
@@ -90,8 +96,9 @@ class Graph:
         that does not own any.
     """
 
-    def __init__(self, input_shape: Shape, nodes: Sequence[Node]) -> None:
+    def __init__(self, input_shape: Shape, nodes: Sequence[Node], auxiliary: Sequence[str] = ()) -> None:
         self.output = nodes[-1].name
+        self.outputs = (self.output, *auxiliary)
         self.nodes = _in_order(nodes)
         self.shapes: dict[str, Shape] = {INPUT: input_shape}
         for node in self.nodes:
@@ -107,13 +114,23 @@ class Graph:
         first = [nodes[0] for nodes in self.uses.values()]
         self.trainable = {node.owner: node.trainable_shapes(self.in_shapes(node)) for node in first}
         self.trainable |= {node.name: {} for node in self.nodes if node.shares}
-        self._last_reader = {name: node.name for node in self.nodes for name in node.inputs}
+        found = self.ancestors(self.output)
+        self.leading = tuple(node for node in self.nodes if node.name in found)
+        self._last_reader = {name: node.name for node in self.leading for name in node.inputs}
         self._needs_gradient = self._find_needs_gradient()
-        self.fusion = Fusion(self.nodes, self.output, self.shapes)
+        self.fusion = Fusion(self.nodes, self.outputs, self.shapes)
 
     def in_shapes(self, node: Node) -> list[Shape]:
         """Return the shapes of the node's inputs."""
         return [self.shapes[name] for name in node.inputs]
+
+    def ancestors(self, *names: str) -> set[str]:
+        """Return the outputs that some of these depend on, themselves among them."""
+        found = set(names)
+        for node in reversed(self.nodes):
+            if node.name in found:
+                found.update(node.inputs)
+        return found
 
     def has_gradient(self, name: str) -> bool:
         """Return whether training computes the gradient at an output: some parameter lies in it or before it."""
@@ -132,33 +149,33 @@ class Graph:
 
     def forward(
         self, params: Mapping[str, Params], x: Array, ctx: Context, watch: Watch | None = None
-    ) -> tuple[Array, Tape]:
-        """Return the output for images x (c, h, w, n), and the tape for `backward`.
+    ) -> tuple[tuple[Array, ...], Tape]:
+        """Return the `outputs` for images x (c, h, w, n), and the tape for `backward`.
 
         `watch` is called with every node's output.
         """
         values = {INPUT: x}
         residuals: dict[str, Any] = {}
-        for node, y, residual in self._walk(params, values, ctx):
+        for node, y, residual in self._walk(self.nodes, params, values, ctx):
             residuals[node.name] = residual
             if watch is not None:
                 watch(node.name, y)
         shapes = {name: value.shape for name, value in values.items()}
-        return values[self.output], Tape(residuals, shapes, x.dtype)
+        return tuple(values[name] for name in self.outputs), Tape(residuals, shapes, x.dtype)
 
     def apply(self, params: Mapping[str, Params], x: Array, ctx: Context) -> Array:
         """Return the output for images x (c, h, w, n), keeping nothing that is not needed any more."""
         values = {INPUT: x}
-        for node, _, _ in self._walk(params, values, ctx):
+        for node, _, _ in self._walk(self.leading, params, values, ctx):
             for name in set(node.inputs):
                 if self._last_reader[name] == node.name and name != self.output:
                     del values[name]
         return values[self.output]
 
     def _walk(
-        self, params: Mapping[str, Params], values: dict[str, Array], ctx: Context
+        self, nodes: Sequence[Node], params: Mapping[str, Params], values: dict[str, Array], ctx: Context
     ) -> Iterator[tuple[Node, Array, Any]]:
-        for node in self.nodes:
+        for node in nodes:
             y, residual = self._compute(node, params, values, ctx)
             values[node.name] = y
             yield node, y, residual
@@ -187,17 +204,17 @@ class Graph:
         self,
         params: Mapping[str, Params],
         tape: Tape,
-        dy: Array,
+        dys: Sequence[Array],
         ctx: Context,
         watch: Watch | None = None,
         done: Done | None = None,
     ) -> tuple[Array | None, dict[str, Params]]:
-        """Send the gradient `dy` at the output back to the image.
+        """Send the gradients `dys` at the outputs back to the image; where the ways meet, they add up.
 
         Parameters
         ----------
-        dy : Array
-            The gradient at the output, of the output's shape.
+        dys : sequence of Array
+            The gradient at each of the `outputs`, of its shape.
         ctx : Context
             The one of the forward pass; with `wants_dx` false the image's gradient is not computed.
         watch : callable, optional
@@ -215,7 +232,7 @@ class Graph:
         grads : dict of str to Params
             The gradient to every trainable parameter, by node.
         """
-        flows: dict[str, Array] = {self.output: dy}
+        flows: dict[str, Array] = dict(zip(self.outputs, dys, strict=True))
         grads: dict[str, Params] = {}
         recycled = RecycledArrays(ctx.arrays)
         ctx = replace(ctx, gradients=recycled)
@@ -223,8 +240,8 @@ class Graph:
             if not (ctx.wants_dx or self._needs_gradient[node.name]):
                 continue
             flow = flows.pop(node.name, None)
-            if flow is None:  # nothing that leads to the output reads this node
-                flow = np.zeros(tape.shapes[node.name], dy.dtype)
+            if flow is None:  # nothing that leads to an output reads this node
+                flow = np.zeros(tape.shapes[node.name], dys[0].dtype)
             if watch is not None:
                 watch(node.name, flow)
             dxs: tuple[Array | None, ...] = (flow,) * len(node.inputs)

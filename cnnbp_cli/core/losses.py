@@ -6,6 +6,7 @@ Each returns a sum over the batch; `count` says what to divide it by, so that th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Literal, NamedTuple, assert_never
@@ -267,6 +268,27 @@ class MeanSquaredError(Loss[SquaredErrorResiduals]):
             for tensor, sign in ((OUTPUT, 1), (TARGET, -1))
         )
         return Terms(formula, tuple(terms), (Ref(OUTPUT, index),) if self.head != "none" else ())
+
+
+@dataclass(frozen=True, slots=True)
+class WeightedLoss:
+    """A loss at a layer's output, and how much it counts in the total that training minimizes.
+
+        L = Σ_k w_k L_k        dL / dz_k = w_k · dL_k / dz_k
+
+    References
+    ----------
+    Szegedy et al. 2015, arXiv:1409.4842, section 5; Lee et al. 2015, arXiv:1409.5185.
+    """
+
+    layer: str
+    loss: Loss[Any]
+    weight: float = 1.0
+
+
+def total_loss(losses: Sequence[WeightedLoss], sums: Sequence[Any], counts: Sequence[float]) -> Any:
+    """Return L from each loss summed over a batch, and from what each sum is divided by."""
+    return sum(one.weight * own / count for one, own, count in zip(losses, sums, counts, strict=True))
 
 
 def make_loss(head: Head, loss: LossName, label_smoothing: float = 0.0, *, per_pixel: bool = False) -> Loss[Any]:

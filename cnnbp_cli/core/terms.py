@@ -16,7 +16,7 @@ explains one cell, and costs as much as that cell has terms. Tensors have the na
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from string import Formatter
 from typing import Any, Literal, NamedTuple
@@ -204,6 +204,20 @@ _TELLING = {"y_terms", "dx_terms", "grad_terms", "formulas"}
 def unstated(of: type, method: str) -> Terms:
     """Return what can be said of a cell when its layer says nothing."""
     return Terms(f"computed by {of.__name__}.{method}, terms not stated", stated=False)
+
+
+def scaled(terms: Terms, factor: float) -> Terms:
+    """Return the terms of a cell that is `factor` times the one of these."""
+    if factor == 1:
+        return terms
+    left, is_rule, right = terms.formula.partition(" = ")
+    right, and_where, where = right.partition(", where ")
+    return replace(
+        terms,
+        formula=f"{left} = {{w}} · ({right}){and_where}{where}" if is_rule else terms.formula,
+        terms=tuple(Term(factor * coefficient, factors) for coefficient, factors in terms.terms),
+        numbers={**terms.numbers, "w": factor},
+    )
 
 
 def products(at: Callable[[Ref], float], terms: Sequence[Term]) -> list[float]:

@@ -97,6 +97,8 @@ class DataFacts:
         Loss of an answer that favours nothing: every class alike, or 0.
     constant_loss : float
         Loss of the best answer that does not look at the image.
+    constant_output_loss : float
+        The same of the network's output alone, which scores are about; training may have further losses.
     """
 
     count: int
@@ -125,6 +127,7 @@ class DataFacts:
     near_repeated: float = 0.0
     uniform_loss: float
     constant_loss: float
+    constant_output_loss: float
 
     @property
     def scale(self) -> float:

@@ -1,7 +1,8 @@
 """A model as ONNX: one operator for each layer, as near to the format's own words as possible.
 
 Layers keep their names: the node `conv1` takes `conv1.weight` and gives `conv1.output`. The file takes images
-(N, C, H, W), any N, and gives what `Model.predict` gives.
+(N, C, H, W), any N, and gives what `Model.predict` gives. Layers that its output does not depend on, such as auxiliary
+classifiers, are left out.
 
 References
 ----------
@@ -97,7 +98,7 @@ class _Translation:
         model, helper = self.model, self.helper
         shapes = model.graph.shapes
         self._normalize()
-        for node in model.graph.nodes:
+        for node in model.graph.leading:
             xs = [self.tensors[name] for name in node.inputs]
             self.tensors[node.name] = self._layer(node, xs)
         head = {"softmax": "Softmax", "sigmoid": "Sigmoid", "none": "Identity"}[model.config.model.head]
@@ -109,7 +110,7 @@ class _Translation:
             [self._value(INPUT, shapes[INPUT])],
             [self._value(OUTPUT, model.output_shape)],
             self.constants,
-            value_info=[self._value(self.tensors[node.name], shapes[node.name]) for node in model.graph.nodes],
+            value_info=[self._value(self.tensors[node.name], shapes[node.name]) for node in model.graph.leading],
         )
         proto = helper.make_model(
             graph,

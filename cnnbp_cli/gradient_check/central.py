@@ -191,8 +191,9 @@ class CentralDifferences:
                 node: {key: _rounded(value, rng) for key, value in own.items()}
                 for node, own in reference.params.items()
             }
-            z = reference.graph.apply(params, x, reference.ctx)
-            largest = max(largest, abs(self._loss({reference.graph.output: z}) - reference.loss_value))
+            zs, _ = reference.graph.forward(params, x, reference.ctx)
+            moved = dict(zip(reference.graph.outputs, zs, strict=True))
+            largest = max(largest, abs(self._loss(moved) - reference.loss_value))
         return ROUNDING_MARGIN * largest
 
 

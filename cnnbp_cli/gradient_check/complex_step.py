@@ -47,7 +47,7 @@ class LossDerivative:
     value : float
     changes : dict of str to Array
         The outputs that move, with `STEP` times their derivative as the imaginary part; the real part is the value.
-        All of them where they are asked for, else the first and the last.
+        All of them where they are asked for, else the first and those with losses.
     gap : float
         How far a right gradient may be from `value`, for the kinks of custom layers: Σ |dy| · gap.
     error : float
@@ -75,7 +75,7 @@ def derivative(reference: ReferencePass, name: str, direction: Array, *, keep: b
     gap = error = 0.0
     has_differences = False
     moved, _, key = name.rpartition(".")
-    ends = {*reference.starts(name), reference.graph.output}
+    ends = {*reference.starts(name), *reference.graph.outputs}
     if name == INPUT:
         changes[INPUT] = reference.values[INPUT] + 1j * STEP * direction
     for node in reference.graph.nodes:
@@ -148,7 +148,10 @@ class ComplexStep:
         changes = {name: float(np.linalg.norm(y.imag / STEP)) for name, y in changed.items()}
         terms = [
             *(changes[start] * self._gradient_norms[start] for start in reference.starts(tensor)),
-            changes.get(reference.graph.output, 0.0) / reference.count,
+            *(
+                one.weight * changes.get(one.layer, 0.0) / count
+                for one, count in zip(reference.losses, reference.counts, strict=True)
+            ),
         ]
         for node in reference.graph.nodes:
             if node.name in changes and any(name in changes for name in node.inputs):

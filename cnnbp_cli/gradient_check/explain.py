@@ -124,7 +124,8 @@ class _Explainer:
             arrays += [(f"{node.name}.{key}", value, "") for key, value in reference.params.get(node.name, {}).items()]
             place = f", from finite inputs; look at {_method(node.layer, 'forward')}"
             arrays.append((f"the output of {node.name}", reference.values[node.name], place))
-        arrays.append(("the loss", np.array(reference.loss_value), f"; look at {_method(reference.loss, 'forward')}"))
+        for k, (one, loss_sum) in enumerate(zip(reference.losses, reference.sums, strict=True)):
+            arrays.append((self._loss_name(k), np.array(loss_sum), f"; look at {_method(one.loss, 'forward')}"))
         for what, values, place in arrays:
             if bad := int(values.size - np.isfinite(values).sum()):
                 return f"{what} is infinite or NaN in {bad:,} of {values.size:,} elements{place}"
@@ -165,8 +166,7 @@ class _Explainer:
         )
 
     def _after(self, name: str) -> Iterator[_LocalGradient]:
-        """Yield the gradients to the logits and to the inputs of all layers after a tensor, from the loss down."""
-        yield self._of_loss()
+        """Yield the gradients to the logits and to the inputs of all layers after a tensor, from the losses down."""
         reference = self._reference
         reached = set(reference.starts(name))
         gradients: list[_LocalGradient] = []
@@ -175,6 +175,7 @@ class _Explainer:
             if on_the_way:
                 reached.add(node.name)
                 gradients += [self._of_input(node, k) for k in on_the_way]
+        yield from (self._of_loss(k) for k, one in enumerate(reference.losses) if one.layer in reached)
         yield from reversed(gradients)
 
     def _of_input(self, node: Node, k: int) -> _LocalGradient:
@@ -212,19 +213,20 @@ class _Explainer:
             residuals=reference.tape.residuals[name],
         )
 
-    def _of_loss(self) -> _LocalGradient:
-        reference = self._reference
-        z = reference.values[reference.graph.output]
+    def _loss_name(self, k: int) -> str:
+        return f"the loss of {self._reference.losses[k].layer}" if len(self._reference.losses) > 1 else "the loss"
+
+    def _of_loss(self, k: int) -> _LocalGradient:
+        reference, one = self._reference, self._reference.losses[k]
+        z = reference.values[one.layer]
 
         def change(direction: Array) -> OutputDerivative:
-            return OutputDerivative(
-                np.imag(reference.mean_loss({reference.graph.output: z + 1j * STEP * direction})) / STEP
-            )
+            return OutputDerivative(np.imag(reference.mean_loss({one.layer: z + 1j * STEP * direction})) / STEP)
 
         return _LocalGradient(
-            about="dz of the loss",
-            place=_place(reference.loss, "dz"),
-            analytic=reference.output_gradients[reference.graph.output],
+            about=f"dz of {self._loss_name(k)}",
+            place=_place(one.loss, "dz"),
+            analytic=reference.loss_gradient(k),
             start=z,
             dy=np.ones(()),
             change=change,

@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike
 
 from cnnbp_cli.core.backprop import Part, backpropagate
 from cnnbp_cli.core.graph import INPUT, Node
+from cnnbp_cli.core.losses import total_loss
 from cnnbp_cli.core.rng import generator
 from cnnbp_cli.core.types import Array, Context, Params
 from cnnbp_cli.gradient_check.layer_derivative import LayerDerivatives
@@ -101,7 +102,7 @@ class ReferencePass:
         Those to the parameters by name, in layer order, and to ``"input"``.
     nodes : dict of str to Node
     loss_value : float
-        The mean loss.
+        The mean loss: the weighted sum, where there are several.
     """
 
     def __init__(
@@ -115,7 +116,7 @@ class ReferencePass:
     ) -> None:
         self.mode = mode
         self._model, self._x, self._target = model, x, target
-        self.graph, self.loss = model.graph, model.loss_function
+        self.graph, self.losses = model.graph, model.losses
         self.target = target.astype(dtype) if target.dtype.kind == "f" else target
         self.ctx = Context(training=mode == "training", seed=model.config.seed)
         self.params: dict[str, Params] = {
@@ -126,9 +127,9 @@ class ReferencePass:
         self.values: dict[str, Array] = {INPUT: x.astype(dtype)}
         self.output_gradients: dict[str, Array] = {}
         x = self.values[INPUT]
-        found = backpropagate(self.graph, self.loss, self.params, x, self.target, self.ctx, observe=self._keep)
-        self.tape, self.count = found.tape, found.loss_count
-        self.loss_value = float(found.loss_sum) / self.count
+        found = backpropagate(self.graph, self.losses, self.params, x, self.target, self.ctx, observe=self._keep)
+        self.tape, self.loss_value = found.tape, found.loss
+        self.sums, self.counts = found.loss_sums, found.loss_counts
         assert found.dx is not None
         grads = {f"{node}.{key}": g for node, own in found.grads.items() for key, g in own.items()}
         self.gradients = grads | {INPUT: found.dx}
@@ -218,8 +219,15 @@ class ReferencePass:
 
     def mean_loss(self, changed: Mapping[str, Array]) -> Any:
         """Return the mean loss with some outputs replaced."""
-        z = changed.get(self.graph.output, self.values[self.graph.output])
-        return self.loss.forward(z, self.target)[0] / self.count
+        zs = (changed.get(one.layer, self.values[one.layer]) for one in self.losses)
+        sums = [one.loss.forward(z, self.target)[0] for one, z in zip(self.losses, zs, strict=True)]
+        return total_loss(self.losses, sums, self.counts)
+
+    def loss_gradient(self, k: int) -> Array:
+        """Return what the k-th loss alone sends back to its layer's output."""
+        one = self.losses[k]
+        _, residuals = one.loss.forward(self.values[one.layer], self.target)
+        return one.weight * (one.loss.backward(residuals) / self.counts[k])
 
     def branches(self) -> dict[str, Array]:
         """Return the discrete decisions of the pass, by node."""

@@ -63,6 +63,7 @@ def draw(summary: Summary, language: str) -> None:
 
 
 def _boxes(summary: Summary) -> Iterator[Box]:
+    weights = {one.layer: one.weight for one in summary.losses} if len(summary.losses) > 1 else {}
     yield Box(IMAGE, (IMAGE, show_shape(summary.input_shape)), (), "other")
     for layer in summary.layers:
         shape = show_shape(layer.output_shape)
@@ -70,7 +71,8 @@ def _boxes(summary: Summary) -> Iterator[Box]:
         said = f"{shape}, {count(values, 'parameter')}" if values else shape
         # The name says the type where nobody chose another.
         title = (layer.name,) if type_of(layer) == layer.name.rpartition("_")[0] else (layer.name, type_of(layer))
-        yield Box(layer.name, (*title, said), tuple(layer.inputs), _kind(layer))
+        loss = (f"loss × {weights[layer.name]:g}",) if layer.name in weights else ()
+        yield Box(layer.name, (*title, said, *loss), tuple(layer.inputs), _kind(layer))
 
 
 def _kind(layer: LayerSummary) -> str:

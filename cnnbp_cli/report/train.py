@@ -14,7 +14,7 @@ from cnnbp_cli.report.records import write_csv_row, write_json_line
 from cnnbp_cli.report.table import Column, Table, line
 from cnnbp_cli.report.terminal import note
 from cnnbp_cli.report.text import count, duration, figure, percent
-from cnnbp_cli.train.event_log import METRICS
+from cnnbp_cli.train.event_log import METRICS, metrics_of
 from cnnbp_cli.train.events import (
     EpochDone,
     Event,
@@ -29,16 +29,22 @@ from cnnbp_cli.train.events import (
 
 @contextmanager
 def rendering(
-    format: str, *, quiet: bool, norms: Blocks | None = None, chance: float | None = None
+    format: str,
+    *,
+    quiet: bool,
+    norms: Blocks | None = None,
+    chance: float | None = None,
+    columns: tuple[str, ...] = METRICS,
 ) -> Iterator[Callable[[Event], None]]:
     """Render events until the block ends: results on standard output, progress on standard error.
 
     With `norms`, the blocks of the network's layers, the tables begin with one of gradient norms. At the end of a run
-    standard error says what to do next; `chance` is the accuracy of always saying the most frequent class.
+    standard error says what to do next; `chance` is the accuracy of always saying the most frequent class. CSV has the
+    `columns` of the run's `metrics.csv`.
     """
     run: str | None = None
     watch = progress(quiet=quiet, results_are_table=format == "table")
-    results: Results = Tables(norms) if format == "table" else EpochRows() if format == "csv" else JsonLines()
+    results: Results = Tables(norms) if format == "table" else EpochRows(columns) if format == "csv" else JsonLines()
 
     def render(event: Event) -> None:
         nonlocal run
@@ -83,14 +89,16 @@ class JsonLines:
 class EpochRows:
     """A row of CSV for each epoch, with the columns of the run's `metrics.csv`."""
 
-    def __init__(self) -> None:
-        write_csv_row(METRICS)
+    def __init__(self, columns: tuple[str, ...]) -> None:
+        self._columns = columns
+        write_csv_row(columns)
 
     def wants(self, event: Event) -> bool:
         return isinstance(event, EpochDone)
 
     def __call__(self, event: Event) -> None:
-        write_csv_row([getattr(event, name) for name in METRICS])
+        record = metrics_of(to_dict(event))
+        write_csv_row([record[name] for name in self._columns])
 
     def close(self) -> None:
         """Nothing is kept back."""

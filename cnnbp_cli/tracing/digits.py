@@ -101,7 +101,7 @@ def snapped(model: Model, images: Array) -> tuple[Model, Array]:
     Pixels are rounded as the network sees them, normalized. Variances stay above 0.
     """
     known = (model.normalization, model.class_names)
-    copy = Model(model.config, model.graph, model.loss_function, model.params, model.dtype, *known)
+    copy = Model(model.config, model.graph, model.losses, model.params, model.dtype, *known)
     parameters = {name: np.rint(value * STEPS) / STEPS for name, value in model.parameters().items()}
     for name, value in parameters.items():
         if name.endswith(".running_var"):

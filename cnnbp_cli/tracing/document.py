@@ -45,8 +45,22 @@ def trace_document(trace: TracedPass, layers: Sequence[str] = ()) -> dict[str, A
         "image": {"split": source.split, "index": source.index, "label": source.label},
         "loss": plain(trace.loss),
         "prediction": plain(trace.prediction),
+        **({"losses": _losses(trace)} if len(trace.losses) > 1 else {}),
         "nodes": nodes,
     }
+
+
+def _losses(trace: TracedPass) -> list[dict[str, Any]]:
+    """Return what each of several losses has met; the document's own loss is their weighted sum."""
+    return [
+        {
+            "layer": one.layer,
+            "weight": one.weight,
+            "loss": plain(loss),
+            "prediction": plain(at.p[..., trace.shown]),
+        }
+        for one, loss, at in zip(trace.model.losses, trace.losses, trace.at_losses, strict=True)
+    ]
 
 
 def _node(trace: TracedPass, node: Node) -> dict[str, Any]:

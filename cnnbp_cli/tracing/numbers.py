@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from math import fsum
 from typing import Any, Literal
@@ -11,6 +11,7 @@ import numpy as np
 
 from cnnbp_cli.core.backprop import Part, backpropagate
 from cnnbp_cli.core.graph import INPUT
+from cnnbp_cli.core.losses import WeightedLoss
 from cnnbp_cli.core.terms import TARGET, LossPass
 from cnnbp_cli.core.types import Array, Context
 from cnnbp_cli.model import Model, quiet
@@ -46,10 +47,15 @@ class Numbers:
     context : Context
         That of both passes.
     loss : float
-        The mean loss.
+        The mean loss: the weighted sum, where there are several.
+    losses : tuple of float
+        Each of them, before it is weighted.
+    at_losses : list of LossPass
+        What each of them has met, in the order of the model's `losses`.
     shapes : dict of str to Shape
         The public shape of every tensor: input, layers, parameters, prediction, target, loss. A layer that is called
-        like one of the last three stands in its place.
+        like one of the last three stands in its place. Where there are several losses, `loss` is their weighted sum,
+        each one is called by its layer, as in ``aux1.loss``, and so are predictions and targets of all but the first.
     """
 
     @quiet
@@ -57,7 +63,7 @@ class Numbers:
         self.model, self.target, self.mode, self.shown = model, target, mode, shown
         self.images = x.shape[-1]
         self.context = ctx = Context(training=mode == "training", seed=model.config.seed, step=step)
-        graph, loss = model.graph, model.loss_function
+        graph = model.graph
         self._values: dict[str, Array] = {INPUT: x}
         self._flows: dict[str, Array] = {INPUT: np.zeros_like(x)}  # where nothing reads the image
 
@@ -65,16 +71,21 @@ class Numbers:
             if part in ("forward", "backward"):
                 (self._values if part == "forward" else self._flows)[layer] = arrays[0]
 
-        found = backpropagate(graph, loss, model.params, x, target, ctx, observe=observe)
-        self.loss = float(found.loss_sum) / found.loss_count
+        found = backpropagate(graph, model.losses, model.params, x, target, ctx, observe=observe)
+        self.loss = found.loss
+        self.losses = tuple(own / count for own, count in zip(found.loss_sums, found.loss_counts, strict=True))
         self._residuals, self._grads = found.tape.residuals, found.grads
-        self.at_loss = LossPass(found.z, loss.predict(found.z), loss.expected(found.z, target), loss.count(found.z))
+        self.at_losses = [
+            LossPass(z, one.loss.predict(z), one.loss.expected(z, target), one.loss.count(z))
+            for one, z in zip(model.losses, found.zs, strict=True)
+        ]
         self._nodes = {node.name: node for node in graph.nodes}
         self._owners = {f"{node}.{key}": (node, key) for node, own in model.params.items() for key in own}
         self.shapes = dict(graph.shapes)
         self.shapes |= {name: model.params[node][key].shape for name, (node, key) in self._owners.items()}
-        for name, shape in ((PREDICTION, self.prediction.shape), (TARGET, self.prediction.shape), (LOSS, ())):
-            self.shapes.setdefault(name, shape)
+        self._beyond = _beyond(model.losses)
+        for name, (kind, _) in self._beyond.items():
+            self.shapes.setdefault(name, () if kind == "loss" else self.prediction.shape)
 
     def kind(self, tensor: str) -> Kind:
         """Return what a tensor is."""
@@ -82,7 +93,15 @@ class Numbers:
             return "parameter"
         if tensor in self._values:
             return "input" if tensor == INPUT else "layer"
-        return "prediction" if tensor == PREDICTION else "target" if tensor == TARGET else "loss"
+        return self._beyond[tensor][0]
+
+    def loss_of(self, tensor: str) -> int | None:
+        """Return which loss a prediction, a target or a loss belongs to; None for the sum of several."""
+        return self._beyond[tensor][1]
+
+    def tensor_of(self, kind: Kind, loss: int) -> str:
+        """Return the tensor that is the prediction, the target or the value of a loss."""
+        return next(name for name, found in self._beyond.items() if found == (kind, loss))
 
     def owner(self, parameter: str) -> tuple[str, str]:
         """Return the layer and the key of a parameter."""
@@ -133,14 +152,17 @@ class Numbers:
                 if of == "gradient" and not self.is_learned(tensor):
                     raise CellError(f"{tensor}: has no gradient: running statistics follow the batches, not the loss")
                 return (self.model.params if of == "value" else self._grads)[node][key]
+            case "loss" if (k := self.loss_of(tensor)) is not None:
+                return np.array(self.losses[k] if of == "value" else self.model.losses[k].weight)
             case "loss":
                 return np.array(self.loss if of == "value" else 1.0)
             case "prediction" | "target" if of == "gradient":
-                raise CellError(f"{tensor}: has no gradient of its own; see the gradient of {self.model.graph.output}")
+                layer = self.model.losses[self.loss_of(tensor) or 0].layer
+                raise CellError(f"{tensor}: has no gradient of its own; see the gradient of {layer}")
             case "prediction":
-                return self.at_loss.p
+                return self.at_losses[self.loss_of(tensor) or 0].p
             case "target":
-                return self.at_loss.target
+                return self.at_losses[self.loss_of(tensor) or 0].target
             case _:
                 return (self._values if of == "value" else self._flows)[tensor]
 
@@ -155,7 +177,7 @@ class Numbers:
     @property
     def prediction(self) -> Array:
         """The head's output for the image on show."""
-        return self.at_loss.p[..., self.shown]
+        return self.at_losses[0].p[..., self.shown]
 
     def parameters(self, node: str) -> tuple[Mapping[str, Array], Mapping[str, Array]]:
         """Return the values and the gradients of a layer's parameters by key; running statistics have no gradient."""
@@ -175,3 +197,14 @@ class Numbers:
         """The L2 norm of the gradient over all parameters, which clipping looks at."""
         squares = (np.square(grad, dtype=np.float64).sum() for own in self._grads.values() for grad in own.values())
         return float(np.sqrt(fsum(squares)))
+
+
+def _beyond(losses: Sequence[WeightedLoss]) -> dict[str, tuple[Kind, int | None]]:
+    """Return the tensors that no layer has: of which kind each is, and of which loss."""
+    found: dict[str, tuple[Kind, int | None]] = {}
+    alone = len(losses) == 1 and losses[0].weight == 1
+    for k, one in enumerate(losses):
+        prefix = f"{one.layer}." if k else ""
+        found |= {f"{prefix}{PREDICTION}": ("prediction", k), f"{prefix}{TARGET}": ("target", k)}
+        found[LOSS if alone else f"{one.layer}.{LOSS}"] = ("loss", k)
+    return found | ({} if alone else {LOSS: ("loss", None)})

@@ -98,10 +98,11 @@ def pass_document(trace: TracedPass, *, light: bool = False) -> dict[str, Any]:
         },
         "loss": {
             "head": model.config.model.head,
-            "loss": model.config.train.loss,
+            "loss": model.config.losses[0].loss,
             "label_smoothing": model.config.train.label_smoothing,
             "per_image": model.loss_function.count(np.empty((*model.output_shape, 1))),
         },
+        "losses": [{"layer": one.layer, "weight": one.weight, "loss": one.loss} for one in model.config.losses],
         "measured": pack(np.array([trace.loss], model.dtype)),
         **wanted(trace.target, model),
         "classes": [model.class_name(k) for k in range(model.classes if model.classifies else 0)],

@@ -30,7 +30,7 @@ def in_double(trace: P) -> P:
     double = Model(
         replace(model.config, dtype="float64"),
         model.graph,
-        model.loss_function,
+        model.losses,
         {node: {key: value.astype(np.float64) for key, value in own.items()} for node, own in model.params.items()},
         np.dtype(np.float64),
         model.normalization,

@@ -1,6 +1,6 @@
 """`trace`: one pass through a network, to ask about every number in it; what `cnnbp.trace` is.
 
-The terms of a gradient are those of all layers that read the output; behind the last layer stand head and loss.
+The terms of a gradient are those of all layers that read the output; behind each layer with a loss stand head and loss.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import numpy as np
 
 from cnnbp_cli.core.graph import Node
 from cnnbp_cli.core.optim import Step, update_terms
-from cnnbp_cli.core.terms import OUTPUT, TARGET, LayerPass, Ref, Terms
+from cnnbp_cli.core.terms import OUTPUT, TARGET, LayerPass, Ref, Term, Terms, scaled
 from cnnbp_cli.core.types import Array
 from cnnbp_cli.model import Model, ModelInputError, quiet
 from cnnbp_cli.tracing.cells import Cell, CellError
 from cnnbp_cli.tracing.explanation import Explanation, Told, given
-from cnnbp_cli.tracing.numbers import LOSS, PREDICTION, Mode, Numbers
+from cnnbp_cli.tracing.numbers import LOSS, Mode, Numbers
 from cnnbp_cli.tracing.update import Update, next_update
 
 
@@ -172,10 +172,8 @@ class TracedPass(Numbers):
     @cached_property
     def _leading(self) -> set[str]:
         """The tensors that the loss depends on."""
-        found = {self.model.graph.output, LOSS}
-        for node in reversed(self.model.graph.nodes):
-            if node.name in found:
-                found.update(node.inputs)
+        found = self.model.graph.ancestors(*self.model.graph.outputs)
+        found.update(name for name in self.shapes if self.kind(name) == "loss")
         return found | {name for name in self.shapes if self.kind(name) == "parameter" and self.owner(name)[0] in found}
 
     # ------------------------------------------------------------------ what layers, head and loss say
@@ -198,23 +196,37 @@ class TracedPass(Numbers):
 
         return Told(say(at, *where), at.__getitem__, name, node.name)
 
-    def _said_by_loss(self, say: Callable[..., Terms], *where: Any) -> Told:
-        names = {0: self.model.graph.output, OUTPUT: PREDICTION, TARGET: TARGET}
+    def _said_by_loss(self, k: int, say: Callable[..., Terms], *where: Any, times: float = 1.0) -> Told:
+        """Return what a method of the k-th loss says about one of its cells, which is so many times in the total."""
+        at, layer = self.at_losses[k], self.model.losses[k].layer
+        names = {0: layer, OUTPUT: self.tensor_of("prediction", k), TARGET: self.tensor_of("target", k)}
 
         def name(ref: Ref) -> tuple[Cell, int | None]:
             return Cell(names[ref.tensor], ref.where[:-1]), ref.where[-1]
 
-        return Told(say(self.at_loss, *where), self.at_loss.__getitem__, name, LOSS)
+        return Told(scaled(say(at, *where), times), at.__getitem__, name, self.tensor_of("loss", k))
+
+    def _total(self) -> Told:
+        """Return how the total loss is made of several."""
+        terms = tuple(Term(one.weight, (Ref(k, ()),)) for k, one in enumerate(self.model.losses))
+
+        def name(ref: Ref) -> tuple[Cell, int | None]:
+            return Cell(self.tensor_of("loss", int(ref.tensor))), None
+
+        return Told(Terms("loss = Σ w · L", terms), lambda ref: self.losses[int(ref.tensor)], name, LOSS)
 
     def _value_told(self, cell: Cell) -> Told:
         where = (*cell.index, self.shown)
         match self.kind(cell.tensor):
             case "layer":
                 return self._said(self._nodes[cell.tensor], self._nodes[cell.tensor].layer.y_terms, where)
+            case "loss" if (k := self.loss_of(cell.tensor)) is not None:
+                return self._said_by_loss(k, self.model.losses[k].loss.loss_terms)
             case "loss":
-                return self._said_by_loss(self.model.loss_function.loss_terms)
+                return self._total()
             case "prediction":
-                return self._said_by_loss(self.model.loss_function.head_terms, where)
+                k = self.loss_of(cell.tensor) or 0
+                return self._said_by_loss(k, self.model.losses[k].loss.head_terms, where)
             case "input":
                 return given("a pixel of the image", self.value(cell))
             case "target":
@@ -228,14 +240,17 @@ class TracedPass(Numbers):
         match self.kind(cell.tensor):
             case "parameter":
                 yield self._said_of_parameter(cell)
+            case "loss" if cell.tensor != LOSS:
+                yield given("how much this loss counts in the total", self.gradient(cell))
             case "loss":
                 yield given("the gradient of the loss to itself", 1.0)
             case _ if cell.tensor not in self._leading:
                 yield given("nothing that leads to the loss reads it")
             case _:
                 where = (*cell.index, self.shown)
-                if cell.tensor == self.model.graph.output:
-                    yield self._said_by_loss(self.model.loss_function.dz_terms, where)
+                for k, one in enumerate(self.model.losses):
+                    if one.layer == cell.tensor:
+                        yield self._said_by_loss(k, one.loss.dz_terms, where, times=one.weight)
                 for node, k in self._readers[cell.tensor]:
                     if node.name in self._leading:
                         yield self._said(node, node.layer.dx_terms, k, where)
@@ -261,34 +276,42 @@ class TracedPass(Numbers):
         where = (*cell.index, self.shown)
         match self.kind(cell.tensor):
             case "prediction" | "target":
+                yield Cell(self.tensor_of("loss", self.loss_of(cell.tensor) or 0))
+            case "loss" if cell.tensor != LOSS:
                 yield Cell(LOSS)
             case "parameter" if self.is_learned(cell.tensor):
                 yield from self._outputs_in(self._said_of_parameter(cell))
             case "input" | "layer":
                 for node, k in self._readers[cell.tensor]:
                     yield from self._outputs_in(self._said(node, node.layer.dx_terms, k, where))
-                if cell.tensor == self.model.graph.output:
-                    yield from self._predictions_of(cell)
+                for loss, one in enumerate(self.model.losses):
+                    if one.layer == cell.tensor:
+                        yield from self._predictions_of(cell, loss)
 
     def _outputs_in(self, told: Told) -> Iterator[Cell]:
         for ref in told.mentions():
             if ref.tensor == OUTPUT and ref.of == "gradient" and ref.where[-1] == self.shown:
                 yield told.name(ref)[0]
 
-    def _predictions_of(self, logit: Cell) -> Iterator[Cell]:
+    def _predictions_of(self, logit: Cell, loss: int) -> Iterator[Cell]:
         """Yield the predictions that read a logit: its own, and after a softmax all others at its place."""
-        if self.kind(PREDICTION) == "prediction":
-            for k in range(self.shapes[PREDICTION][0]):
+        tensor, head_terms = self.tensor_of("prediction", loss), self.model.losses[loss].loss.head_terms
+        if self.kind(tensor) == "prediction":
+            for k in range(self.shapes[tensor][0]):
                 index = (k, *logit.index[1:])
-                told = self._said_by_loss(self.model.loss_function.head_terms, (*index, self.shown))
+                told = self._said_by_loss(loss, head_terms, (*index, self.shown))
                 if any(told.name(ref)[0] == logit for ref in told.mentions()):
-                    yield Cell(PREDICTION, index)
+                    yield Cell(tensor, index)
 
     def _read_backward(self, cell: Cell) -> Iterator[Cell]:
         """Yield the cells whose gradients are made of an output's: those that the output itself reads."""
         if self.kind(cell.tensor) == "loss":
-            output = self.model.graph.output
-            yield from (Cell(output, index) for index in np.ndindex(self.shapes[output]))
+            k = self.loss_of(cell.tensor)
+            if k is None:
+                yield from (Cell(self.tensor_of("loss", number)) for number in range(len(self.losses)))
+            else:
+                layer = self.model.losses[k].layer
+                yield from (Cell(layer, index) for index in np.ndindex(self.shapes[layer]))
         elif self.kind(cell.tensor) == "layer" and cell.tensor in self._leading:
             told = self._said(
                 self._nodes[cell.tensor], self._nodes[cell.tensor].layer.y_terms, (*cell.index, self.shown)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from cnnbp_cli.config.schema import Config
 from cnnbp_cli.config.sources import meant
 from cnnbp_cli.data.errors import DataError, require_file
 from cnnbp_cli.files import appending, replacing
@@ -17,6 +18,16 @@ from cnnbp_cli.train.events import EPOCH_FIGURES, EpochDone, Event, RunFinished,
 from cnnbp_cli.train.run_directory import RunDirectory, RunError
 
 METRICS = ("epoch", "step", *EPOCH_FIGURES, "learning_rate", "seconds", "images_per_second")
+
+
+def metrics(config: Config) -> tuple[str, ...]:
+    """Return the columns of `metrics.csv`: with `train.losses`, there is one more for each of them."""
+    return (*METRICS, *(f"train_loss.{one.layer}" for one in (config.losses if config.train.losses else ())))
+
+
+def metrics_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an epoch, as a dict, has in these columns."""
+    return {**record, **{f"train_loss.{layer}": loss for layer, loss in (record.get("train_losses") or {}).items()}}
 
 
 class RunLog:
@@ -28,6 +39,8 @@ class RunLog:
     Parameters
     ----------
     run : RunDirectory
+    columns : tuple of str
+        Those of `metrics.csv`.
     since : int
         Lines of an earlier attempt past this step are cut off: a resumed run repeats those steps.
 
@@ -37,14 +50,14 @@ class RunLog:
         When they cannot be written, here and whenever an event is.
     """
 
-    def __init__(self, run: RunDirectory, since: int = 0) -> None:
-        self._run = run
+    def __init__(self, run: RunDirectory, columns: tuple[str, ...] = METRICS, since: int = 0) -> None:
+        self._run, self._columns = run, columns
         kept, end = _until(since, run.events) if since and run.events.exists() else ([], 0)
         try:
             with replacing(run.metrics) as file:
-                file.write(",".join(METRICS).encode() + b"\r\n")
+                file.write(",".join(self._columns).encode() + b"\r\n")
                 for record in kept:
-                    file.write(_row(record))
+                    file.write(self._row(record))
             self._files = [appending(path) for path in (run.events, run.metrics)]
             self._files[0].truncate(end)
         except OSError as error:
@@ -63,25 +76,24 @@ class RunLog:
         """Append one event."""
         record = to_dict(event)
         try:
-            for file, line in zip(self._files, (json.dumps(record).encode() + b"\n", _row(record)), strict=True):
+            for file, line in zip(self._files, (json.dumps(record).encode() + b"\n", self._row(record)), strict=True):
                 while line:  # a disk takes a part of it before it says that it is full
                     line = line[file.write(line) :]
         except OSError as error:
             raise self._unwritable(error) from None
+
+    def _row(self, record: dict[str, Any]) -> bytes:
+        """Return an event's line of `metrics.csv`, empty for all but epochs."""
+        text = io.StringIO()
+        if record["event"] == EpochDone.event:
+            csv.DictWriter(text, self._columns, extrasaction="ignore").writerow(metrics_of(record))
+        return text.getvalue().encode()
 
     def _unwritable(self, error: OSError) -> RunError:
         return RunError(
             f"{self._run.path}: the record of the run cannot be written: {error.strerror or error}; "
             "the last checkpoint is intact"
         )
-
-
-def _row(record: dict[str, Any]) -> bytes:
-    """Return an event's line of `metrics.csv`, empty for all but epochs."""
-    text = io.StringIO()
-    if record["event"] == EpochDone.event:
-        csv.DictWriter(text, METRICS, extrasaction="ignore").writerow(record)
-    return text.getvalue().encode()
 
 
 def run_events(run: Path, *, without: tuple[type[Event], ...] = ()) -> Iterator[Event]:

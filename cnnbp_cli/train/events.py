@@ -147,6 +147,15 @@ class EpochDone:
     """A pass over the training split is complete; the validation figures are None without such a split.
 
     The training figures are means over the epoch's batches as they were met.
+
+    Attributes
+    ----------
+    train_loss : float
+        The weighted sum, where there are several losses.
+    validation_loss : float or None
+        That of the network's output alone.
+    train_losses : dict of str to float, or None
+        Where the config has `train.losses`, each of them by its layer, before it is weighted.
     """
 
     event: ClassVar[str] = "epoch"
@@ -159,6 +168,7 @@ class EpochDone:
     learning_rate: float
     seconds: float
     images_per_second: float
+    train_losses: dict[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -313,6 +323,12 @@ def _read(value: Any, hint: str) -> Any:
         if not isinstance(value, dict):
             raise ValueError("expected layers")
         return {name: _layer(statistics) for name, statistics in value.items()}
+    if hint == "dict[str, float] | None":
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            raise ValueError("expected losses")
+        return {name: _read(number, "float") for name, number in value.items()}
     if hint == "list[Change]":
         if not isinstance(value, list) or not all(isinstance(part, dict) and set(part) == _CHANGE for part in value):
             raise ValueError("expected changes")

@@ -32,7 +32,7 @@ from cnnbp_cli.parallel.mpi import MpiTeam, MpiWorker, Receive
 from cnnbp_cli.parallel.processes import SharedArray, StartMethod, available_cores, forks, start_method
 from cnnbp_cli.parallel.solo import SoloWorker
 from cnnbp_cli.train.class_weights import class_weights
-from cnnbp_cli.train.event_log import RunLog
+from cnnbp_cli.train.event_log import RunLog, metrics
 from cnnbp_cli.train.events import Event
 from cnnbp_cli.train.job import Job
 from cnnbp_cli.train.resume import find_changes
@@ -203,7 +203,12 @@ def _on_workers(job: Job, team: MpiTeam | None, stop: Callable[[], bool], observ
 def _needs_script(job: Job) -> bool:
     """Tell whether the job has objects of classes from the script that is running."""
     model, train = job.model, job.config.train
-    parts = (*(node.layer for node in model.graph.nodes), model.loss_function, train.optimizer, train.schedule)
+    parts = (
+        *(node.layer for node in model.graph.nodes),
+        *(one.loss for one in model.losses),
+        train.optimizer,
+        train.schedule,
+    )
     return any(type(part).__module__ == "__main__" for part in parts)
 
 
@@ -215,7 +220,7 @@ def _logged(job: Job, trainer: Trainer) -> Iterator[Event]:
     job.directory.begin(to_yaml(job.config), trainer.best_checkpoint())
     if job.changes and job.start:
         job.directory.keep_config(job.start[1].config, trainer.state.step)
-    with RunLog(job.directory, since=trainer.state.step) as log:
+    with RunLog(job.directory, metrics(job.config), since=trainer.state.step) as log:
         for event in trainer.events():
             log.write(event)
             yield event

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from math import inf, isnan
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cnnbp_cli.config.schema import EarlyStopping
 from cnnbp_cli.core.schedules import AT_START, Plateau, ReduceOnPlateau, Schedule
 from cnnbp_cli.train.events import EPOCH_FIGURES
+
+if TYPE_CHECKING:
+    from cnnbp_cli.train.step import StepResult
 
 Figures = dict[str, float | None]
 """The figures of an epoch, by the names in `EPOCH_FIGURES`."""
@@ -23,8 +26,10 @@ class RunState:
     ----------
     step : int
         Updates made.
-    loss_sum, loss_count, correct, seen, seconds : float
-        Sums over the epoch that is under way.
+    loss_sums, loss_counts : list of float
+        Each loss summed over the epoch that is under way, and what to divide it by; empty before its first step.
+    correct, seen, seconds : float
+        Sums over that epoch.
     epochs : int
         Epochs finished.
     figures : dict of str to float or None
@@ -44,8 +49,8 @@ class RunState:
     """
 
     step: int = 0
-    loss_sum: float = 0.0
-    loss_count: float = 0.0
+    loss_sums: list[float] = field(default_factory=list[float])
+    loss_counts: list[float] = field(default_factory=list[float])
     correct: float = 0.0
     seen: int = 0
     seconds: float = 0.0
@@ -62,9 +67,13 @@ class RunState:
         """Raise `TypeError` unless all values are what they should be: they may come from a file."""
         if not isinstance(self.figures, dict) or set(self.figures) not in (set(), set(EPOCH_FIGURES)):
             raise TypeError(f"an epoch has other figures than {', '.join(EPOCH_FIGURES)}")
+        if not all(isinstance(sums, list) for sums in (self.loss_sums, self.loss_counts)):
+            raise TypeError("the losses are not lists of numbers")
+        if len(self.loss_sums) != len(self.loss_counts):
+            raise TypeError("there are not as many losses as counts of them")
         self.plateau = Plateau(*self.plateau)
         counts = [self.step, self.best_step, self.seen, self.epochs, self.epochs_since_best, *self.plateau[1:]]
-        sums = (self.loss_sum, self.loss_count, self.correct, self.seconds)
+        sums = (*self.loss_sums, *self.loss_counts, self.correct, self.seconds)
         known = (value for value in (self.best, self.first_loss, *self.figures.values()) if value is not None)
         if not all(type(count) is int and 0 <= count < 1 << 63 for count in counts) or type(self.stopped) is not bool:
             raise TypeError("a count is not a number")
@@ -75,7 +84,8 @@ class RunState:
 
     @classmethod
     def from_dict(cls, progress: Mapping[str, Any], schedule: Schedule) -> RunState:
-        """Return the state that a checkpoint holds, also one of version 0.1, which listed all epochs' figures.
+        """Return the state that a checkpoint holds, also one that knows of a single loss, or of version 0.1,
+        which listed all epochs' figures.
 
         Raises
         ------
@@ -83,6 +93,7 @@ class RunState:
             When it is no such state.
         """
         values = {_OLD_NAMES.get(name, name): value for name, value in progress.items()}
+        values |= {f"{name}s": [values.pop(name)] for name in ("loss_sum", "loss_count") if name in values}
         history: list[Figures] = values.pop("history", [])
         state = cls(**values)
         if not isinstance(history, list):
@@ -96,21 +107,24 @@ class RunState:
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
-    def add_step(self, loss_sum: float, loss_count: float, correct: float, samples: int, seconds: float) -> None:
+    def add_step(self, result: StepResult) -> None:
         """Take in a step that was made."""
         if self.step == 0:
-            self.first_loss = loss_sum / loss_count
+            self.first_loss = result.loss
+        if len(self.loss_sums) != len(result.loss_sums):  # the first of the epoch, or since the config changed
+            self.loss_sums, self.loss_counts = ([0.0] * len(result.loss_sums) for _ in range(2))
         self.step += 1
-        self.loss_sum += loss_sum
-        self.loss_count += loss_count
-        self.correct += correct
-        self.seen += samples
-        self.seconds += seconds
+        self.loss_sums = [old + new for old, new in zip(self.loss_sums, result.loss_sums, strict=True)]
+        self.loss_counts = [old + new for old, new in zip(self.loss_counts, result.loss_counts, strict=True)]
+        self.correct += result.correct
+        self.seen += result.samples
+        self.seconds += result.seconds
 
     def end_epoch(self, figures: Figures, schedule: Schedule) -> None:
         """Take in the figures of the epoch that is over, and begin the next."""
         self._take_in(figures, schedule)
-        self.loss_sum = self.loss_count = self.correct = self.seconds = 0.0
+        self.loss_sums, self.loss_counts = [], []
+        self.correct = self.seconds = 0.0
         self.seen = 0
 
     def _take_in(self, figures: Figures, schedule: Schedule) -> None:

@@ -10,13 +10,14 @@ import math
 from dataclasses import replace
 from functools import partial
 from time import perf_counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from cnnbp_cli.config.schema import Config
 from cnnbp_cli.core.backprop import Observer, Part, backpropagate, ignore
 from cnnbp_cli.core.graph import INPUT
+from cnnbp_cli.core.losses import total_loss
 from cnnbp_cli.core.optim import Step, Updater, chain, clip_by_global_norm
 from cnnbp_cli.core.types import Array, Context, Params, Workspace
 from cnnbp_cli.data.batches import make_batch
@@ -48,8 +49,10 @@ class StepResult(NamedTuple):
 
     Attributes
     ----------
-    loss_sum, loss_count : float
-        The loss summed over the batch, and what to divide it by.
+    loss : float
+        The mean loss: the weighted sum, where there are several.
+    loss_sums, loss_counts : list of float
+        Each loss summed over the batch, and what to divide it by.
     correct : float
         Images classified correctly; 0 without classes.
     samples : int
@@ -62,18 +65,14 @@ class StepResult(NamedTuple):
         None where the step was not watched.
     """
 
-    loss_sum: float
-    loss_count: float
+    loss: float
+    loss_sums: list[float]
+    loss_counts: list[float]
     correct: float
     samples: int
     grad_norm: float
     seconds: float
     layers: dict[str, LayerStatistics] | None
-
-    @property
-    def loss(self) -> float:
-        """The mean loss."""
-        return self.loss_sum / self.loss_count
 
 
 class TrainingStep:
@@ -113,10 +112,11 @@ class TrainingStep:
         self._observer = observer
         model.move_to(workers.vector)
         self.classifies = model.classifies and data.train.has_classes
-        self._count_per_sample = model.loss_function.count(np.empty((*model.output_shape, 1)))
-        self._loss, self._weights = model.loss_function, class_weights(config.train, data, model)
+        self._counts_per_sample = [one.loss.count(np.empty((*model.output_shape, 1))) for one in model.losses]
+        self._losses, self._weights = model.losses, class_weights(config.train, data, model)
         if self._weights is not None:
-            self._loss = replace(self._loss, class_weights=tuple(self._weights.tolist()))  # type: ignore[type-var]
+            weights: Any = {"class_weights": tuple(self._weights.tolist())}
+            self._losses = tuple(replace(one, loss=replace(one.loss, **weights)) for one in self._losses)  # type: ignore[type-var]
         self._workspace = Workspace()
         for entry in model.layout.entries:
             self._workspace.place((entry.node, entry.key), workers.gradient[entry.start : entry.stop])
@@ -163,15 +163,16 @@ class TrainingStep:
             wants_dx=False,
             fused=watched is None,
         )
-        count = self._count(batch)  # of all workers together
+        counts = self._counts(batch)  # of all workers together
         target = model.targets_in(labels, x)
-        run = partial(backpropagate, model.graph, self._loss, model.params, x, target, count=count)
+        run = partial(backpropagate, model.graph, self._losses, model.params, x, target, counts=counts)
         found = run(ctx, observe=observe, done=self._send)
-        correct = float((predicted_classes(found.z) == labels).sum()) if self.classifies else 0.0
+        correct = float((predicted_classes(found.zs[0]) == labels).sum()) if self.classifies else 0.0
         gradient = workers.reduce_share()
-        own_sums = np.array([found.loss_sum, correct, square_norm(gradient)], np.float64)
-        loss_sum, correct, squares = workers.all_reduce(own_sums).tolist()
-        mean_loss, grad_norm = loss_sum / count, math.sqrt(squares) if squares >= 0 else math.nan
+        own_sums = np.array([*found.loss_sums, correct, square_norm(gradient)], np.float64)
+        *loss_sums, correct, squares = workers.all_reduce(own_sums).tolist()
+        mean_loss = total_loss(self._losses, loss_sums, counts)
+        grad_norm = math.sqrt(squares) if squares >= 0 else math.nan
         if not (math.isfinite(mean_loss) and math.isfinite(grad_norm)):
             again = partial(run, replace(ctx, fused=False))
             raise NonFiniteError(find_culprit(model, workers, mean_loss, x, again), mean_loss)
@@ -186,7 +187,8 @@ class TrainingStep:
             raise NonFiniteError(find_culprit(model, workers, mean_loss), mean_loss)
         observe("update", "", mine)
         layers = watched.statistics(mine, n) if watched else None
-        return StepResult(loss_sum, count, correct, n, grad_norm, perf_counter() - started, layers)
+        seconds = perf_counter() - started
+        return StepResult(mean_loss, loss_sums, counts, correct, n, grad_norm, seconds, layers)
 
     def _send(self, layer: str, grads: Params) -> None:
         """Let the workers begin to sum what gradients are there, while those of the layers before are computed."""
@@ -194,11 +196,11 @@ class TrainingStep:
         if start is not None:
             self._workers.reduce_from(start)
 
-    def _count(self, batch: Array) -> float:
-        """Return what the loss summed over a whole batch is divided by: the weights of its labels, if there are any."""
+    def _counts(self, batch: Array) -> list[float]:
+        """Return what each loss summed over a whole batch is divided by: the labels' weights, if there are any."""
         if self._weights is None:
-            return self._count_per_sample * len(batch)
-        return float(self._weights[self._data.train.labels[batch]].sum())
+            return [count * len(batch) for count in self._counts_per_sample]
+        return [float(self._weights[self._data.train.labels[batch]].sum())] * len(self._losses)
 
     def _gather(self, indices: Array, step: int, first_sample: int) -> tuple[Array, Array]:
         """Return this worker's slice of a batch: the input (c, h, w, n) and the labels."""

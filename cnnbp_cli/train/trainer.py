@@ -9,6 +9,7 @@ from time import perf_counter
 import numpy as np
 
 from cnnbp_cli.core.backprop import Observer, ignore
+from cnnbp_cli.core.losses import total_loss
 from cnnbp_cli.core.schedules import Progress
 from cnnbp_cli.core.types import Array
 from cnnbp_cli.data.batches import make_batch, order
@@ -151,7 +152,7 @@ class Trainer:
         )
 
     def _step_done(self, result: StepResult, rate: float) -> Iterator[StepDone | LayersWatched]:
-        self.state.add_step(result.loss_sum, result.loss_count, result.correct, result.samples, result.seconds)
+        self.state.add_step(result)
         yield StepDone(
             step=self.state.step,
             epoch=self._epoch,
@@ -178,16 +179,21 @@ class Trainer:
     def _end_epoch(self) -> EpochDone:
         state = self.state
         validation = self._evaluate(self._data.validation)
+        losses = self._model.losses
+        means = {
+            one.layer: own / count for one, own, count in zip(losses, state.loss_sums, state.loss_counts, strict=True)
+        }
         event = EpochDone(
             epoch=self._epoch,
             step=state.step,
-            train_loss=state.loss_sum / state.loss_count,
+            train_loss=total_loss(losses, state.loss_sums, state.loss_counts),
             train_accuracy=state.correct / state.seen if self._step.classifies else None,
             validation_loss=validation.loss if validation else None,
             validation_accuracy=validation.accuracy if validation else None,
             learning_rate=self._learning_rate(state.step - 1),
             seconds=state.seconds,
             images_per_second=state.seen / max(state.seconds, 1e-9),
+            train_losses=means if self._train.losses else None,
         )
         state.end_epoch({name: getattr(event, name) for name in EPOCH_FIGURES}, self._train.main_schedule[1])
         return event
@@ -236,8 +242,7 @@ class Trainer:
         batch = self._order(0)[: self._train.batch_size]
         x, labels = make_batch(self._data.train, batch, self._data.normalization, self._model.dtype)
         z = np.zeros((*self._model.output_shape, len(batch)), self._model.dtype)
-        loss = self._model.loss_function
-        return last > DIVERGED * float(loss.forward(z, self._model.targets_in(labels, x))[0]) / loss.count(z)
+        return last > DIVERGED * self._model.total_loss_of(z, self._model.targets_in(labels, x))
 
     def best_checkpoint(self) -> Checkpoint | None:
         """Return the best parameters so far, if a figure says which they are."""

@@ -36,10 +36,10 @@ def seen(image: tuple[int, int, int], nodes: list[Node]) -> list[int]:
     params = graph.init_params(0, np.dtype(np.float64))
     for value in (value for own in params.values() for value in own.values()):
         value[...] = rng.uniform(0.5, 1, value.shape)  # positive: no two paths cancel
-    y, tape = graph.forward(params, rng.uniform(0.5, 1, (*image, 1)), Context())
+    (y,), tape = graph.forward(params, rng.uniform(0.5, 1, (*image, 1)), Context())
     dy = np.zeros_like(y)
     dy[(0, *(size // 2 for size in y.shape[1:-1]), 0)] = 1
-    dx, _ = graph.backward(params, tape, dy, Context())
+    dx, _ = graph.backward(params, tape, [dy], Context())
     assert dx is not None
     rows, columns = np.nonzero(dx[..., 0].any(0))
     return [int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1]

@@ -32,7 +32,7 @@ TRAINING = Context(training=True, seed=1, step=2)
 IMAGE = (2, 5, 4)
 
 
-def graph(*nodes, shape=IMAGE):
+def graph(*nodes, shape=IMAGE, auxiliary=()):
     """Build a graph from (name, layer, *inputs); without inputs a node reads the one before it.
 
     A name in place of a layer shares the layer of that name.
@@ -43,36 +43,37 @@ def graph(*nodes, shape=IMAGE):
         shares = layer if isinstance(layer, str) else ""
         made.append(Node(name, layers.get(shares, layer), tuple(inputs) or (before,), shares=shares))
         before = name
-    return Graph(shape, made)
+    return Graph(shape, made, auxiliary)
 
 
 def numbers(net, n=3, seed=0):
-    """Draw random parameters (not the initial ones), images, and a gradient at the output."""
+    """Draw random parameters (not the initial ones), images, and a gradient at each output."""
     rng = np.random.default_rng(seed)
     params = {
         name: {key: rng.uniform(0.5, 1.5, value.shape) for key, value in own.items()}
         for name, own in net.init_params(0).items()
     }
-    return params, rng.normal(size=(*net.shapes["input"], n)), rng.normal(size=(*net.shapes[net.output], n))
+    x = rng.normal(size=(*net.shapes["input"], n))
+    return params, x, [rng.normal(size=(*net.shapes[name], n)) for name in net.outputs]
 
 
-def gradients(net, params, x, dy, ctx=TRAINING, watch=None):
+def gradients(net, params, x, dys, ctx=TRAINING, watch=None):
     _, tape = net.forward(params, x, ctx)
-    return net.backward(params, tape, dy, ctx, watch)
+    return net.backward(params, tape, dys, ctx, watch)
 
 
 def assert_proven(net, ctx=TRAINING):
     """Compare the gradients to the image and to every parameter with the complex step through the whole graph."""
-    params, x, dy = numbers(net)
-    dx, grads = gradients(net, params, x, dy, ctx)
+    params, x, dys = numbers(net)
+    dx, grads = gradients(net, params, x, dys, ctx)
     rng = np.random.default_rng(7)
 
     def check(gradient, changed_params, changed_x, v):
-        y, _ = net.forward(changed_params, changed_x, ctx)
-        change = y.imag / STEP
-        scale = max(np.abs(dy * change).sum(), np.abs(gradient * v).sum())
+        ys, _ = net.forward(changed_params, changed_x, ctx)
+        terms = np.concatenate([(dy * y.imag / STEP).ravel() for dy, y in zip(dys, ys, strict=True)])
+        scale = max(np.abs(terms).sum(), np.abs(gradient * v).sum())
         # a bias before batch norm has gradient zero, and rounding noise for numbers of order one
-        assert abs((gradient * v).sum() - (dy * change).sum()) <= 1e-12 * scale + 1e-14
+        assert abs((gradient * v).sum() - terms.sum()) <= 1e-12 * scale + 1e-14
 
     v = rng.normal(size=x.shape)
     check(dx, params, x + 1j * STEP * v, v)
@@ -130,6 +131,17 @@ TOPOLOGIES = {
         ("first", "owner", "input"), ("bend", Tanh()), ("owner", Conv2d(2, 3, padding="same")), ("last", "owner"),
     ),
     "the image alone": graph(("end", Multiply(), "input", "input")),
+    "two outputs": graph(
+        ("stem", Conv2d(3, 3)), ("relu", Relu()), ("flat", Flatten()), ("aux", Dense(4)),
+        ("conv", Conv2d(2, 2), "relu"), ("end", Tanh()), auxiliary=["aux"],
+    ),
+    "outputs that others read": graph(
+        ("a", Conv2d(2, 1)), ("b", Relu()), ("c", Conv2d(2, 1)), ("sum", Add(), "c", "a"), ("d", Relu()),
+        ("end", Multiply(), "d", "b", "c"), auxiliary=["b", "sum", "a"],
+    ),
+    "an output behind the output": graph(
+        ("late", Conv2d(2, 1), "end"), ("end", Conv2d(2, 3), "input"), auxiliary=["late"],
+    ),
 }  # fmt: skip
 every_topology = pytest.mark.parametrize("net", TOPOLOGIES.values(), ids=TOPOLOGIES.keys())
 
@@ -146,7 +158,7 @@ def test_add_returns_one_array_to_two_parents_and_neither_corrupts_the_other():
     )
     x, dy = np.ones((*IMAGE, 1)), np.full((*IMAGE, 1), 1.0)
     seen = {}
-    dx, _ = gradients(net, net.init_params(0), x, dy, watch=lambda name, flow: seen.setdefault(name, flow.copy()))
+    dx, _ = gradients(net, net.init_params(0), x, [dy], watch=lambda name, flow: seen.setdefault(name, flow.copy()))
     assert {name: flow[0, 0, 0, 0] for name, flow in seen.items()} == {"end": 1, "sum": 1, "b": 1, "a": 2, "input": 3}
     np.testing.assert_array_equal(dx, np.full(dx.shape, 3.0))
     np.testing.assert_array_equal(dy, np.full(dy.shape, 1.0))
@@ -163,7 +175,7 @@ def test_one_layer_object_at_two_nodes_has_parameters_and_residuals_of_its_own_a
 def test_dropout_at_two_nodes_draws_two_masks():
     layer = Dropout(0.5)
     net = graph(("a", layer, "input"), ("b", layer, "input"), ("end", Concat(), "a", "b"))
-    y, _ = net.forward(net.init_params(0), np.ones((*IMAGE, 50)), TRAINING)
+    (y,), _ = net.forward(net.init_params(0), np.ones((*IMAGE, 50)), TRAINING)
     assert 0.4 < (y[:2] == y[2:]).mean() < 0.6
 
 
@@ -195,18 +207,18 @@ def test_nodes_in_a_good_order_stay_where_they_are():
 def test_the_output_may_be_read_by_nodes_that_lead_nowhere():
     net = graph(("late", Conv2d(2, 1), "end"), ("end", Conv2d(2, 3), "input"))
     assert net.output == "end"
-    params, x, dy = numbers(net)
-    _, grads = gradients(net, params, x, dy)
+    params, x, dys = numbers(net)
+    _, grads = gradients(net, params, x, dys)
     assert np.abs(grads["end"]["weight"]).min() > 0
     assert not grads["late"]["weight"].any()
     assert_proven(net)
-    np.testing.assert_array_equal(net.apply(params, x, TRAINING), net.forward(params, x, TRAINING)[0])
+    np.testing.assert_array_equal(net.apply(params, x, TRAINING), net.forward(params, x, TRAINING)[0][0])
 
 
 def test_a_node_that_nothing_reads_has_zero_gradients():
     net = graph(("used", Conv2d(2, 1), "input"), ("unused", Conv2d(3, 3), "used"), ("end", Tanh(), "used"))
-    params, x, dy = numbers(net)
-    dx, grads = gradients(net, params, x, dy)
+    params, x, dys = numbers(net)
+    dx, grads = gradients(net, params, x, dys)
     assert {key: value.shape for key, value in grads["unused"].items()} == {"weight": (3, 2, 3, 3), "bias": (3,)}
     assert not any(value.any() for value in grads["unused"].values())
     assert dx is not None
@@ -269,7 +281,7 @@ def test_apply_equals_forward(net):
     params, x, _ = numbers(net)
     for training in (True, False):
         ctx = replace(TRAINING, training=training)
-        np.testing.assert_array_equal(net.apply(params, x, ctx), net.forward(params, x, ctx)[0])
+        np.testing.assert_array_equal(net.apply(params, x, ctx), net.forward(params, x, ctx)[0][0])
 
 
 @every_topology
@@ -282,26 +294,29 @@ def test_shapes_are_those_of_the_outputs(net):
 
 @every_topology
 def test_forward_and_backward_are_watched_in_opposite_orders(net):
-    params, x, dy = numbers(net)
+    params, x, dys = numbers(net)
     names = [node.name for node in net.nodes]
     outputs, flows = {}, {}
-    y, tape = net.forward(params, x, TRAINING, outputs.__setitem__)
-    dx, _ = net.backward(params, tape, dy, TRAINING, flows.__setitem__)
+    ys, tape = net.forward(params, x, TRAINING, outputs.__setitem__)
+    dx, _ = net.backward(params, tape, dys, TRAINING, flows.__setitem__)
     assert list(outputs) == names
     assert list(flows) == [*reversed(names), "input"]
-    assert outputs[net.output] is y
-    np.testing.assert_array_equal(flows[net.output], dy)
+    for name, y, dy in zip(net.outputs, ys, dys, strict=True):
+        assert outputs[name] is y
+        if not any(name in node.inputs for node in net.nodes):
+            np.testing.assert_array_equal(flows[name], dy)
     assert flows["input"] is dx
     for name in names:
         assert flows[name].shape == outputs[name].shape
 
 
-def test_what_is_watched_backward_is_the_gradient_at_each_output():
-    net = TOPOLOGIES["residual"]
-    params, x, dy = numbers(net)
+@pytest.mark.parametrize("name", ["residual", "two outputs", "outputs that others read"])
+def test_what_is_watched_backward_is_the_gradient_at_each_output(name):
+    net = TOPOLOGIES[name]
+    params, x, dys = numbers(net)
     flows, values = {}, {"input": x}
     _, tape = net.forward(params, x, TRAINING, values.__setitem__)
-    net.backward(params, tape, dy, TRAINING, flows.__setitem__)
+    net.backward(params, tape, dys, TRAINING, flows.__setitem__)
     for name, flow in flows.items():
         v = np.random.default_rng(3).normal(size=flow.shape)
         changed = {name: values[name] + 1j * STEP * v}
@@ -309,17 +324,18 @@ def test_what_is_watched_backward_is_the_gradient_at_each_output():
             if node.name != name and any(before in changed for before in node.inputs):
                 xs = [changed.get(before, values[before]) for before in node.inputs]
                 changed[node.name], _ = node.forward(params.get(node.name, {}), xs, TRAINING)
-        numeric = (dy * changed[net.output].imag).sum() / STEP
+        moved = (np.imag(changed.get(output, 0.0)) for output in net.outputs)
+        numeric = sum((dy * change).sum() for dy, change in zip(dys, moved, strict=True)) / STEP
         np.testing.assert_allclose((flow * v).sum(), numeric, rtol=1e-10)
 
 
 @every_topology
 def test_gradients_to_parameters_do_not_need_the_image_s(net):
-    params, x, dy = numbers(net)
-    _, expected = gradients(net, params, x, dy)
+    params, x, dys = numbers(net)
+    _, expected = gradients(net, params, x, dys)
     seen = []
     dx, grads = gradients(
-        net, params, x, dy, replace(TRAINING, wants_dx=False), watch=lambda name, flow: seen.append(name)
+        net, params, x, dys, replace(TRAINING, wants_dx=False), watch=lambda name, flow: seen.append(name)
     )
     assert dx is None
     assert "input" not in seen
@@ -333,24 +349,24 @@ def test_gradients_to_parameters_do_not_need_the_image_s(net):
 def test_a_workspace_changes_nothing(net):
     workspace = Workspace()
     for n, seed in ((3, 0), (1, 1), (4, 2)):
-        params, x, dy = numbers(net, n, seed)
+        params, x, dys = numbers(net, n, seed)
         results = []
         for arrays in (workspace, FreshArrays()):
             ctx = replace(TRAINING, arrays=arrays)
-            y, tape = net.forward(params, x, ctx)
-            dx, grads = net.backward(params, tape, dy, ctx)
+            ys, tape = net.forward(params, x, ctx)
+            dx, grads = net.backward(params, tape, dys, ctx)
             own = [grads[node][key].copy() for node in grads for key in grads[node]]
-            results.append([y.copy(), dx.copy(), *own])
+            results.append([*(y.copy() for y in ys), dx.copy(), *own])
         for reused, fresh in zip(*results, strict=True):
             np.testing.assert_array_equal(reused, fresh)
 
 
 def test_nothing_that_goes_in_is_modified():
     for net in TOPOLOGIES.values():
-        params, x, dy = numbers(net)
-        for array in (x, dy, *(value for own in params.values() for value in own.values())):
+        params, x, dys = numbers(net)
+        for array in (x, *dys, *(value for own in params.values() for value in own.values())):
             array.flags.writeable = False
-        first, second = gradients(net, params, x, dy), gradients(net, params, x, dy)
+        first, second = gradients(net, params, x, dys), gradients(net, params, x, dys)
         np.testing.assert_array_equal(first[0], second[0])
 
 

@@ -40,8 +40,8 @@ def backward(graph, arrays, *, fused, images=1):
     x = rng.normal(size=(4, 6, 6, images))
     ctx = Context(training=True, arrays=arrays, fused=fused)
     params = graph.init_params(0)
-    y, tape = graph.forward(params, x, ctx)
-    return graph.backward(params, tape, rng.normal(size=y.shape), ctx)
+    ys, tape = graph.forward(params, x, ctx)
+    return graph.backward(params, tape, [rng.normal(size=y.shape) for y in ys], ctx)
 
 
 def same(graph, images=1):
@@ -69,6 +69,11 @@ def test_a_gradient_that_waits_for_a_branch_is_not_overwritten():
         *[Node("e", CONV, ("d",)), Node("sum", Add(), ("a", "e", "b")), Node("f", CONV, ("sum",))],
     ]
     same(Graph((4, 6, 6), nodes), images=3)
+
+
+def test_a_gradient_at_an_output_in_the_middle_is_not_overwritten():
+    nodes = chain(CONV, Relu(), CONV, CONV, Relu(), CONV, CONV)
+    same(Graph((4, 6, 6), nodes, [nodes[0].name, nodes[1].name, nodes[3].name]), images=3)
 
 
 def test_a_layer_may_hand_on_a_view():

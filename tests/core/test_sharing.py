@@ -38,8 +38,8 @@ def batch(graph, dtype=np.float64):
 
 def run(graph, params, ctx, **options):
     x, dy = batch(graph, next(iter(params["conv"].values())).dtype)
-    y, tape = graph.forward(params, x, ctx)
-    dx, grads = graph.backward(params, tape, dy, ctx, **options)
+    (y,), tape = graph.forward(params, x, ctx)
+    dx, grads = graph.backward(params, tape, [dy], ctx, **options)
     return y, dx, grads
 
 

@@ -57,6 +57,7 @@ DATA = DataFacts(
     across=Labels(count=500, agreement=0.9, confident=1.0),
     uniform_loss=1.386,
     constant_loss=1.386,
+    constant_output_loss=1.386,
 )
 
 

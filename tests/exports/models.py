@@ -11,7 +11,7 @@ from laws.cases import Case
 from cnnbp_cli.config.schema import Config, LayerSpec, ModelConfig, Synthetic
 from cnnbp_cli.core.graph import Graph, Node
 from cnnbp_cli.core.layers import Conv2d, Dense, Flatten
-from cnnbp_cli.core.losses import make_loss
+from cnnbp_cli.core.losses import WeightedLoss, make_loss
 from cnnbp_cli.core.types import Operation, Shape
 from cnnbp_cli.data.normalization import Normalization
 from cnnbp_cli.model import Model
@@ -28,8 +28,8 @@ def make_model(
     specs = tuple(LayerSpec(name, inputs, layer) for name, layer, inputs in layers)
     config = Config("one-layer", dtype=dtype, data=Synthetic(), model=ModelConfig(shape, specs, head=head))
     graph = Graph(shape, [Node(spec.name, spec.layer, spec.inputs) for spec in config.model.layers])
-    loss = make_loss(head, config.train.loss)
-    model = Model(config, graph, loss, graph.init_params(0, np.dtype(dtype)), np.dtype(dtype))
+    losses = [WeightedLoss(graph.output, make_loss(head, config.train.loss))]
+    model = Model(config, graph, losses, graph.init_params(0, np.dtype(dtype)), np.dtype(dtype))
     shuffle(model)
     return model
 

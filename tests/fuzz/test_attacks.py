@@ -716,6 +716,9 @@ def test_a_checkpoint_with_hostile_progress(tmp_path, bars_run):
         {"unknown": 1},
         {"best": "x"},
         {"loss_sum": 10**400},
+        {"loss_sums": 1.0},
+        {"loss_sums": [1.0]},
+        {"loss_sums": ["x"], "loss_counts": [1]},
         {"stopped": 1},
     ):
         with pytest.raises(TypeError):

@@ -100,7 +100,7 @@ def gradient_errors(name, *overrides):
     model.set_state(model.graph.next_state(model.params, tape))
     turned = {key: torch.tensor(np.moveaxis(value, -1, 0), dtype=torch.float64) for key, value in values.items()}
     outputs, differences = other.outputs(images, masks, values=turned)
-    expected = other.loss_of(outputs[model.graph.output], images, torch_labels)
+    expected = other.total(outputs, images, torch_labels)
     expected.backward()
     found = {f"output of {key}": difference for key, difference in differences.items()}
     found["loss"] = abs(loss - expected.item()) / abs(expected.item())

@@ -85,12 +85,24 @@ class TorchModel:
     def loss(
         self, images: Tensor, labels: Tensor | None, masks: Mapping[str, Tensor], *, training: bool = True
     ) -> Tensor:
-        """Return the mean loss; images that are their own target need no labels."""
-        return self.loss_of(self.logits(images, masks, training=training), images, labels)
+        """Return the mean loss; images that are their own target need no labels. Evaluation knows the output alone."""
+        outputs, _ = self.outputs(images, masks, training=training)
+        output = self.config.model.layers[-1].name
+        return self.total(outputs, images, labels) if training else self.loss_of(outputs[output], images, labels)
 
-    def loss_of(self, z: Tensor, images: Tensor, labels: Tensor | None) -> Tensor:
-        """Return the mean loss of the last layer's output z (N, …)."""
-        head, loss = self.config.model.head, self.config.train.loss
+    def total(self, outputs: Mapping[str, Tensor], images: Tensor, labels: Tensor | None) -> Tensor:
+        """Return what training minimizes, from every layer's output."""
+        losses = self.config.train.losses
+        if not losses:
+            return self.loss_of(outputs[self.config.model.layers[-1].name], images, labels)
+        return sum(one.weight * self.loss_of(outputs[one.layer], images, labels, one.loss) for one in losses)
+
+    def loss_of(self, z: Tensor, images: Tensor, labels: Tensor | None, loss: str | None = None) -> Tensor:
+        """Return the mean loss of an output z (N, …); by default that of the last layer."""
+        head, output = self.config.model.head, self.config.model.layers[-1].name
+        if loss is None:
+            own = {one.layer: one.loss for one in self.config.train.losses}
+            loss = own.get(output, self.config.train.loss)
         if loss == "cross_entropy":
             return F.cross_entropy(z, labels, label_smoothing=self.config.train.label_smoothing)
         if labels is None or (z.ndim == 4 and head == "none"):

@@ -8,7 +8,7 @@ large difference of a small one. What is left to compare is each layer's output,
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -51,21 +51,20 @@ def disagreement(example: Example) -> Disagreement:
     other = TorchModel(model.config, model.parameters())
     ctx = Context(training=True, seed=example.seed)
     values, flows, found = {"input": x}, {}, Disagreement()
-    z, tape = model.graph.forward(model.params, x, ctx, values.__setitem__)
-    loss_sum, residuals = model.loss_function.forward(z, model.targets_in(labels, x))
-    count = model.loss_function.count(z)
-    dz = model.loss_function.backward(residuals) / count
-    dx, grads = model.graph.backward(model.params, tape, dz, ctx, flows.__setitem__)
+    zs, tape = model.graph.forward(model.params, x, ctx, values.__setitem__)
+    dzs = output_gradients(model, zs, model.targets_in(labels, x))
+    dx, grads = model.graph.backward(model.params, tape, dzs, ctx, flows.__setitem__)
+    mean, _, _ = model.backpropagate(x, model.targets_in(labels, x), ctx)
 
     pixels = batch_first(x).requires_grad_()
     turned = {name: batch_first(value) for name, value in values.items()}
     outputs, found.errors = other.outputs(pixels, masks(model, len(images), ctx), values=turned)
     target = None if labels is None else torch.tensor(labels)
-    loss = other.loss_of(outputs[model.graph.output], pixels, target)
+    loss = other.total(outputs, pixels, target)
     loss.backward()
-    largest_logit = float(np.abs(z).max())  # the loss is a difference of numbers of this size
-    found.errors["loss"] = abs(float(loss_sum) / count - loss.item()) / max(abs(loss.item()), largest_logit, 1e-300)
-    largest = steepest_and_largest(model, tape, values, flows, 1 / count)
+    largest_logit = max(float(np.abs(z).max()) for z in zs)  # the loss is a difference of numbers of this size
+    found.errors["loss"] = abs(mean - loss.item()) / max(abs(loss.item()), largest_logit, 1e-300)
+    largest = steepest_and_largest(model, tape, values, flows, 1 / model.loss_function.count(zs[0]))
     ours = {f"{node}.{key}": value for node, own in grads.items() for key, value in own.items()}
     theirs = {name: value.grad for name, value in other.trainable.items()}
     ours["d input"], theirs["d input"] = np.moveaxis(dx, -1, 0), pixels.grad
@@ -79,6 +78,14 @@ def disagreement(example: Example) -> Disagreement:
             found.rounding.append(name)
     found.errors |= {f"{name} in evaluation": error for name, error in evaluated(model, other, x).items()}
     return found
+
+
+def output_gradients(model: Model, zs: Sequence[Array], target: Array) -> list[Array]:
+    """Return the gradient of the weighted sum of all mean losses at the output of each layer that has one."""
+    return [
+        one.weight * one.loss.backward(one.loss.forward(z, target)[1]) / one.loss.count(z)
+        for one, z in zip(model.losses, zs, strict=True)
+    ]
 
 
 def steepest_and_largest(

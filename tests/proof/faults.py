@@ -627,7 +627,7 @@ TRAINING = [
     *of(
         MODEL,
         "Model.backpropagate",
-        ("float(found.loss_sum) / found.loss_count", "float(found.loss_sum)", "sum of the losses instead of the mean"),
+        ("return found.loss,", "return found.loss_sums[0],", "sum of the losses instead of the mean"),
     ),
     *of(
         MODEL,
@@ -638,7 +638,7 @@ TRAINING = [
     *of(
         BACKPROP,
         "backpropagate",
-        ("backward(residuals) / count", "backward(residuals)", "gradient of the sum instead of the mean"),
+        ("(one.loss.backward(residuals) / count)", "one.loss.backward(residuals)", "gradient of the sum, not the mean"),
     ),
     *of(
         STEP,

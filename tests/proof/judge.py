@@ -109,7 +109,7 @@ def _mean_loss(example: Example, model: Model, images: Array, labels: Array | No
     target = model.targets_in(labels, x)
     ctx = Context(training=True, seed=example.seed)
     mean = partial(plain_loss, example, target=target)
-    if _apart(loss, mean(z=model.graph.forward(model.params, x, ctx)[0])):
+    if _apart(loss, mean(z=model.graph.forward(model.params, x, ctx)[0][0])):
         return "the loss is not the mean"
     rng = np.random.default_rng(0)
     v = {name: rng.normal(size=gradient.shape) for name, gradient in gradients.items()}
@@ -117,7 +117,7 @@ def _mean_loss(example: Example, model: Model, images: Array, labels: Array | No
         node: {key: value + 1j * STEP * v.get(f"{node}.{key}", 0) for key, value in own.items()}
         for node, own in model.params.items()
     }
-    z, _ = model.graph.forward(params, x + 1j * STEP * np.moveaxis(v["input"], 0, -1), ctx)
+    (z,), _ = model.graph.forward(params, x + 1j * STEP * np.moveaxis(v["input"], 0, -1), ctx)
     numeric = np.imag(mean(z=z)) / STEP
     analytic = [(gradient * v[name]).sum() for name, gradient in gradients.items()]
     scale = sum(np.abs(gradient * v[name]).sum() for name, gradient in gradients.items())
@@ -139,9 +139,9 @@ def _workers(model: Model, images: Array, labels: Array | None) -> str | None:
     def gradients(worker: Any) -> dict[str, Array]:
         part = slice(n * worker.rank // worker.size, n * (worker.rank + 1) // worker.size)
         ctx = Context(training=True, workers=worker, first_sample=part.start)
-        z, tape = model.graph.forward(model.params, x[..., part], ctx)
+        (z,), tape = model.graph.forward(model.params, x[..., part], ctx)
         _, residuals = model.loss_function.forward(z, target[..., part])
-        dx, grads = model.graph.backward(model.params, tape, model.loss_function.backward(residuals), ctx)
+        dx, grads = model.graph.backward(model.params, tape, [model.loss_function.backward(residuals)], ctx)
         assert dx is not None
         sums = {f"{node}.{key}": value for node, own in grads.items() for key, value in own.items()}
         return sums | {f"input {k}": dx[..., k - part.start] for k in range(part.start, part.stop)}

@@ -190,6 +190,28 @@ class _Drawing:
         if self.shape() != (units,) or self.draw(st.booleans()):
             self.add("dense", units=units)
 
+    def losses(self, names: list[str]) -> list[dict[str, Any]]:
+        """Give further layers losses of these names: some that have the output's shape already, or new branches."""
+        draw, output = self.draw, self.layers[-1]
+        shape, found = self.shapes[output["name"]], [output["name"]]
+        for _ in range(draw(st.integers(0, 2))):
+            source = draw(st.sampled_from([*self.shapes]))
+            if self.shapes[source] == shape and source not in ("input", *found) and draw(st.booleans()):
+                found.append(source)
+            elif len(shape) == 3:
+                if self.shapes[source][1:] == shape[1:] and self.add(
+                    "conv2d", [source], filters=shape[0], kernel_size=1
+                ):
+                    found.append(self.last)
+            elif len(self.shapes[source]) == 1 or self.add("flatten", [source]):
+                self.add("dense", [source if len(self.shapes[source]) == 1 else self.last], units=shape[0])
+                found.append(self.last)
+        self.layers.remove(output)
+        self.layers.append(output)
+        weights = st.sampled_from([1.0, 0.3, 2.0])
+        every = [{"layer": name, "weight": draw(weights), "loss": draw(st.sampled_from(names))} for name in found]
+        return draw(st.permutations(every))
+
     def listed(self) -> list[Any]:
         """Return the layers as a config may list them: in any order, and with what is understood left out."""
         if self.draw(st.integers(0, 4)) == 0:
@@ -230,6 +252,9 @@ def networks(draw: st.DrawFn, only: Collection[str] = LAYERS.keys()) -> Example:
     train: dict[str, Any] = {"loss": loss}
     if loss == "cross_entropy":
         train["label_smoothing"] = draw(st.sampled_from([0.0, 0.1]))
+    if draw(st.booleans()):
+        fused = {"softmax": "cross_entropy", "sigmoid": "binary_cross_entropy", "none": "mse"}[head]
+        train["losses"] = drawing.losses([loss] if train.get("label_smoothing") else [loss, fused, "mse"])
     return Example(
         model={"input": list(image), "head": head, "layers": drawing.listed()},
         train=train,

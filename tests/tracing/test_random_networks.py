@@ -12,9 +12,7 @@ from proof.example import Example
 from proof.networks import networks
 
 import cnnbp_cli as cnnbp
-from cnnbp_cli.core.terms import TARGET
 from cnnbp_cli.tracing.cells import Cell
-from cnnbp_cli.tracing.numbers import LOSS, PREDICTION
 from cnnbp_cli.tracing.trace import Trace
 
 NETWORKS, CELLS = 60, 40
@@ -37,9 +35,9 @@ def questions(trace: Trace, rng: np.random.Generator, count: int) -> list[tuple[
     for _ in range(count):
         name = names[rng.integers(len(names))]
         asked = ["value"]
-        if name not in (PREDICTION, TARGET) and ".running_" not in name:
+        if trace.kind(name) not in ("prediction", "target") and ".running_" not in name:
             asked.append("gradient")
-            if "." in name:
+            if trace.kind(name) == "parameter":
                 asked.append("update")
         cell = Cell(name, tuple(int(rng.integers(size)) for size in trace.shapes[name]))
         found.append((cell, asked[rng.integers(len(asked))]))
@@ -73,14 +71,14 @@ def test_a_cell_is_used_by_the_cells_whose_terms_name_it(example, mode):
     trace = traced(example, mode)
     rng = np.random.default_rng(example.seed)
     for cell, of in questions(trace, rng, 15):
-        if of == "update" or (of == "gradient" and ("." in cell.tensor or cell.tensor == LOSS)):
+        if of == "update" or (of == "gradient" and trace.kind(cell.tensor) in ("parameter", "loss")):
             continue  # nothing in the pass comes after the gradient of a parameter, nor before that of the loss: 1
         users = trace.used_by(cell, of)
         assert len(users) == len(set(users))
         for k in rng.permutation(len(users))[:3]:
             assert cell in named(trace, users[k], of)
         for source in list(named(trace, cell, of))[:3]:  # and the other way round
-            if ".running_" not in source.tensor and source.tensor not in (TARGET, PREDICTION):
+            if ".running_" not in source.tensor and trace.kind(source.tensor) not in ("target", "prediction"):
                 assert cell in trace.used_by(source, of)
 
 
@@ -96,7 +94,7 @@ def named(trace: Trace, cell: Cell, of: str) -> dict[Cell, None]:
 def test_the_document_agrees_with_pytorch(example, mode):
     torch = pytest.importorskip("torch")
     from oracles.torch_model import TorchModel, one_thread
-    from proof.against_torch import ROUNDING, batch_first, masks, steepest_and_largest
+    from proof.against_torch import ROUNDING, batch_first, masks, output_gradients, steepest_and_largest
 
     from cnnbp_cli.core.types import Context
 
@@ -105,10 +103,9 @@ def test_the_document_agrees_with_pytorch(example, mode):
     training, shown = mode == "training", trace.shown
     x, ctx = model.images_in(images), Context(training=training, seed=example.seed)
     values, flows = {"input": x}, {}
-    z, tape = model.graph.forward(model.params, x, ctx, values.__setitem__)
-    loss, count = model.loss_function, model.loss_function.count(z)
-    dz = loss.backward(loss.forward(z, model.targets_in(labels, x))[1]) / count
-    model.graph.backward(model.params, tape, dz, ctx, flows.__setitem__)
+    zs, tape = model.graph.forward(model.params, x, ctx, values.__setitem__)
+    dzs = output_gradients(model, zs, model.targets_in(labels, x))
+    model.graph.backward(model.params, tape, dzs, ctx, flows.__setitem__)
     with one_thread():
         other = TorchModel(model.config, model.parameters())
         pixels = batch_first(x).requires_grad_()
@@ -117,10 +114,10 @@ def test_the_document_agrees_with_pytorch(example, mode):
         outputs, differences = other.outputs(pixels, drawn, training=training, values=turned)
         for output in outputs.values():
             output.retain_grad()
-        mean = other.loss_of(outputs[model.graph.output], pixels, None if labels is None else torch.tensor(labels))
+        mean = other.total(outputs, pixels, None if labels is None else torch.tensor(labels))
         mean.backward()
     assert max(differences.values()) <= 1e-9
-    rounding = ROUNDING * steepest_and_largest(model, tape, values, flows, 1 / count)
+    rounding = ROUNDING * steepest_and_largest(model, tape, values, flows, 1 / model.loss_function.count(zs[0]))
 
     def assert_agrees(ours, theirs, slack):
         ours, theirs = np.array(ours), np.zeros(np.shape(ours)) if theirs is None else theirs.detach().numpy()
@@ -128,7 +125,7 @@ def test_the_document_agrees_with_pytorch(example, mode):
         assert np.abs(ours - theirs).max() <= max(1e-9 * np.abs(theirs).max(), slack)
 
     document = trace.document()
-    assert document["loss"] == pytest.approx(mean.item(), rel=1e-9, abs=1e-12 * (1 + np.abs(z).max()))
+    assert document["loss"] == pytest.approx(mean.item(), rel=1e-9, abs=1e-12 * (1 + max(np.abs(z).max() for z in zs)))
     assert [node["name"] for node in document["nodes"]] == ["input", *(node.name for node in model.graph.nodes)]
     for node in document["nodes"]:
         output = outputs[node["name"]]

@@ -20,6 +20,7 @@ import cnnbp_cli as cnnbp
 from cnnbp_cli.build import build
 from cnnbp_cli.config.load import config_from_dict, load_config
 from cnnbp_cli.core.layers import LAYERS
+from cnnbp_cli.core.losses import WeightedLoss
 from cnnbp_cli.core.types import Layer, Loss
 from cnnbp_cli.model import ModelInputError
 from cnnbp_cli.tracing.cells import CellError
@@ -402,7 +403,9 @@ def test_a_loss_of_ones_own_is_explained_as_far_as_its_numbers_go():
     config = load_config(
         str(Path(__file__).parents[2] / "configs" / "toy.yaml"), ["model.head=none", "train.loss=mse", "dtype=float64"]
     )
-    trace = cnnbp.trace(build(config, loss=HomeMade()), np.ones((1, 6, 6)), np.array([2.0]))
+    trace = cnnbp.trace(
+        build(config, losses=[WeightedLoss("dense_1", HomeMade())]), np.ones((1, 6, 6)), np.array([2.0])
+    )
     found = trace.terms("dense_1[0]")
     assert (found.stated, found.terms) == (False, ())
     assert found.value == trace.value("dense_1[0]") - 2

@@ -146,9 +146,10 @@ def test_last_parameters_without_a_validation_split(setup):
         chosen = order(0, step // 6, 44)[step % 6 * 8 : step % 6 * 8 + 8]
         x, labels = make_batch(data.train, chosen, data.normalization, np.float64)
         ctx = Context(training=True, seed=0, step=step)
-        z, tape = other.graph.forward(other.params, x, ctx)
+        (z,), tape = other.graph.forward(other.params, x, ctx)
         residuals = other.loss_function.forward(z, labels)[1]
-        _, grads = other.graph.backward(other.params, tape, other.loss_function.backward(residuals) / len(chosen), ctx)
+        dz = other.loss_function.backward(residuals) / len(chosen)
+        _, grads = other.graph.backward(other.params, tape, [dz], ctx)
         other.set_state(other.graph.next_state(other.params, tape))
         for node, own in grads.items():
             for key, gradient in own.items():

@@ -367,7 +367,8 @@ def test_the_checkpoint_says_where_the_run_stands(setup, after, run):
     progress = checkpoint.progress
     assert progress["step"] == 8
     assert progress["seen"] == 16
-    assert progress["loss_sum"] == pytest.approx(sum(s.loss * s.samples for s in steps[6:]))
+    assert progress["loss_sums"] == [pytest.approx(sum(s.loss * s.samples for s in steps[6:]))]
+    assert progress["loss_counts"] == [16]
     assert (progress["epochs"], progress["figures"]["train_loss"]) == (1, of(EpochDone, events)[-1].train_loss)
     assert progress["first_loss"] == steps[0].loss
     assert Normalization.from_dict(checkpoint.normalization) == data.normalization

@@ -79,11 +79,13 @@ def passes():
         x, labels = make_batch(data.train, chosen, data.normalization, np.float64)
         ctx = Context(training=True, seed=0, step=step)
         outputs, flows = {}, {}
-        z, tape = model.graph.forward(model.params, x, ctx, lambda name, y, out=outputs: out.update({name: y.copy()}))
+        (z,), tape = model.graph.forward(
+            model.params, x, ctx, lambda name, y, out=outputs: out.update({name: y.copy()})
+        )
         residuals = model.loss_function.forward(z, labels)[1]
         dz = model.loss_function.backward(residuals) / len(chosen)
         _, grads = model.graph.backward(
-            model.params, tape, dz, ctx, lambda name, dy, out=flows: out.update({name: dy.copy()})
+            model.params, tape, [dz], ctx, lambda name, dy, out=flows: out.update({name: dy.copy()})
         )
         yield len(chosen), values, parameters[step + 1], outputs, flows, grads
 

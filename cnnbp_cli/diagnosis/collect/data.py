@@ -102,6 +102,7 @@ def data_facts(model: Model, data: Dataset) -> DataFacts:
         near_repeated=near_repeated,
         uniform_loss=losses[0],
         constant_loss=losses[1],
+        constant_output_loss=losses[2],
     )
 
 
@@ -151,16 +152,18 @@ def _inside(images: Array) -> Array:
 # ---------------------------------------------------------------------- the losses of those who do not look
 
 
-def _losses(model: Model, target: Array) -> tuple[float, float]:
-    """Return the mean loss of an answer that favours nothing, and of the best one that is always the same."""
+def _losses(model: Model, target: Array) -> tuple[float, float, float]:
+    """Return the losses of an answer that favours nothing, and of the best one that is always the same.
+
+    Of the latter, both the one that training sees and that of the network's output alone.
+    """
     loss, shape = model.loss_function, model.output_shape
-    z = np.zeros((*shape, target.shape[-1]))
-    uniform = _mean_loss(model, z, target)
-    if target.ndim == z.ndim:
+    zeros = np.zeros((*shape, target.shape[-1]))
+    if target.ndim == zeros.ndim:
         frequency = target.mean(-1)
     else:
         frequency = one_hot(target, shape[0], np.dtype(np.float64)).mean(-1)
-    if loss.predict(z[..., :1]).ravel()[0] == 0:  # no head: the best constant is the mean
+    if loss.predict(zeros[..., :1]).ravel()[0] == 0:  # no head: the best constant is the mean
         answer = frequency
     elif model.config.model.head == "softmax":
         smoothing = model.config.train.label_smoothing
@@ -168,12 +171,10 @@ def _losses(model: Model, target: Array) -> tuple[float, float]:
     else:
         p = np.clip(frequency, 1e-6, 1 - 1e-6)
         answer = np.log(p / (1 - p))
-    constant = _mean_loss(model, np.broadcast_to(answer[..., None], z.shape), target)
-    return uniform, min(uniform, constant)
-
-
-def _mean_loss(model: Model, z: Array, target: Array) -> float:
-    return float(model.loss_function.forward(z, target)[0]) / model.loss_function.count(z)
+    best = np.broadcast_to(answer[..., None], zeros.shape)
+    uniform, constant = (model.total_loss_of(z, target) for z in (zeros, best))
+    of_output = min(float(loss.forward(z, target)[0]) / loss.count(z) for z in (zeros, best))
+    return uniform, min(uniform, constant), of_output
 
 
 # ---------------------------------------------------------------------- images that occur twice

@@ -98,8 +98,8 @@ def _loss_after(point: ReferencePass, gradients: dict[str, Array], step: float) 
     for name, gradient in gradients.items():
         node, _, key = name.rpartition(".")
         params[node][key] = params[node][key] - step * gradient
-    z, _ = point.graph.forward(params, point.values[INPUT], point.ctx)
-    return float(point.loss.forward(z, point.target)[0]) / point.count
+    zs, _ = point.graph.forward(params, point.values[INPUT], point.ctx)
+    return float(point.mean_loss(dict(zip(point.graph.outputs, zs, strict=True))))
 
 
 def _scale(y: Array) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 
 from cnnbp_cli.build import build
 from cnnbp_cli.config.load import parse_config
-from cnnbp_cli.config.schema import Config, TrainConfig
+from cnnbp_cli.config.schema import Config, LossAt, TrainConfig
 from cnnbp_cli.config.write import to_dict
 from cnnbp_cli.core.graph import INPUT, Graph
 from cnnbp_cli.core.optim import Adam
@@ -75,8 +75,8 @@ class VariantFactory:
         old = self._model.config
         config = parse_config(self._text, overrides, label=old.name)
         graph = self._model.graph if config.model == old.model else None  # it may hold layers of the user's own
-        loss = self._model.loss_function if _loss_of(config) == _loss_of(old) else None  # it may be the user's own
-        model = build(config, graph=graph, loss=loss)
+        losses = self._model.losses if _losses_of(config) == _losses_of(old) else None  # they may be the user's own
+        model = build(config, graph=graph, losses=losses)
         if graph and config.seed == old.seed:
             model.set_parameters(self._start)
         data = self._data
@@ -106,11 +106,14 @@ def _as_written(config: Config) -> str:
         if "init" in layer and layer["init"] == model["init"]:
             del layer["init"]
         before = name
+    for one in written["train"]["losses"]:
+        if one["loss"] == written["train"]["loss"]:
+            del one["loss"]
     return json.dumps(written)
 
 
-def _loss_of(config: Config) -> tuple[str, str, float]:
-    return config.model.head, config.train.loss, config.train.label_smoothing
+def _losses_of(config: Config) -> tuple[str, tuple[LossAt, ...], float]:
+    return config.model.head, config.losses, config.train.label_smoothing
 
 
 def probe_steps(model: Model, data: Dataset) -> int:
@@ -234,7 +237,8 @@ def score(
     total, count = model.summed_loss(batches(), ctx, see)
     mean = total / count
     if not predicted:
-        return Score(loss=mean, skill=max(0.0, 1 - mean / facts.constant_loss) if facts.constant_loss else 0.0)
+        constant = facts.constant_output_loss
+        return Score(loss=mean, skill=max(0.0, 1 - mean / constant) if constant else 0.0)
     labels = split.labels[chosen]
     hits = np.concatenate(predicted) == labels
     recalls = tuple(float(hits[labels == k].mean()) if (labels == k).any() else None for k in range(facts.classes or 0))
@@ -257,7 +261,8 @@ def without_dropout(model: Model) -> Model:
     graph = model.graph
     nodes = [replace(node, layer=node.layer.without_noise()) for node in graph.nodes]
     nodes.sort(key=lambda node: node.name == graph.output)  # the last one listed is the output
-    still = build(model.config, graph=Graph(graph.shapes[INPUT], nodes), loss=model.loss_function)
+    quiet_graph = Graph(graph.shapes[INPUT], nodes, graph.outputs[1:])
+    still = build(model.config, graph=quiet_graph, losses=model.losses)
     still.set_parameters(model.parameters())
     return still
 

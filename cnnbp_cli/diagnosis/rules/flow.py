@@ -307,8 +307,8 @@ def saturated_activation(evidence: Evidence) -> Iterator[Finding]:
     definition="The parameters of a layer never change.",
     formula="L2 norm of the change that a step makes to a layer's parameters: 0 in every watched step",
     source="Schoop, Huang and Hartmann 2021, UMLAUT (CHI) and common practice; by definition",
-    advice="Check that something on the way to the output reads the layer, that a gradient comes back to it (cnnbp "
-    "gradcheck), and that the learning rate is above 0.",
+    advice="Check that something on the way to the output reads the layer, or that train.losses names it, that a "
+    "gradient comes back to it (cnnbp gradcheck), and that the learning rate is above 0.",
 )
 def frozen_layer(evidence: Evidence) -> Iterator[Finding]:
     watched = evidence.record.watched
@@ -330,7 +330,10 @@ def frozen_layer(evidence: Evidence) -> Iterator[Finding]:
         reason, remedy = "the learning rate is 0", as_remedy(higher_rate(evidence))
     elif stray:
         reason = "nothing on the way to the output reads it"
-        remedy = f"Name {first.name}, or what follows it, among the inputs of a layer on the way to the output."
+        remedy = (
+            f"Name {first.name}, or what follows it, among the inputs of a layer on the way to the output, or in "
+            "train.losses, for a loss of its own."
+        )
     else:
         zeros = [
             node for node in evidence.weighted if getattr(getattr(node.layer, "init", None), "type", "") == "zeros"
@@ -362,9 +365,9 @@ def _behind_dead(evidence: Evidence, node: Node) -> bool:
 
 
 def _reaching(evidence: Evidence, without: Collection[str] = ()) -> set[str]:
-    """Return the layers whose output reaches the network's, on ways that avoid some layers."""
+    """Return the layers whose output reaches a loss, on ways that avoid some layers."""
     found: set[str] = set()
-    waiting = [evidence.graph.output]
+    waiting = [*evidence.graph.outputs]
     while waiting:
         name = waiting.pop()
         if name in found or name in without:

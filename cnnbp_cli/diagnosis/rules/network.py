@@ -101,7 +101,7 @@ def _mismatch(
 def _wrong_loss(evidence: Evidence) -> Iterator[Finding]:
     """Classes that are learned as if they were something else."""
     classes = evidence.data.classes if evidence.data else None
-    head, loss = evidence.config.model.head, evidence.config.train.loss
+    head, loss = evidence.config.model.head, evidence.config.losses[0].loss
     outputs = evidence.graph.shapes[evidence.graph.output][0]
     if not classes:
         return

@@ -86,6 +86,11 @@ def _heading(trace: Trace, numerals: Numerals) -> None:
     head = trace.prediction.ravel().tolist()
     said = f", prediction {', '.join(map(numerals.short, head))}" if len(head) <= FEW_CLASSES else ""
     write(f"loss {numerals.short(trace.loss)}{said}")
+    if len(trace.losses) > 1:
+        parts = zip(trace.model.losses, trace.losses, strict=True)
+        write(
+            "its parts: " + " + ".join(f"{one.weight:g} · {numerals.short(loss)} ({one.layer})" for one, loss in parts)
+        )
 
 
 def _label(trace: Trace, label: float) -> str:

@@ -16,7 +16,7 @@ from cnnbp_cli.report.trace.numerals import Numerals, minus
 from cnnbp_cli.report.trace.sums import WHY, chained, rule, worked
 from cnnbp_cli.tracing.cells import Cell
 from cnnbp_cli.tracing.digits import addition
-from cnnbp_cli.tracing.numbers import LOSS, PREDICTION
+from cnnbp_cli.tracing.numbers import LOSS
 from cnnbp_cli.tracing.trace import Trace
 from cnnbp_cli.tracing.update import Update
 
@@ -37,14 +37,12 @@ def show_whole(trace: Trace, names: Sequence[str], numerals: Numerals) -> None:
     write("x is a layer's input, y its output; dx and dy are the gradients to them", "dim")
     for name in names:
         _forward(trace, name, numerals)
-    if trace.model.graph.output in names:
+    for k, one in enumerate(trace.model.losses):
+        if one.layer in names:
+            _loss(trace, k, numerals)
+    if trace.loss_of(LOSS) is None and trace.kind(LOSS) == "loss":
         write()
-        write("loss", "bold")
-        if trace.prediction.ndim == 1 and trace.kind(PREDICTION) == "prediction":
-            matrices("prediction", trace.prediction, numerals, VALUES)
-            work(trace, Cell(PREDICTION, largest(trace.prediction)), "value", numerals)
-        if trace.kind(LOSS) == "loss":
-            work(trace, Cell(LOSS), "value", numerals)
+        work(trace, Cell(LOSS), "value", numerals)
     write()
     write("Backward: from the loss to the image", f"bold {GRADIENTS}")
     write("d is the gradient of the loss: loss per unit of the cell", "dim")
@@ -94,11 +92,24 @@ def _forward(trace: Trace, name: str, numerals: Numerals) -> None:
         work(trace, Cell(name, largest(output)), "value", numerals)
 
 
+def _loss(trace: Trace, k: int, numerals: Numerals) -> None:
+    """Write the prediction that a loss looks at, and the loss."""
+    prediction, loss = trace.tensor_of("prediction", k), trace.tensor_of("loss", k)
+    write()
+    write(loss, "bold")
+    if trace.prediction.ndim == 1 and trace.kind(prediction) == "prediction":
+        values = trace.array(prediction)
+        matrices("prediction", values, numerals, VALUES)
+        work(trace, Cell(prediction, largest(values)), "value", numerals)
+    if trace.kind(loss) == "loss":
+        work(trace, Cell(loss), "value", numerals)
+
+
 def _origin(trace: Trace, name: str) -> str:
     """Say where the gradient to an output comes from."""
     readers = [node.name for node in trace.model.graph.nodes if name in node.inputs]
-    if name == trace.model.graph.output:
-        readers.insert(0, "the loss")
+    if name in trace.model.graph.outputs:
+        readers.insert(0, "the loss" if len(trace.losses) == 1 else "its loss")
     return f"  from {' and '.join(readers)}" if readers else ""
 
 
