@@ -14,13 +14,13 @@ pairs = st.tuples(st.integers(1, 4), st.integers(1, 4))
 
 
 @st.composite
-def placed(draw) -> Windows:
+def placed(draw, kernels=pairs, strides=pairs) -> Windows:
     amounts = st.tuples(st.integers(0, 2), st.integers(0, 2))
     try:
         return Windows.over(
             (1, draw(st.integers(1, 8)), draw(st.integers(1, 8))),
-            draw(pairs),
-            draw(pairs),
+            draw(kernels),
+            draw(strides),
             draw(st.sampled_from(["valid", "same"]) | amounts),
             draw(pairs),
         )

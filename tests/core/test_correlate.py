@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnbp_cli.core import correlate as sums
-from cnnbp_cli.core.correlate import by_rows, by_strips, by_taps, products, reference
+from cnnbp_cli.core.correlate import by_points, by_rows, by_strips, in_place, products, reference
 from cnnbp_cli.core.layers import Conv2d
 from cnnbp_cli.core.openblas import gemm, processor
 from cnnbp_cli.core.types import Context, Workspace
@@ -62,34 +62,79 @@ def test_each_way_gives_the_sums_of_the_reference(way, windows, groups, size):
     check(dw.transpose(0, 4, 3, 1, 2).reshape(w.shape), reference.correlate_weights(x, dy, windows, groups))
 
 
-@given(placed(), st.integers(1, 3), sizes, st.sampled_from([10, 300, 10**6]))
-def test_the_sums_by_taps_are_those_of_the_reference(windows, groups, size, small):
-    """Transposed as well, where columns are not skipped, and cut into pieces of any size."""
+def by_rows_in_memory(image, ctx=CTX):
+    """Return an image as layers get it from a context."""
+    placed = ctx.empty("image", image.shape, image.dtype)
+    placed[...] = image
+    return placed
+
+
+@pytest.mark.skipif(gemm("d") is None, reason="NumPy's products are not OpenBLAS's")
+@given(placed(strides=st.just((1, 1)), kernels=st.tuples(st.integers(2, 5), st.integers(1, 4))), sizes, st.data())
+def test_the_sums_by_points_are_those_of_the_reference(windows, size, data):
+    """Transposed as well, and cut into pieces of any size."""
+    groups, small = data.draw(st.integers(1, 3)), data.draw(st.sampled_from([10, 300, 10**6]))
     x, w, dy = problem(windows, groups, *size)
-    if not by_taps.can(windows, x, w):
+    x, y, dy, dx = (by_rows_in_memory(image) for image in (x, unset(dy.shape), dy, unset(x.shape)))
+    if not by_points.can(windows, w, x, y):
         return
-    y, dx = unset(dy.shape), unset(x.shape)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(products, "HAVE_SMALL_KERNELS", (processor(),))
         patch.setattr(products, "SMALL", small)
         patch.setattr(products, "SMALL_TRANSPOSED", max(16 * 16, small))
         patch.setattr(products, "COLUMNS", 2)
         patch.setattr(products, "ROWS", 2)
-        assert list(by_taps.correlate(x, w, windows, groups, y, CTX)) == list(range(windows.out[0]))
-        dw = by_taps.correlate_weights(x, dy, windows, groups, CTX)[:, :: windows.dilation[0]]
-        if windows.stride == (1, 1):
-            kernel = sums._flipped(w, groups)
-            list(by_taps.correlate(dy, kernel, windows.transposed(), groups, dx, CTX))
-            check(dx, reference.correlate_transposed(w, dy, windows, groups))
+        forget_calls()
+        assert list(by_points.correlate(x, w, windows, groups, y, CTX)) == list(range(windows.out[0]))
+        dw = by_points.correlate_weights(x, dy, windows, groups, CTX)
+        list(by_points.correlate(dy, sums._flipped(w, groups), windows.transposed(), groups, dx, CTX))
+    forget_calls()
     check(y, reference.correlate(x, w, windows, groups))
+    check(dx, reference.correlate_transposed(w, dy, windows, groups))
     check(dw.transpose(0, 4, 3, 1, 2).reshape(w.shape), reference.correlate_weights(x, dy, windows, groups))
 
 
+def forget_calls():
+    """Let calls be made anew: they depend on the sizes that a test changes."""
+    in_place._row_calls.cache_clear()
+    in_place._weight_calls.cache_clear()
+
+
 @pytest.mark.skipif(gemm("f") is None, reason="NumPy's products are not OpenBLAS's")
-def test_taps_are_possible_where_columns_are_not_skipped():
-    x = np.ones((2, 5, 5, 3), np.float32)
-    assert by_taps.can(Windows.over((2, 5, 5), 3, (2, 1), 1), x)
-    assert not by_taps.can(Windows.over((2, 5, 5), 3, (1, 2), 1), x)
-    assert not by_taps.can(Windows.over((2, 5, 5), 3, 1, 1), x.astype(complex))
+def test_points_are_possible_where_no_pixel_is_skipped_and_rows_lie_together():
+    w, x = np.ones((2, 2, 3, 3), np.float32), by_rows_in_memory(np.ones((2, 5, 5, 3), np.float32))
+    assert by_points.can(Windows.over((2, 5, 5), 3, 1, 1, (1, 2)), w, x)
+    assert not by_points.can(Windows.over((2, 5, 5), 3, (2, 1), 1), w, x)
+    assert not by_points.can(Windows.over((2, 5, 5), 3, (1, 2), 1), w, x)
+    assert not by_points.can(Windows.over((2, 5, 5), 3, 1, 2, (2, 1)), w, x)
+    assert not by_points.can(Windows.over((2, 5, 5), (1, 3), 1, 1), w, x)
+    assert not by_points.can(Windows.over((2, 9, 9), 6, 1, 1), w, x)
+    assert not by_points.can(Windows.over((2, 5, 5), 3, 1, 1), w.astype(float), x)
+    assert not by_points.can(Windows.over((2, 5, 5), 3, 1, 1), w, np.ascontiguousarray(x))
+
+
+@pytest.mark.parametrize("r", [2, 3, 4, 5])
+def test_points_determine_all_sums_of_neighbors(r):
+    m = by_points.VALUES + 1 - r
+    A, G, B = by_points.evaluation(m, r)
+    w, x = np.random.default_rng(0).normal(size=(r, 1)), np.random.default_rng(1).normal(size=(by_points.VALUES, 1))
+    expected = [sum(w[i] * x[p + i] for i in range(r)) for p in range(m)]
+    np.testing.assert_allclose(A @ ((G @ w) * (B @ x)), expected, rtol=1e-12)
+
+
+@pytest.mark.skipif(gemm("f") is None, reason="NumPy's products are not OpenBLAS's")
+@pytest.mark.parametrize("size", [2, 3, 4, 5])
+def test_points_cost_four_times_the_rounding_errors_of_plain_sums_at_most(size):
+    rng = np.random.default_rng(0)
+    windows = Windows.over((32, 12, 12), size, 1, 1)
+    x, w = by_rows_in_memory(rng.normal(size=(32, 12, 12, 8))), rng.normal(size=(16, 32, size, size))
+    exact = reference.correlate(x, w, windows, 1)
+    errors = []
+    for way in (by_strips, by_points):
+        y = by_rows_in_memory(np.zeros(exact.shape, np.float32))
+        list(way.correlate(by_rows_in_memory(x.astype(np.float32)), w.astype(np.float32), windows, 1, y, CTX))
+        errors.append(np.sqrt(((y - exact) ** 2).mean()))
+    assert 0 < errors[1] < 4 * errors[0]
 
 
 @given(placed(), st.integers(1, 3), sizes)

@@ -8,8 +8,9 @@ CONV, POOL, NORM = "core/layers/conv.py", "core/layers/pool.py", "core/layers/no
 DENSE, DROPOUT, MERGE = "core/layers/dense.py", "core/layers/dropout.py", "core/layers/merge.py"
 ACTIVATION, RESHAPE = "core/layers/activation.py", "core/layers/reshape.py"
 WINDOWS, ROWS, GRAPH = "core/windows.py", "core/rows.py", "core/graph.py"
-CORRELATE, GROUPING, BY_ROWS, BY_STRIPS, BY_TAPS, PRODUCTS = (
-    f"core/correlate/{name}.py" for name in ("__init__", "grouping", "by_rows", "by_strips", "by_taps", "products")
+CORRELATE, GROUPING, BY_ROWS, BY_STRIPS, BY_POINTS, IN_PLACE, PRODUCTS = (
+    f"core/correlate/{name}.py"
+    for name in ("__init__", "grouping", "by_rows", "by_strips", "by_points", "in_place", "products")
 )
 LOSSES, MODEL, TRAINER, OPTIM = "core/losses.py", "model.py", "train/trainer.py", "core/optim.py"
 PARAMETERS, RNG, PARALLEL = "core/parameters.py", "core/rng.py", "parallel/local.py"
@@ -166,34 +167,49 @@ SLIDING_WINDOWS = [
         ("np.reshape(dw,", "np.reshape(dw[:, ::-1],", "kernel flipped"),
     ),
     *of(
-        BY_TAPS,
+        BY_POINTS,
         "correlate",
-        ("(3, 0, 1, 2, 4)", "(3, 0, 1, 2, 4)[::-1]", "kernel flipped"),
-        ("else 1.0", "else 0.0", "last product only"),
-        ("y_rows[:, :, p] = 0", "y_rows[:, :, p] = 1e-6", "sums do not start at zero"),
-        ("(top - first_row) * cg", "0", "padding above ignored"),
-        ("g * fg * terms", "0", "first group's kernel for all"),
-        ("g * x_rows[0].size", "0", "first group's channels for all"),
-        ("k, 1.0, a", "k, -1.0, a", "wrong sign"),
+        ("(3, 0, 4, 1, 2)", "(3, 0, 4, 1, 2)[::-1]", "kernel upside down"),
+        ("top - windows.before[0]", "top", "padding above ignored"),
+        ("products.fill(0)", "products.fill(1e-6)", "sums do not start at zero"),
+        ("A[: rows.stop - top]", "A[:m][rows.stop - top - 1 :: -1]", "rows in the wrong order"),
     ),
     *of(
-        BY_TAPS,
+        BY_POINTS,
         "correlate_weights",
-        ("q, 1.0, a", "q, -1.0, a", "wrong sign"),
-        ("x_line, 1.0, out", "x_line, 0.0, out", "last row of windows only"),
-        ("p * fg * dy_line", "0", "every row of windows like the first"),
-        ("g * dy_rows[0].size", "0", "groups mixed up"),
-        ("(top - first_row) * cg", "0", "padding above ignored"),
-        ("range(0, width, columns)", "range(0, columns, columns)", "first channels only"),
-        ("range(first, stop, length)", "range(first, stop, length)[:1]", "first terms only"),
-        ("dw.transpose", "dw[::-1].transpose", "kernel flipped"),
+        ("products.fill(0)", "products.fill(1e-6)", "sums do not start at zero"),
+        ("top - windows.before[0]", "top", "padding above ignored"),
+        ("_evaluate(G, dy_rows, top,", "_evaluate(G, dy_rows, 0,", "every row of windows like the first"),
+        ("range(0, oh, m)", "range(0, m, m)", "first rows of windows only"),
+        ("dw.transpose", "dw[::-1].transpose", "kernel upside down"),
     ),
     *of(
-        BY_TAPS,
-        "_seen",
-        ("j * windows.dilation[1]", "j", "horizontal dilation ignored"),
-        (" - windows.before[1]", "", "padding at the left ignored"),
+        BY_POINTS,
+        "evaluation",
+        ("/ scale[:, None]", "/ abs(scale[:, None])", "wrong sign at some points"),
+        ("at_infinity[m - 1, :m]", "at_infinity[0, :m]", "infinity adds to the first row"),
+        ("at_infinity[r - 1, :r]", "at_infinity[0, :r]", "infinity has the lowest coefficient"),
+    ),
+    *of(
+        IN_PLACE,
+        "Matrices.seen",
+        ("j * self.windows.dilation[1]", "j", "horizontal dilation ignored"),
+        (" - self.windows.before[1]", "", "padding at the left ignored"),
         ("min(ow, w - shift)", "min(ow, w - shift) - 1", "last column dropped"),
+    ),
+    *of(
+        IN_PLACE,
+        "_row_calls",
+        ("else 1.0", "else 0.0", "last product only"),
+        ("number * m.terms * line", "m.terms * line", "every group's channels like one's"),
+        ("+ a + shift", "+ a", "columns not shifted"),
+    ),
+    *of(
+        IN_PLACE,
+        "_weight_calls",
+        ("1.0, (m.kernel", "0.0, (m.kernel", "last row of windows only"),
+        ("number * m.filters + f) * row", "f) * row", "every group's filters like the first's"),
+        ("range(first, stop, length)", "range(first, stop, length)[:1]", "first terms only"),
     ),
     *of(
         PRODUCTS,

@@ -45,10 +45,10 @@ def _changes(inhabitant: Inhabitant) -> Iterator[AbstractContextManager[Any]]:
         yield patch.object(by_strips, "LARGE_STRIP_BYTES", 8000)
         yield patch.object(rows, "BLOCK_BYTES", 2000)
         yield patch.object(rows, "PIECE_BYTES", 2000)
-    if inhabitant.taps:
-        yield patch.object(correlate, "TAP_TERMS", 1)
-        yield patch.object(correlate, "TAP_PRODUCT", 1)
-    if inhabitant.blocks or inhabitant.taps:
+    if inhabitant.points:
+        for name, value in {"POINT_TYPES": "fd", "POINT_TERMS": 1, "POINT_PRODUCT": 1}.items():
+            yield patch.object(correlate, name, value)
+    if inhabitant.blocks or inhabitant.points:
         yield patch.object(products, "processor", lambda: products.HAVE_SMALL_KERNELS[0])
         for name, size in {"SMALL": 200, "SMALL_TRANSPOSED": 24, "ROWS": 4, "COLUMNS": 4}.items():
             yield patch.object(products, name, size)

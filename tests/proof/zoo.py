@@ -22,8 +22,8 @@ class Inhabitant:
     ----------
     blocks : bool
         Cut what is worked on at a time so small that there are many blocks.
-    taps : bool
-        Convolve by taps of the kernel whatever the size, and in small pieces.
+    points : bool
+        Convolve by points whatever the size and the type, and in small pieces.
     mean_loss : bool
         Also check `Model.loss_and_gradients` against a loss written down independently. It needs images
         without ties: complex products round otherwise than real ones, and another tied pixel might win.
@@ -35,7 +35,7 @@ class Inhabitant:
 
     example: Example
     blocks: bool = False
-    taps: bool = False
+    points: bool = False
     mean_loss: bool = True
     workers: bool = False
     steps: bool = False
@@ -62,7 +62,7 @@ def example(layers: Layers, *, image: tuple[int, ...] = (2, 7, 6), head: str = "
 
 def alone(layers: Layers, **fields: Any) -> Inhabitant:
     """Put layers before a flatten and a dense layer."""
-    checks = {key: fields.pop(key) for key in ("blocks", "taps", "mean_loss", "workers", "steps") if key in fields}
+    checks = {key: fields.pop(key) for key in ("blocks", "points", "mean_loss", "workers", "steps") if key in fields}
     return Inhabitant(example([*layers, "flatten", dense(3)], **fields), **checks)
 
 
@@ -83,16 +83,18 @@ ZOO: dict[str, Inhabitant] = {
     "conv-blocks": alone(
         [conv(4, 2, groups=2), "tanh", conv(2, [2, 3], "valid", stride=2)], image=(2, 23, 4), blocks=True
     ),
-    "conv-taps": alone(
+    "conv-points": alone(
         [
             conv(6),
             "tanh",
             conv(4, padding=[1, 0]),
             "tanh",
-            conv(4, [2, 3], padding=[0, 1], stride=[2, 1], dilation=[1, 2], groups=2),
+            conv(4, [2, 3], padding=[0, 1], dilation=[1, 2], groups=2),
+            "tanh",
+            conv(2, [4, 2], padding=[3, 2]),
         ],
         image=(2, 7, 8),
-        taps=True,
+        points=True,
     ),
     "conv-transpose": alone(
         [

@@ -6,19 +6,17 @@
 
 where x is 0 outside the image; `reference` has them as they are written here. The textbook way unfolds every window
 into a column, which writes each pixel kh·kw times. Here they are computed `by_rows`, where the products are shifted,
-`by_strips`, where the image is, or `by_taps`, where neither is. Shapes and the processor alone decide which, so that a
-run can be repeated to the bit.
-
-One core (AMD EPYC, AVX-512), float32, GFLOP/s forward and transposed, by taps and by the better of the other two, 32
-images: 16 to 16 channels, 32×32, 78 / 67, 59 / 63; 32 to 32, 16×16, 88 / 89, 76 / 78; 64 to 64, 8×8, 102 / 96, 88 / 90;
-weights 74, 72, 72 and 68, 77, 83. A whole step of ResNet-20 takes 0.94 of the time that it takes without taps.
+`by_strips`, where the image is, or `by_points`, which takes half the products. Shapes, types and the processor alone
+decide which, so that a run can be repeated to the bit.
 
 One core (AMD EPYC, AVX-512), float32, forward / weights / transposed, by rows and by strips. ms for 32 images:
 1 channel to 32, 28×28 outputs, 0.58 / 0.35 / 0.44, 0.20 / 0.21 / 0.69; 32 to 32, 28×28, 5.2 / 6.1 / 5.1,
 4.8 / 5.5 / 5.4; 64 to 64, 14×14, 4.5 / 4.9 / 4.6, 5.0 / 5.5 / 5.2; depthwise, 32 channels, 32×32, 0.9 / 0.7 / 1.0,
-1.4 / 1.6 / -. µs for each of 1024 images: 16 to 16, 28×28, 55 / 57 / 58, 51 / 56 / 48. Winograd's F(2, 3) along the
-rows, two products for three, gains a tenth with 64 channels, a sixth with 128, and loses a tenth with 32: its sums cost
-more than the products save.
+1.4 / 1.6 / -. µs for each of 1024 images: 16 to 16, 28×28, 55 / 57 / 58, 51 / 56 / 48.
+
+The better of these over by points, forward and weights: 16 to 16, 32×32, 1.2 / 1.3; 32 to 32, 28×28, 1.5 / 1.9;
+64 to 64, 14×14, 1.4 / 1.6; 64 to 64, 7×7, 8 images, 1.8 / 1.8; 16 to 32, 5×5, 14×14, 1.4 / 1.8; 8 to 8, 16×16, 0.9 /
+1.1; 3 to 32, 32×32, 0.6 / 0.9.
 
 Besides the letters of `core.types`: fg and cg are the filters and the channels of one of g groups.
 """
@@ -28,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from types import ModuleType
 
-from cnnbp_cli.core.correlate import by_rows, by_strips, by_taps, products
+from cnnbp_cli.core.correlate import by_points, by_rows, by_strips
 from cnnbp_cli.core.rows import row_slices
 from cnnbp_cli.core.types import Array, Context
 from cnnbp_cli.core.windows import Windows
@@ -36,8 +34,12 @@ from cnnbp_cli.core.windows import Windows
 TERMS = 400
 """From so long sums on (kh·kw·cg), rows of the image are multiplied as they are."""
 
-TAP_TERMS, TAP_PRODUCT = 40, 200_000
-"""From so many terms kh·cg and so large a product, for one row and one column of the kernel, a call pays for itself."""
+POINT_TYPES = "f"
+"""Types of numbers that are computed by points. float64, in which gradients are checked, keeps to the plain sums, where
+windows of zeros are 0 and equal windows equal."""
+
+POINT_TERMS, POINT_PRODUCT = 8, 64_000
+"""From so many channels of a group and so large a product, for one row and one tap of the kernel, points pay."""
 
 FEW = 16
 """Up to so many channels times filters of a group, bands of rows make the most of what little there is to multiply."""
@@ -57,8 +59,6 @@ def correlate(
 def correlate_weights(x: Array, dy: Array, weight: Array, windows: Windows, groups: int, ctx: Context) -> Array:
     """Return dw, of the shape of weight (f, cg, kh, kw), from x (c, h, w, n) and dy (f, oh, ow, n)."""
     way = _way(weight, windows, groups, x, dy)
-    if way is by_taps and len(dy) > groups * products.ROWS:  # NumPy multiplies more pieces at a call
-        way = by_rows if _rows_pay(weight, windows, groups) else by_strips
     dw = way.correlate_weights(x, dy, windows, groups, ctx)  # (g, effective kh, kw, cg, fg)
     return dw[:, :: windows.dilation[0]].transpose(0, 4, 3, 1, 2).reshape(weight.shape)
 
@@ -70,8 +70,8 @@ def correlate_transposed(
     kernel = _flipped(weight, groups)
     shifts_nothing = windows.kernel == (1, 1)
     strips_are_few = len(dy) <= len(dx) and not _rows_pay(kernel, windows, groups)
-    if windows.stride == (1, 1) and _way(kernel, windows.transposed(), groups, dy, dx) is by_taps:
-        filled = by_taps.correlate(dy, kernel, windows.transposed(), groups, dx, ctx)
+    if windows.stride == (1, 1) and _way(kernel, windows.transposed(), groups, dy, dx) is by_points:
+        filled = by_points.correlate(dy, kernel, windows.transposed(), groups, dx, ctx)
     elif windows.stride == (1, 1) and windows.out == windows.image and (shifts_nothing or strips_are_few):
         filled = by_strips.correlate(dy, kernel, windows.transposed(), groups, dx, ctx)
     else:
@@ -81,11 +81,10 @@ def correlate_transposed(
 
 def _way(weight: Array, windows: Windows, groups: int, x: Array, y: Array) -> ModuleType:
     """Return how best to correlate x (c, h, w, n) with weight to y (f, oh, ow, n)."""
-    f, cg, kh, kw = weight.shape
-    product = f // groups * kh * cg * windows.out[1] * x.shape[3]
-    enough = kw > 1 and kh * cg >= TAP_TERMS and product >= TAP_PRODUCT
-    if enough and products.have_small_kernels(weight, x, y) and by_taps.can(windows, weight, x, y):
-        return by_taps
+    f, cg, *_ = weight.shape
+    enough = cg >= POINT_TERMS and f // groups * cg * windows.out[1] * x.shape[3] >= POINT_PRODUCT
+    if enough and x.dtype.char in POINT_TYPES and by_points.can(windows, weight, x, y):
+        return by_points
     return by_rows if _rows_pay(weight, windows, groups) else by_strips
 
 

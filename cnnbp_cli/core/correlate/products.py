@@ -48,7 +48,7 @@ def multiply(a: Array, b: Array, out: Array) -> None:
 
 def piece(m: int, k: int, n: int) -> tuple[int, int]:
     """Return into how many rows and columns to cut a product (m, n) of sums of k terms."""
-    if m * k * n <= SMALL:
+    if m * k * n <= SMALL or not have_small_kernels():
         return m, n
     rows = m if m * k * COLUMNS <= SMALL else ROWS
     columns = SMALL // (rows * k) // COLUMNS * COLUMNS
@@ -79,6 +79,8 @@ def multiply_transposed(a: Array, b: Array) -> Array:
 
 def transposed_piece(m: int, k: int, n: int) -> tuple[int, int, int]:
     """Return into how many rows, columns and terms to cut a product of matrices (m, n) and (k, n), transposed."""
+    if not have_small_kernels():
+        return m, k, n
     rows = min(m, ROWS)
     columns = min(k, SMALL_TRANSPOSED // rows // ROWS * ROWS)
     return rows, columns, max(1, min(n, SMALL // (rows * columns)))
