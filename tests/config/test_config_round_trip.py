@@ -185,6 +185,7 @@ def test_as_written(good):
         "\n"
         "train:\n"
         "  loss: cross_entropy\n"
+        "  losses: []\n"
         "  label_smoothing: 0.0\n"
         "  class_weights: null\n"
         "  epochs: 5\n"

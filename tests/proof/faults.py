@@ -557,7 +557,11 @@ GRAPHS = [
         ("flows.pop(node.inputs[0], None)", "flows.get(node.inputs[0])", "what a layer has added is added again"),
         ("zip(node.inputs, dxs", "zip(node.inputs[::-1], dxs", "gradients handed to the wrong inputs"),
         ("flow = np.zeros(tape.shapes", "flow = np.ones(tape.shapes", "what nobody reads has a gradient"),
-        ("{self.output: dy}", "{self.nodes[-1].name: dy}", "begins at the last node instead of the output"),
+        (
+            "zip(self.outputs, dys",
+            "zip([self.nodes[-1].name, *self.outputs[1:]], dys",
+            "begins at the last node, not the output",
+        ),
         ("wants_dx=ctx.wants_dx or ", "wants_dx=ctx.wants_dx or not ", "gradients left out where they are needed"),
     ),
     *of(
@@ -655,6 +659,7 @@ TRAINING = [
         BACKPROP,
         "backpropagate",
         ("(one.loss.backward(residuals) / count)", "one.loss.backward(residuals)", "gradient of the sum, not the mean"),
+        ("one.weight * (one", "(one", "the weights of losses count in the loss alone"),
     ),
     *of(
         STEP,
@@ -686,10 +691,11 @@ TRAINING = [
     ),
     *of(
         STEP,
-        "TrainingStep._count",
+        "TrainingStep._counts",
+        ("] * len(self._losses)", "] + [len(batch)] * (len(self._losses) - 1)", "class weights of the first loss only"),
         (
-            "_per_sample * len(batch)",
-            "_per_sample * self._config.train.batch_size",
+            "count * len(batch)",
+            "count * self._config.train.batch_size",
             "a short batch is divided by the full size",
         ),
     ),

@@ -7,9 +7,8 @@ What is judged is imported late, as it may have to be imported with a fault in i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from functools import partial
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -79,9 +78,19 @@ def _apart(a: Any, b: Any) -> bool:
 # ---------------------------------------------------------------- the mean loss
 
 
-def plain_loss(example: Example, z: Array, target: Array) -> Any:
+def plain_total(example: Example, zs: Mapping[str, Array], target: Array) -> Any:
+    """Return what training minimizes, for the outputs (…, n) of the layers that have losses; they may be complex."""
+    alone = [{"layer": next(iter(zs)), "loss": example.train["loss"]}]
+    every = example.train.get("losses", alone)
+    return sum(
+        one.get("weight", 1.0) * plain_loss(example, zs[one["layer"]], target, one.get("loss", example.train["loss"]))
+        for one in every
+    )
+
+
+def plain_loss(example: Example, z: Array, target: Array, loss: str) -> Any:
     """Return the mean loss for outputs z (…, n), which may be complex, by the formulas of the textbooks."""
-    head, loss = example.model.get("head", "softmax"), example.train["loss"]
+    head = example.model.get("head", "softmax")
     units, n = len(z), z.shape[-1]
     y = target
     if target.ndim == 1 and units == 1:
@@ -108,8 +117,11 @@ def _mean_loss(example: Example, model: Model, images: Array, labels: Array | No
     x = model.images_in(images)
     target = model.targets_in(labels, x)
     ctx = Context(training=True, seed=example.seed)
-    mean = partial(plain_loss, example, target=target)
-    if _apart(loss, mean(z=model.graph.forward(model.params, x, ctx)[0][0])):
+
+    def mean(zs: Sequence[Array]) -> Any:
+        return plain_total(example, dict(zip(model.graph.outputs, zs, strict=True)), target)
+
+    if _apart(loss, mean(model.graph.forward(model.params, x, ctx)[0])):
         return "the loss is not the mean"
     rng = np.random.default_rng(0)
     v = {name: rng.normal(size=gradient.shape) for name, gradient in gradients.items()}
@@ -117,8 +129,8 @@ def _mean_loss(example: Example, model: Model, images: Array, labels: Array | No
         node: {key: value + 1j * STEP * v.get(f"{node}.{key}", 0) for key, value in own.items()}
         for node, own in model.params.items()
     }
-    (z,), _ = model.graph.forward(params, x + 1j * STEP * np.moveaxis(v["input"], 0, -1), ctx)
-    numeric = np.imag(mean(z=z)) / STEP
+    zs, _ = model.graph.forward(params, x + 1j * STEP * np.moveaxis(v["input"], 0, -1), ctx)
+    numeric = np.imag(mean(zs)) / STEP
     analytic = [(gradient * v[name]).sum() for name, gradient in gradients.items()]
     scale = sum(np.abs(gradient * v[name]).sum() for name, gradient in gradients.items())
     if not abs(sum(analytic) - numeric) <= TOLERANCE * scale:

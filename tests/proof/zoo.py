@@ -249,6 +249,28 @@ ZOO: dict[str, Inhabitant] = {
             ]
         )
     ),
+    "losses": Inhabitant(
+        example(
+            [
+                conv(name="a"),
+                {"type": "tanh", "name": "t"},
+                "flatten",
+                dense(3, name="side"),
+                conv(2, name="b", inputs=["t"]),
+                {"type": "global_avg_pool2d"},
+                dense(3, name="deep"),
+                {"type": "sigmoid", "name": "s"},
+                dense(3, name="end"),
+            ],
+            train={
+                "losses": [
+                    {"layer": "side", "weight": 0.3},
+                    {"layer": "end"},
+                    {"layer": "deep", "loss": "mse", "weight": 2},
+                ]
+            },
+        )
+    ),
     "dense-square": alone(["flatten", dense(5), "tanh", dense(5), "tanh"]),
     "dense-without-bias": alone(["flatten", dense(5, bias=False), "tanh"]),
     "smoothing": alone([], train={"label_smoothing": 0.2}),
@@ -279,6 +301,12 @@ ZOO: dict[str, Inhabitant] = {
     "steps": alone([conv(), "batch_norm", "tanh", conv(2, 3, "valid")], train=RUN, mean_loss=False, steps=True),
     "steps-weighted": alone(
         [conv(2, 3, "valid"), "tanh"], train=RUN | {"class_weights": [1, 3, 0.5]}, mean_loss=False, steps=True
+    ),
+    "steps-losses": alone(
+        [conv(2, 3, "valid"), "tanh", "flatten", dense(3, name="side"), dense(4, inputs=["flatten_1"]), "tanh"],
+        train=RUN | {"losses": [{"layer": "dense_3"}, {"layer": "side", "weight": 0.3}], "class_weights": [1, 3, 0.5]},
+        mean_loss=False,
+        steps=True,
     ),
     "steps-fused": Inhabitant(
         example(
