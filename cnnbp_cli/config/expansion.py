@@ -28,8 +28,8 @@ from cnnbp_cli.config.nodes import (
 )
 from cnnbp_cli.config.wiring import IMAGE, layer_names, uses_block
 
-_REFERENCES = ("inputs",)
-"""The keys of a layer whose values are names of layers."""
+_REFERENCES = ("inputs", "share")
+"""The keys of a layer whose values are names: of outputs, or of the layer itself whose parameters it shares."""
 
 
 class _Unusable(Exception):
@@ -93,10 +93,14 @@ def expand_blocks(root: YamlNode, problems: list[Problem]) -> Expansion:
 
 @dataclass(eq=False, slots=True)
 class _Output:
-    """The output of a layer, or of what stands for one: a block's use, a layer that is left out."""
+    """The output of a layer, or of what stands for one: a block's use, a layer that is left out.
+
+    `what` says which of the latter two it is.
+    """
 
     name: str = ""
     of: _Output | _Link | None = None
+    what: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +233,7 @@ class _Expander:
             self._path = (*scope.path, k)
             if self._is_left_out(item, scope):
                 output.of = next((output for output, _ in self._links(item, "inputs", scope)), before)
+                output.what = "is left out here"
             elif isinstance(item, YamlMapping) and uses_block(item):
                 self._use(item, name, scope, before, output)
             else:
@@ -268,7 +273,7 @@ class _Expander:
         """Add the layers of a block, as often as it is repeated."""
         word = self._value(item.entries["block"].node, scope)
         used_at = self._placed(item.entries["block"].node.span, scope)
-        output.of = before
+        output.of, output.what = before, "is a use of a block"
         if not isinstance(word, YamlScalar) or not isinstance(word.value, str):
             self._complain(f"block: expected the name of a block, got {show(word)}", word)
             return
@@ -442,7 +447,8 @@ class _Expander:
         given = scope.values.get(_alone(node))
         if isinstance(given, _Argument):
             node, names = given.node, given.names
-        found = [self._link(item, names, scope) for item in node.items] if isinstance(node, YamlList) else []
+        items = [node] if key == "share" else node.items if isinstance(node, YamlList) else []
+        found = [self._link(item, names, scope) for item in items]
         return [] if None in found else [named for named in found if named]
 
     def _link(self, node: YamlNode, names: Mapping[str, _Output], scope: _Scope) -> _Named | None:
@@ -467,6 +473,10 @@ class _Expander:
             if name not in (before, None):
                 node.entries["inputs"] = YamlEntry(node.span, YamlList([YamlScalar(name, node.span)], node.span))
         for key, links in layer.links.items():
+            if key == "share":
+                ((output, span),) = links
+                node.entries[key] = YamlEntry(span, YamlScalar(self._owner(output, by_name, layer), span))
+                continue
             items: list[YamlNode] = [YamlScalar(self._final(output, by_name, node), span) for output, span in links]
             node.entries[key] = YamlEntry(links[0][1], YamlList(items, links[0][1]))
 
@@ -480,19 +490,37 @@ class _Expander:
             met.add(id(output))
             following = output.of
             if isinstance(following, _Link):
-                found = following.names.get(following.name) or (
-                    None if following.block else by_name.get(following.name)
-                )
+                found = self._found(following, by_name)
                 if found is None:
-                    known = [*following.names, *([] if following.block else by_name)]
-                    where = f" in block {following.block}" if following.block else ""
-                    self._path = following.path
-                    message = f"unknown layer '{following.name}'{where}{suggestion(following.name, known)}"
-                    self._complain(message, following.node)
                     return None
                 following = found
             output = following
         return output.name
+
+    def _owner(self, output: _Output, by_name: Mapping[str, _Output], layer: _Layer) -> str | None:
+        """Return the name of a layer that another shares: nothing can stand for it, as for an output."""
+        link = output.of
+        if not isinstance(link, _Link):
+            self._complain(f"share: expected the name of a layer, not ${INPUT}, which is an output", layer.node)
+            return None
+        found = self._found(link, by_name, layer.output)
+        if found is None:
+            return None
+        if found.of is not None:
+            self._path = link.path
+            self._complain(f"'{link.name}' {found.what}: share names a single layer that is there", link.node)
+            return None
+        return found.name
+
+    def _found(self, link: _Link, by_name: Mapping[str, _Output], but: _Output | None = None) -> _Output | None:
+        """Return what a name means; complain where it means nothing, and suggest all `but` one."""
+        found = link.names.get(link.name) or (None if link.block else by_name.get(link.name))
+        if found is None:
+            known = [name for name, one in {**link.names, **({} if link.block else by_name)}.items() if one is not but]
+            where = f" in block {link.block}" if link.block else ""
+            self._path = link.path
+            self._complain(f"unknown layer '{link.name}'{where}{suggestion(link.name, known)}", link.node)
+        return found
 
     # Problems
 

@@ -72,8 +72,9 @@ def json_schema() -> Schema:
     schema = _record(Config, without=("positions",)) | {"title": "cnnbp config"}
     schema["required"].remove("name")
     model = schema["properties"]["model"]["properties"]
-    model["blocks"] = _blocks(model["layers"]["items"])
-    model["layers"]["items"] = _either_or_use(model["layers"]["items"], use=_use())
+    layer = {"anyOf": [*model["layers"]["items"]["anyOf"], _share()]}
+    model["blocks"] = _blocks(layer)
+    model["layers"]["items"] = _either_or_use(layer, use=_use())
     meta = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$defs": {"expression": _EXPRESSION}}
     return meta | schema
 
@@ -109,6 +110,20 @@ def _blocks(layer: Schema) -> Schema:
         "additionalProperties": False,
     }
     return {"title": "blocks", "type": "object", "description": _ABOUT_BLOCKS, "additionalProperties": block}
+
+
+def _share() -> Schema:
+    """Return the schema of another use of a layer."""
+    name = {"type": "string", "description": "By default <layer>_<k>, with k counting the layer's uses, itself first."}
+    shared = {"type": "string", "description": "The layer: its type, its settings and its parameters, the same ones."}
+    return {
+        "title": "share",
+        "type": "object",
+        "description": "A layer from above once more, with the same parameters; their gradients add up.",
+        "properties": {"share": shared | {"examples": ["conv2d_1"]}, "name": name, "inputs": _INPUT},
+        "required": ["share"],
+        "additionalProperties": False,
+    }
 
 
 def _use() -> Schema:

@@ -18,7 +18,7 @@ from cnnbp_cli.config.nodes import MAX_CONFIG_BYTES, YamlList, YamlMapping, Yaml
 from cnnbp_cli.config.overrides import apply_overrides
 from cnnbp_cli.config.sources import is_template, located
 from cnnbp_cli.config.templates import template
-from cnnbp_cli.config.wiring import layer_names, uses_block
+from cnnbp_cli.config.wiring import layer_names, shares_layer, uses_block
 
 Schema = Mapping[str, Any]
 Candidate = tuple[str, str]
@@ -82,6 +82,10 @@ def complete_override(typed: str, root: YamlNode) -> list[Candidate]:
     for part in parts:
         schema, node = _below(schema, node, part)
     prefix = f"{above}." if above else ""
+    if equals and parts[:2] == ["model", "layers"] and last == "share":
+        names = names_of_layers(root)
+        above = names[: names.index(parts[2])] if parts[2] in names else []
+        return [(f"{key}={name}", "") for name in above]
     if equals:
         schema, _ = _below(schema, node, last)
         return [(f"{key}={word}", about) for word, about in _values(schema)]
@@ -138,6 +142,8 @@ def _records(schema: Schema, node: YamlNode | None) -> list[Schema]:
     records = [option for option in _options(schema) if "properties" in option]
     if node is not None and uses_block(node):
         return [record for record in records if "block" in record["properties"]]
+    if node is not None and shares_layer(node):
+        return [record for record in records if "share" in record["properties"]]
     default = schema.get("default")
     word = _kind(node) or (default.get("type", "") if isinstance(default, Mapping) else default)
     chosen = [record for record in records if word and _word(record) == word]
@@ -180,6 +186,8 @@ def _about(schema: Schema) -> str:
 
 def _kind(node: YamlNode | None) -> str:
     """Return the word for what a mapping is, or that stands for the mapping itself."""
+    if node is not None and shares_layer(node):
+        return f"shares {_word_of(_entry(node, 'share'))}"
     return _word_of(node if isinstance(node, YamlScalar) else _entry(node, "type") or _entry(node, "source"))
 
 
