@@ -137,7 +137,7 @@ def _layers_before(graph: Graph) -> dict[str, str]:
     for node in graph.nodes:
         if (source := nearest.get(node.inputs[0])) is not None:
             before[node.name] = source
-        here = node.name if graph.param_shapes[node.name] else source
+        here = node.owner if graph.param_shapes[node.owner] else source
         if here is not None:
             nearest[node.name] = here
     return before

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def _with_layers_of_blocks(root: YamlNode) -> YamlNode:
 def complete_override(typed: str, root: YamlNode) -> list[Candidate]:
     """Return what can stand in the place of `typed`: keys that end in `.` or `=`, or with a value after the `=`."""
     key, equals, _ = typed.partition("=")
-    root = _with_layers_of_blocks(root)
+    names, root = names_of_layers(root), _with_layers_of_blocks(root)
     schema: Schema = json.loads(files("cnnbp_cli.config").joinpath("schema.json").read_text(encoding="utf-8"))
     above, _, last = key.rpartition(".")
     *parts, last = [*above.split("."), last] if above else [last]
@@ -82,10 +83,8 @@ def complete_override(typed: str, root: YamlNode) -> list[Candidate]:
     for part in parts:
         schema, node = _below(schema, node, part)
     prefix = f"{above}." if above else ""
-    if equals and parts[:2] == ["model", "layers"] and last == "share":
-        names = names_of_layers(root)
-        above = names[: names.index(parts[2])] if parts[2] in names else []
-        return [(f"{key}={name}", "") for name in above]
+    if equals and prefix.startswith(_LAYERS) and last == "share":
+        return [(f"{key}={name}", "") for name in takewhile(parts[-1].__ne__, names)]
     if equals:
         schema, _ = _below(schema, node, last)
         return [(f"{key}={word}", about) for word, about in _values(schema)]

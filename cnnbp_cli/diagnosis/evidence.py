@@ -217,7 +217,7 @@ class Evidence:
         shapes = self.graph.shapes
         same_size = prod(shapes[node.name]) == prod(shapes[node.inputs[0]]) and len(node.inputs) == 1
         return (
-            same_size and node.layer.is_linear and not node.layer.normalizes and not self.graph.param_shapes[node.name]
+            same_size and node.layer.is_linear and not node.layer.normalizes and not self.graph.param_shapes[node.owner]
         )
 
     @property
@@ -246,5 +246,5 @@ def weighted(graph: Graph) -> list[Node]:
     return [
         node
         for node in graph.nodes
-        if not node.layer.normalizes and any(len(shape) > 1 for shape in graph.param_shapes[node.name].values())
+        if not node.layer.normalizes and any(len(shape) > 1 for shape in graph.param_shapes[node.owner].values())
     ]

@@ -124,26 +124,26 @@ def with_layers(evidence: Evidence, layers: Iterable[tuple[str, str]]) -> tuple[
     Parameters
     ----------
     layers : iterable of (name, ending)
-        The ending follows the layer's key: ``=relu`` puts another layer there, ``.rate=0.2`` changes a value.
-        A layer that others name keeps its name.
+        The ending follows the layer's key: ``=relu`` puts another layer there, ``.rate=0.2`` changes a value, where
+        layers share it at the one that has it. A layer that others name keeps its name.
     """
     overrides: list[str] = []
     for name, ending in layers:
         if ending.startswith("=") and _is_named(evidence, name):
             ending = f"={{type: {ending[1:]}, name: {name}}}"
         # By number: a bare name counts layers of its type, and replacing one renames those behind it.
-        key = name if not ending.startswith("=") else str(evidence.index(name))
+        key = evidence.nodes[name].owner if not ending.startswith("=") else str(evidence.index(name))
         overrides.append(f"model.layers.{key}{ending}")
-    return tuple(overrides)
+    return tuple(dict.fromkeys(overrides))
 
 
 def with_inserted(evidence: Evidence, behind: Collection[str], word: str) -> tuple[str, ...]:
     """Return the override that writes all layers anew, with a layer of one word behind some.
 
-    Nothing where a layer is read by name: a new one of its type would rename it.
+    Nothing where a layer is read or shared by name: a new one of its type would rename it.
     """
     specs = evidence.config.model.layers
-    if any(_is_named(evidence, spec.name) for spec in specs):
+    if any(spec.shares or _is_named(evidence, spec.name) for spec in specs):
         return ()
     words = [part for spec in specs for part in (_written(evidence, spec), word)[: 1 + (spec.name in behind)]]
     return (f"model.layers=[{', '.join(words)}]",)

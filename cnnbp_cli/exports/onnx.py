@@ -92,6 +92,7 @@ class _Translation:
         self.model = model
         self.operators: list[Any] = []
         self.constants: list[Any] = []
+        self.parameters: set[str] = set()
         self.tensors = {INPUT: INPUT}
 
     def whole(self) -> Any:
@@ -142,7 +143,7 @@ class _Translation:
                 f"layer {node.name}: {node.layer.type} does not say what it is in ONNX; "
                 "give its class a method onnx (docs/custom-layer.md)"
             )
-        params = self.model.params.get(node.name, {})
+        params = self.model.params.get(node.owner, {})
         known = dict(zip(onnx_inputs(xs) if node.layer.several_inputs else ["x"], xs, strict=True))
 
         def tensor(given: str | Array) -> str:
@@ -151,7 +152,7 @@ class _Translation:
             if not isinstance(given, str):
                 return self._constant(f"{node.name}.constant{len(self.constants)}", np.asarray(given))
             if given not in known and given in params:
-                known[given] = self._constant(f"{node.name}.{given}", params[given])
+                known[given] = self._parameter(f"{node.owner}.{given}", params[given])
             if given not in known:
                 expected = ", ".join([*known, *(key for key in params if key not in known)])
                 raise ExportError(
@@ -174,6 +175,12 @@ class _Translation:
     def _operator(self, name: str, operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
         self.operators.append(self.helper.make_node(operator, inputs, [output], name=name, **attributes))
         return output
+
+    def _parameter(self, name: str, value: Array) -> str:
+        """Return the constant that a parameter is, one for all layers that share it."""
+        if name not in self.parameters:
+            self.parameters.add(self._constant(name, value))
+        return name
 
     def _constant(self, name: str, value: Array) -> str:
         array = np.asarray(value, self.model.dtype if value.dtype.kind == "f" else None, order="C")

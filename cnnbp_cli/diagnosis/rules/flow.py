@@ -325,7 +325,7 @@ def frozen_layer(evidence: Evidence) -> Iterator[Finding]:
     reached = _reaching(evidence)
     stray = [node for node in frozen if node.name not in reached]
     first = (stray or frozen)[0]
-    everything = len(frozen) == len(evidence.weighted)
+    everything = len(frozen) == len({node.owner for node in evidence.weighted})
     if everything and not any(evidence.record.rates):
         reason, remedy = "the learning rate is 0", as_remedy(higher_rate(evidence))
     elif stray:
