@@ -67,6 +67,8 @@ class LayerSummary:
         The output of one image; backward holds a gradient of this size to it.
     gradient_bytes : int
         The gradients to the layer's parameters.
+    shares : str or None
+        The layer whose parameters it computes with; they are counted there.
     """
 
     name: str
@@ -82,6 +84,7 @@ class LayerSummary:
     activation_bytes: int
     gradient_bytes: int
     tensors: dict[str, int]
+    shares: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +172,7 @@ def describe(graph: Graph, item_bytes: int) -> list[LayerSummary]:
                     for key, shape in graph.param_shapes[node.name].items()
                     if key not in node.layer.state
                 },
+                shares=node.shares or None,
             )
         )
     return layers

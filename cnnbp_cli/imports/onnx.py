@@ -166,7 +166,7 @@ def _parameters(layers: list[Imported], model: Model) -> dict[str, Any]:
 
 def _described(translation: Translation, name: str, known: Config | None, head: Head) -> dict[str, Any]:
     """Return the config as plain values."""
-    specs = [LayerSpec(one.name, one.inputs, one.layer) for one in translation.layers]
+    specs = [LayerSpec(one.name, one.inputs, one.layer, shares=one.shares) for one in translation.layers]
     if known is not None:
         specs = _agreeing(specs, known, translation)
     dtype = "float64" if translation.graph.double else "float32"
@@ -203,12 +203,15 @@ def _agreeing(specs: list[LayerSpec], known: Config, translation: Translation) -
         shapes[spec.name] = spec.layer.node_out_shape(of)
         other = by_name.get(spec.name)
         same = (
-            other is not None and other.inputs == spec.inputs and _as_onnx(other.layer, of) == _as_onnx(spec.layer, of)
+            other is not None
+            and (other.inputs, other.shares) == (spec.inputs, spec.shares)
+            and _as_onnx(other.layer, of) == _as_onnx(spec.layer, of)
         )
         chosen.append(other if same and other is not None else spec)
     if {spec.name for spec in chosen} == by_name.keys():  # in the order in which the config lists them
         order = {name: k for k, name in enumerate(by_name)}
-        chosen.sort(key=lambda spec: order[spec.name])
+        if all(order[spec.shares] < order[spec.name] for spec in chosen if spec.shares):
+            chosen.sort(key=lambda spec: order[spec.name])
     return chosen
 
 
@@ -243,10 +246,10 @@ def _normalization(source: Path, translation: Translation, known: Config | None)
 
 
 def _shared(layers: list[Imported]) -> list[str]:
-    """Return a note where one tensor of the file is the weight of several layers."""
+    """Return a note where one tensor of the file is the weight of several layers that are not one layer."""
     users: dict[str, list[str]] = {}
     for one in layers:
-        for weight in one.weight_names if one.parameters and one.parameters["weight"].ndim > 1 else ():
+        for weight in one.tensors[:1] if one.parameters and one.parameters["weight"].ndim > 1 else ():
             users.setdefault(weight, []).append(one.name)
     return [
         f"the layers {', '.join(names)} have one weight in the file, {weight}; here each has its own"
@@ -267,12 +270,13 @@ def brief_yaml(config: Config) -> str:
     lines.append("  layers:")
     before = "input"
     for spec in config.model.layers:
-        wiring: dict[str, Any] = {"type": spec.layer.type, "name": spec.name}
+        wiring: dict[str, Any] = {"share": spec.shares} if spec.shares else {"type": spec.layer.type}
+        wiring["name"] = spec.name
         if spec.inputs != (before,):
             wiring["inputs"] = list(spec.inputs)
-        if not spec.trainable:
+        if not spec.trainable and not spec.shares:
             wiring["trainable"] = False
-        own = {key: value for key, value in _differing(spec.layer).items() if key != "type"}
+        own = {} if spec.shares else {key: value for key, value in _differing(spec.layer).items() if key != "type"}
         if own.get("init") == plain(config.model.init):  # which the model says for all
             del own["init"]
         lines.append(f"    - {flow(wiring | own)}")

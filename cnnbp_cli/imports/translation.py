@@ -49,13 +49,17 @@ class Value:
 
 @dataclass
 class Imported:
-    """One layer: its place in the network, and its parameters."""
+    """One layer: its place in the network, and its parameters, unless it `shares` those of another.
+
+    `tensors` are what the file calls the parameters, the weight first.
+    """
 
     name: str
     layer: Operation[Any]
     inputs: tuple[str, ...]
     parameters: dict[str, Array] = field(default_factory=dict[str, Array])
-    weight_names: tuple[str, ...] = ()
+    tensors: tuple[str, ...] = ()
+    shares: str = ""
 
 
 class Translation:
@@ -178,10 +182,10 @@ class Translation:
         op: Op,
         fields: dict[str, Any] | None = None,
         parameters: dict[str, Array] | None = None,
-        weights: Sequence[str] = (),
+        tensors: Sequence[str] = (),
     ) -> Value:
         layer = LAYERS[kind](**(fields or {}))
-        return self.emit_layer(layer, inputs, op, parameters, weights)
+        return self.emit_layer(layer, inputs, op, parameters, tensors)
 
     def emit_layer(
         self,
@@ -189,16 +193,23 @@ class Translation:
         inputs: Sequence[Value],
         op: Op,
         parameters: dict[str, Array] | None = None,
-        weights: Sequence[str] = (),
+        tensors: Sequence[str] = (),
     ) -> Value:
         shape = layer.node_out_shape([value.shape for value in inputs])
+        sources, tensors = tuple(value.source for value in inputs), tuple(filter(None, tensors))
+        new = Imported("", layer, sources, parameters or {}, tensors)
+        owner = next((one.name for one in self.layers if _is_same(one, new)), "")
         if self.graph.producer == "cnnbp" and op.name and not bad_name(op.name):
-            name = self.names.keep(op.name)
+            new.name = self.names.keep(op.name)
+        elif owner:
+            new.name = self.names.keep(owner)
         else:
-            name = self.names.choose(layer.type, op, [w for w in weights if w and len(self.graph.readers[w]) == 1])
-        sources = tuple(value.source for value in inputs)
-        self.layers.append(Imported(name, layer, sources, parameters or {}, tuple(filter(None, weights))))
-        return replace(inputs[0], source=name, shape=shape)
+            is_its_own = tensors and (len(self.graph.readers[tensors[0]]) == 1 or _is_certain(new))
+            new.name = self.names.choose(layer.type, op, tensors[:1] if is_its_own else ())
+        if owner:
+            new.shares, new.parameters = owner, {}
+        self.layers.append(new)
+        return replace(inputs[0], source=new.name, shape=shape)
 
     def follow(self, op: Op, kinds: Sequence[str], output: str = "") -> tuple[Op, Array, str] | None:
         """Return the only reader, its constant and the constant's name, where it is of some kinds and has one."""
@@ -226,6 +237,21 @@ class Translation:
         if constant.size != count or len(shape) != 4 or shape[axis] != count:
             return None
         return constant.reshape(count)
+
+
+def _is_same(one: Imported, other: Imported) -> bool:
+    """Tell whether two layers are one layer, used twice: all their parameters are the same tensors of the file."""
+    return (
+        one.tensors == other.tensors
+        and one.layer == other.layer
+        and _is_certain(one)
+        and all(np.array_equal(value, other.parameters[key]) for key, value in one.parameters.items())
+    )
+
+
+def _is_certain(one: Imported) -> bool:
+    """Tell whether the values of a parameter differ: exporters write equal zeros or ones once, whosever they are."""
+    return any(value.size > 1 and (value != value.flat[0]).any() for value in one.parameters.values())
 
 
 Handler = Callable[[Translation, Op], None]

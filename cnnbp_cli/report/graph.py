@@ -69,6 +69,7 @@ def _boxes(summary: Summary) -> Iterator[Box]:
         shape = show_shape(layer.output_shape)
         values = sum(layer.tensors.values())
         said = f"{shape}, {count(values, 'parameter')}" if values else shape
+        said += f", shared with {layer.shares}" if layer.shares else ""
         # The name says the type where nobody chose another.
         title = (layer.name,) if type_of(layer) == layer.name.rpartition("_")[0] else (layer.name, type_of(layer))
         loss = (f"loss × {weights[layer.name]:g}",) if layer.name in weights else ()

@@ -21,6 +21,7 @@ Contents = tuple[list[Column], list[list[Cell]], list[Cell]]
 FIELDS = (
     *("name", "type", "inputs", "input_shape", "output_shape", "kernel", "stride", "dilation"),
     *("parameters", "trainable_parameters", "macs", "receptive_field", "activation_bytes", "gradient_bytes"),
+    "shares",
 )
 
 
@@ -117,7 +118,9 @@ def _memory(summary: Summary) -> Contents:
 
 
 def _parameters(layer: LayerSummary) -> str:
-    """Write the sizes of the parameters, weights before biases: ``150 + 6``; and whether they are frozen."""
+    """Write the sizes of the parameters, weights before biases: ``150 + 6``; whether they are frozen, or whose."""
+    if layer.shares:
+        return f"shared with {layer.shares}"
     sizes = " + ".join(map(count, layer.tensors.values()))
     return f"{sizes} frozen" if sizes and not layer.trainable_parameters else sizes
 

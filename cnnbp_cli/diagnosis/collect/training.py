@@ -97,7 +97,7 @@ def _as_written(config: Config) -> str:
     model = written["model"]
     before, counts = INPUT, Counter[str]()
     for layer in model["layers"]:
-        name, kind = layer["name"], layer["type"]
+        name, kind = layer["name"], layer.get("type", "")
         counts[kind] += 1
         if layer["inputs"] == [before]:
             del layer["inputs"]

@@ -24,7 +24,7 @@ def batch_norm(t: Translation, op: Op) -> None:
     weight, bias, mean, var = (t.constant(op, k, "parameters") for k in range(1, 5))
     fields = numbers(op, epsilon=1e-5, momentum=0.9)
     parameters = {"weight": weight, "bias": bias, "running_mean": mean, "running_var": var}
-    t.write(op, t.emit("batch_norm", [x], op, fields, parameters, op.inputs[1:2]))
+    t.write(op, t.emit("batch_norm", [x], op, fields, parameters, op.inputs[1:5]))
 
 
 def instance_norm(t: Translation, op: Op) -> None:
@@ -34,7 +34,7 @@ def instance_norm(t: Translation, op: Op) -> None:
     if x.layout == "image":
         parameters = {"weight": weight, "bias": bias}
         fields = {"groups": x.shape[0], **numbers(op, epsilon=1e-5)}
-        return t.write(op, t.emit("group_norm", [x], op, fields, parameters, op.inputs[1:2]))
+        return t.write(op, t.emit("group_norm", [x], op, fields, parameters, op.inputs[1:3]))
     back = t.graph.only_reader(op.output)
     whole = x.layout == "groups" and back is not None and back.kind == "Reshape" and (weight == 1).all()
     if not whole or back is None or bias.any() or t.graph.shapes[back.output][1:] != x.shape:
@@ -62,6 +62,7 @@ def _with_affine(
         t.take(found[0])
     if (found := t.follow(op, ("Add",), output)) is not None and (bias := fitting(found[1])) is not None:
         output = found[0].output
+        names.append(found[2])
         t.take(found[0])
     if weight is None and bias is None:
         return t.write(op, t.emit(kind, [x], op, fields | {"affine": False}), output)
@@ -78,7 +79,7 @@ def group_norm(t: Translation, op: Op) -> None:
     if len(weight) != x.shape[0]:  # before opset 21, one for each group
         weight, bias = (np.repeat(value, x.shape[0] // groups) for value in (weight, bias))
     fields = {"groups": groups, **numbers(op, epsilon=1e-5)}
-    t.write(op, t.emit("group_norm", [x], op, fields, {"weight": weight, "bias": bias}, op.inputs[1:2]))
+    t.write(op, t.emit("group_norm", [x], op, fields, {"weight": weight, "bias": bias}, op.inputs[1:3]))
 
 
 def layer_norm(t: Translation, op: Op) -> None:
@@ -93,7 +94,7 @@ def layer_norm(t: Translation, op: Op) -> None:
         raise NoLayer("normalizes neither samples nor the channels of each pixel")
     if (weight == 1).all() and not bias.any() and weight.size == 1:
         return _with_affine(t, op, "layer_norm", x, fields, x.shape)
-    return t.write(op, t.emit("layer_norm", [x], op, fields, {"weight": weight, "bias": bias}, op.inputs[1:2]))
+    return t.write(op, t.emit("layer_norm", [x], op, fields, {"weight": weight, "bias": bias}, op.inputs[1:3]))
 
 
 def local_response_norm(t: Translation, op: Op) -> None:

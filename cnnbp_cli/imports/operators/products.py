@@ -22,7 +22,7 @@ def dense(t: Translation, op: Op) -> None:
     weight = t.constant(op, 1, "matrix")
     if weight.ndim != 2:
         raise NoLayer(f"multiplies with {list(weight.shape)}, expected a matrix")
-    bias, output = None, op.output
+    bias, output, names = None, op.output, op.inputs[1:3]
     if op.kind == "Gemm":
         if op.get("transA", 0) or op.get("alpha", 1.0) != 1 or (op.get("beta", 1.0) != 1 and len(op.inputs) > 2):
             raise NoLayer("has alpha, beta or transA, which dense has not")
@@ -31,11 +31,10 @@ def dense(t: Translation, op: Op) -> None:
     else:
         weight = weight.T
     if bias is None and (found := t.follow(op, ("Add",))) is not None and found[1].size == len(weight):
-        bias, output = found[1], found[0].output
+        bias, output, names = found[1], found[0].output, [op.inputs[1], found[2]]
         t.take(found[0])
     bias = None if bias is None else np.broadcast_to(bias.reshape(-1), (len(weight),)).copy()
     fields: dict[str, Any] = {} if bias is not None else {"bias": False}
-    names = op.inputs[1:2]
     if x.layout == "last":  # the same matrix for each pixel
         kernel = {"weight": weight[:, :, None, None]} | ({"bias": bias} if bias is not None else {})
         t.write(

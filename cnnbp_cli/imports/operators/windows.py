@@ -73,12 +73,12 @@ def conv_transpose(t: Translation, op: Op) -> None:
 
 def _with_bias(t: Translation, op: Op, kind: str, x: Value, fields: dict[str, Any], weight: Array, count: int) -> None:
     """Emit a layer with a kernel, and with its bias, which may be added by the next operator."""
-    output, names = op.output, op.inputs[1:2]
+    output, names = op.output, op.inputs[1:3]
     bias = t.constant(op, 2, "bias") if len(op.inputs) > 2 and op.inputs[2] else None
     if bias is None and (found := t.follow(op, ("Add",))) is not None:
         added = t.per_channel(found[1], replace(x, shape=(count,)))
         if added is not None and found[1].size == count:
-            bias, output = added, found[0].output
+            bias, output, names = added, found[0].output, [op.inputs[1], found[2]]
             t.take(found[0])
     parameters = {"weight": weight} | ({"bias": bias} if bias is not None else {})
     y = t.emit(kind, [x], op, fields | ({} if bias is not None else {"bias": False}), parameters, names)
