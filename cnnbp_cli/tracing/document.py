@@ -65,6 +65,8 @@ def _losses(trace: TracedPass) -> list[dict[str, Any]]:
 
 def _node(trace: TracedPass, node: Node) -> dict[str, Any]:
     found: dict[str, Any] = {"name": node.name, "type": node.layer.type, "inputs": list(node.inputs)}
+    if node.shares:
+        found["shares"] = node.shares  # its parameters, and their gradients, are there
     found |= _numbers(trace, node.name)
     values, gradients = trace.parameters(node.name)
     found["parameters"] = {

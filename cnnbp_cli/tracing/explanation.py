@@ -99,7 +99,7 @@ class Explanation:
     value : float
         The cell's number, as the pass computed it.
     told : tuple of Told
-        By each reader of an output, for its gradient; otherwise by one.
+        By each reader of an output, for its gradient, and by each use of a parameter; otherwise by one.
     epsilon : float
         The rounding of the pass.
     detached : bool
@@ -148,7 +148,13 @@ class Explanation:
     def _joined(self, text: Callable[[Terms], str]) -> str:
         if len(self.told) == 1:
             return text(self.told[0].terms)
-        return "the sum over its readers: " + "; ".join(f"{told.via}: {text(told.terms)}" for told in self.told)
+        those = "uses" if self.is_parameter else "readers"
+        return f"the sum over its {those}: " + "; ".join(f"{told.via}: {text(told.terms)}" for told in self.told)
+
+    @property
+    def is_parameter(self) -> bool:
+        """Whether it is one of a parameter, whose name alone has a dot."""
+        return "." in self.cell.tensor
 
     @property
     def retold(self) -> str:

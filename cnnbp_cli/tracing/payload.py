@@ -144,15 +144,17 @@ def node_document(trace: TracedPass, node: Node, *, light: bool) -> dict[str, An
     """Return a layer as the page reads it, with what flowed through it."""
     layer: Any = node.layer
     params, grads = trace.parameters(node.name)
-    withheld = {key for key, value in params.items() if light and value.ndim == 2}  # as of dense layers
+    used = trace.model.params.get(node.owner, {})
+    withheld = {key for key, value in used.items() if light and value.ndim == 2}  # as of dense layers
     document: dict[str, Any] = {
         "name": node.name,
         "type": layer.type,
         "inputs": list(node.inputs),
+        **({"shares": node.shares} if node.shares else {}),
         "fields": {},
         "shape": list(trace.shapes[node.name]),
         "parameters": {key: pack(value) for key, value in params.items() if key not in withheld},
-        "withheld": {key: list(params[key].shape) for key in withheld},
+        "withheld": {key: list(value.shape) for key, value in params.items() if key in withheld},
         "state": [key for key in params if key not in grads],
         "output": pack(by_image(trace.of_batch(node.name))),
         "gradient": pack(by_image(trace.of_batch(node.name, "gradient"))),
@@ -170,7 +172,7 @@ def node_document(trace: TracedPass, node: Node, *, light: bool) -> dict[str, An
         document["mask"] = pack(by_image(mask))
     if "opaque" in document:
         dy = trace.of_batch(node.name, "gradient")
-        dxs, _ = node.backward(dict(params), trace.residuals(node.name), dy, trace.context)
+        dxs, _ = node.backward(dict(used), trace.residuals(node.name), dy, trace.context)
         document["input_gradients"] = [pack(by_image(dx)) for dx in dxs if dx is not None]
     return document
 

@@ -174,14 +174,19 @@ class TracedPass(Numbers):
         """The tensors that the loss depends on."""
         found = self.model.graph.ancestors(*self.model.graph.outputs)
         found.update(name for name in self.shapes if self.kind(name) == "loss")
-        return found | {name for name in self.shapes if self.kind(name) == "parameter" and self.owner(name)[0] in found}
+        parameters = (name for name in self.shapes if self.kind(name) == "parameter")
+        return found | {name for name in parameters if any(node.name in found for node in self._uses(name))}
+
+    def _uses(self, parameter: str) -> list[Node]:
+        """Return the layers that compute with a parameter: one, unless others share it."""
+        return self.model.graph.uses[self.owner(parameter)[0]]
 
     # ------------------------------------------------------------------ what layers, head and loss say
 
     def _said(self, node: Node, say: Callable[..., Terms], *where: Any) -> Told:
         """Return what a method of the layer says about one of its cells."""
         at = LayerPass(
-            self.model.params.get(node.name, {}),
+            self.model.params.get(node.owner, {}),
             [self.of_batch(name) for name in node.inputs],
             self.of_batch(node.name),
             self.of_batch(node.name, "gradient"),
@@ -190,7 +195,7 @@ class TracedPass(Numbers):
 
         def name(ref: Ref) -> tuple[Cell, int | None]:
             if isinstance(ref.tensor, str):
-                return Cell(f"{node.name}.{ref.tensor}", ref.where), None
+                return Cell(f"{node.owner}.{ref.tensor}", ref.where), None
             tensor = node.name if ref.tensor == OUTPUT else node.inputs[ref.tensor]
             return Cell(tensor, ref.where[:-1]), ref.where[-1]
 
@@ -236,10 +241,10 @@ class TracedPass(Numbers):
                 return given("learned" if learned else "follows the batches of training", self.value(cell))
 
     def _gradient_told(self, cell: Cell) -> Iterator[Told]:
-        """Yield what each reader of an output says about its gradient, the loss among them."""
+        """Yield what each reader of an output, the loss among them, or each use of a parameter says of its gradient."""
         match self.kind(cell.tensor):
             case "parameter":
-                yield self._said_of_parameter(cell)
+                yield from self._said_of_parameter(cell)
             case "loss" if cell.tensor != LOSS:
                 yield given("how much this loss counts in the total", self.gradient(cell))
             case "loss":
@@ -255,9 +260,11 @@ class TracedPass(Numbers):
                     if node.name in self._leading:
                         yield self._said(node, node.layer.dx_terms, k, where)
 
-    def _said_of_parameter(self, cell: Cell) -> Told:
-        owner, key = self.owner(cell.tensor)
-        return self._said(self._nodes[owner], self._nodes[owner].layer.grad_terms, key, cell.index)
+    def _said_of_parameter(self, cell: Cell) -> Iterator[Told]:
+        _, key = self.owner(cell.tensor)
+        uses = self._uses(cell.tensor)
+        for node in [node for node in uses if node.name in self._leading] or uses[:1]:
+            yield self._said(node, node.layer.grad_terms, key, cell.index)
 
     def _update_told(self, cell: Cell) -> Told:
         if not self.is_learned(cell.tensor):
@@ -280,7 +287,8 @@ class TracedPass(Numbers):
             case "loss" if cell.tensor != LOSS:
                 yield Cell(LOSS)
             case "parameter" if self.is_learned(cell.tensor):
-                yield from self._outputs_in(self._said_of_parameter(cell))
+                for told in self._said_of_parameter(cell):
+                    yield from self._outputs_in(told)
             case "input" | "layer":
                 for node, k in self._readers[cell.tensor]:
                     yield from self._outputs_in(self._said(node, node.layer.dx_terms, k, where))

@@ -73,7 +73,8 @@ def _forward(trace: Trace, name: str, numerals: Numerals) -> None:
         write(f"input  {show_shape(trace.shapes[INPUT])}, as the network sees it", "bold")
     else:
         node = next(node for node in trace.model.graph.nodes if node.name == name)
-        write(f"{name} = {node.layer.type}({', '.join(node.inputs)})  {show_shape(trace.shapes[name])}", "bold")
+        shared = f", with the parameters of {node.shares}" if node.shares else ""
+        write(f"{name} = {node.layer.type}({', '.join(node.inputs)})  {show_shape(trace.shapes[name])}{shared}", "bold")
     parameters, output = trace.parameters(name)[0], trace.array(name)
     for key, value in parameters.items():
         matrices(key, value, numerals, VALUES)
