@@ -92,7 +92,7 @@ class _Translation:
         self.model = model
         self.operators: list[Any] = []
         self.constants: list[Any] = []
-        self.parameters: set[str] = set()
+        self.shared: set[str] = set()
         self.tensors = {INPUT: INPUT}
 
     def whole(self) -> Any:
@@ -167,9 +167,14 @@ class _Translation:
             return self._operator(name, operator.operator, inputs, output, **attributes)
 
         *inner, last = operators
+        fixed = set(params)  # what depends on parameters alone is there once for all layers that share them
         for operator in inner:
-            name = f"{node.name}.{operator.output}"
-            known[operator.output] = add(operator, name, name)
+            is_fixed = all(not isinstance(given, str) or given in fixed for given in operator.inputs)
+            name = f"{node.owner if is_fixed else node.name}.{operator.output}"
+            known[operator.output] = name
+            if not is_fixed or self._is_new(name):
+                add(operator, name, name)
+            fixed |= {operator.output} if is_fixed else set()
         return add(last, node.name, f"{node.name}.{OUTPUT}")
 
     def _operator(self, name: str, operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
@@ -178,9 +183,13 @@ class _Translation:
 
     def _parameter(self, name: str, value: Array) -> str:
         """Return the constant that a parameter is, one for all layers that share it."""
-        if name not in self.parameters:
-            self.parameters.add(self._constant(name, value))
-        return name
+        return self._constant(name, value) if self._is_new(name) else name
+
+    def _is_new(self, name: str) -> bool:
+        """Tell whether it is the first time that something which layers may share is needed."""
+        seen = name in self.shared
+        self.shared.add(name)
+        return not seen
 
     def _constant(self, name: str, value: Array) -> str:
         array = np.asarray(value, self.model.dtype if value.dtype.kind == "f" else None, order="C")

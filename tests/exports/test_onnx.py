@@ -23,7 +23,7 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 reference = pytest.importorskip("onnx.reference")
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+CONFIGS = [*sorted((Path(__file__).parents[2] / "configs").glob("*.yaml")), Path(__file__).parents[1] / "shared.yaml"]
 
 
 def exported(model: Model, path: Path) -> Any:
@@ -84,6 +84,15 @@ def test_every_shipped_config(config: Path, tmp_path: Path) -> None:
     proto = exported(model, tmp_path)
     for count in (1, 5):  # any number of images
         assert_same(proto, model, images[:count], model.predict(images[:count]))
+
+
+def test_parameters_that_layers_share_are_one_constant(tmp_path: Path) -> None:
+    model = cnnbp.load(CONFIGS[-1])
+    proto = exported(model, tmp_path)
+    names = [tensor.name for tensor in proto.graph.initializer]
+    assert [name for name in names if "constant" not in name] == list(model.parameters())
+    users = [node.name for node in proto.graph.node if "step.weight" in node.input]
+    assert users == ["step", "step_2", "step_3"]
 
 
 @pytest.mark.parametrize("head", ["softmax", "sigmoid", "none"])

@@ -26,7 +26,7 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402 (it may be missing)
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+CONFIGS = [*sorted((Path(__file__).parents[2] / "configs").glob("*.yaml")), Path(__file__).parents[1] / "shared.yaml"]
 PUBLISHED = ["resnet18", "mobilenet-v2", "squeezenet", "vgg11-bn", "densenet", "u-net"]
 PUBLISHED += ["mobilenet-v3", "convnext", "odds"]
 
@@ -242,10 +242,41 @@ def test_what_normalizes_the_input_becomes_the_normalization(tmp_path: Path) -> 
     np.testing.assert_allclose(model.normalization.std, std.ravel())
 
 
-def test_a_weight_of_two_layers_is_said(tmp_path: Path) -> None:
+def test_tensors_of_several_operators_are_shared_layers(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: rng.normal(size=shape).astype(np.float32)  # noqa: E731
+    constants = {"conv.weight": draw(2, 2, 3, 3), "conv.bias": draw(2), "other": draw(2), "fc.weight": draw(72, 72)}
+    constants |= {f"bn.{k}": np.abs(draw(2)) for k in ("weight", "bias", "mean", "var")}
+    convs = ["conv.weight", "conv.bias"], ["conv.weight", "conv.bias"], ["conv.weight", "other"]
+    nodes, x = [], "x"
+    for k, conv in enumerate(convs):
+        nodes.append(helper.make_node("Conv", [x, *conv], [f"c{k}"], pads=[1, 1, 1, 1]))
+        norm = [f"bn.{key}" for key in ("weight", "bias", "mean", "var")]
+        nodes.append(helper.make_node("BatchNormalization", [f"c{k}", *norm], [f"n{k}"]))
+        nodes.append(helper.make_node("Tanh", [f"n{k}"], [x := f"t{k}"]))
+    nodes.append(helper.make_node("Flatten", [x], ["flat"]))
+    nodes += [helper.make_node("MatMul", [a, "fc.weight"], [b]) for a, b in (("flat", "m"), ("m", "y"))]
+    path = save(tmp_path / "s.onnx", nodes, [2, 2, 6, 6], constants)
+    model = assert_computes_the_same(path, tmp_path, draw(2, 2, 6, 6))
+    shares = {
+        spec.name: spec.shares
+        for spec in model.config.model.layers
+        if model.graph.param_shapes[spec.shares or spec.name]
+    }
+    assert shares == {
+        **{"conv": "", "bn": "", "conv_2": "conv", "bn_2": "bn"},
+        **{"conv_3": "", "bn_3": "bn", "fc": "", "fc_2": "fc"},
+    }
+    _, _, notes = read_onnx(path, "s")
+    assert notes[-1] == "the layers conv, conv_3 have one weight in the file, conv.weight; here each has its own"
+
+
+def test_equal_numbers_alone_make_no_shared_layer(tmp_path: Path) -> None:
+    """Exporters write equal tensors once: the fresh batch norms of a network have all theirs in common."""
     nodes = [helper.make_node("Conv", ["x", "w"], ["c"], "a"), helper.make_node("Conv", ["c", "w"], ["y"], "b")]
     path = save(tmp_path / "s.onnx", nodes, [1, 1, 8, 8], {"w": np.ones((1, 1, 3, 3), np.float32)})
-    _, _, notes = read_onnx(path, "s")
+    model, _, notes = read_onnx(path, "s")
+    assert not any(spec.shares for spec in model.config.model.layers)
     assert notes[0] == "the layers a, b have one weight in the file, w; here each has its own"
 
 
