@@ -96,13 +96,17 @@ def pass_document(trace: TracedPass, *, light: bool = False) -> dict[str, Any]:
             "value": pack(by_image(trace.of_batch(INPUT))),
             "gradient": pack(by_image(trace.of_batch(INPUT, "gradient"))),
         },
-        "loss": {
-            "head": model.config.model.head,
-            "loss": model.config.losses[0].loss,
-            "label_smoothing": model.config.train.label_smoothing,
-            "per_image": model.loss_function.count(np.empty((*model.output_shape, 1))),
-        },
-        "losses": [{"layer": one.layer, "weight": one.weight, "loss": one.loss} for one in model.config.losses],
+        "losses": [
+            {
+                "layer": one.layer,
+                "weight": one.weight,
+                "head": model.config.model.head,
+                "loss": said.loss,
+                "label_smoothing": model.config.train.label_smoothing,
+                "per_image": one.loss.count(np.empty((*model.output_shape, 1))),
+            }
+            for one, said in zip(model.losses, model.config.losses, strict=True)
+        ],
         "measured": pack(np.array([trace.loss], model.dtype)),
         **wanted(trace.target, model),
         "classes": [model.class_name(k) for k in range(model.classes if model.classifies else 0)],

@@ -12,8 +12,8 @@ const path = process.env.VECTORS;
 const skip = path ? false : "VECTORS is not set; tests/page/test_engine.py sets it";
 const vectors = path ? JSON.parse(readFileSync(path, "utf8")) : { networks: [], updates: [] };
 
-const describe = ({ nodes, mode, loss }) =>
-  `${mode}, ${loss.head}, ${loss.loss}: ${nodes.map((node) => `${node.name} ${JSON.stringify(node.fields)}`).join("; ")}`;
+const describe = ({ nodes, mode, losses }) =>
+  `${mode}, ${losses.map(({ head, loss }) => `${head}, ${loss}`).join(" + ")}: ${nodes.map((node) => `${node.name} ${JSON.stringify(node.fields)}`).join("; ")}`;
 
 // Normalizing by a tiny deviation multiplies rounding, in both implementations.
 const amplification = ({ pass }) =>
@@ -32,12 +32,13 @@ test("the terms of every cell add up to it, and each factor is the tensor's numb
   let cells = 0;
   for (const payload of vectors.networks) {
     const network = new Network(payload);
-    const tensors = [...network.shapes.keys()].filter((name) => !["target", "loss"].includes(name));
+    const [predictions, targets] = ["prediction", "target"].map((name) => network.losses.map((loss) => loss[name]));
+    const tensors = [...network.shapes.keys()].filter((name) => name !== "loss" && !targets.includes(name));
     for (const tensor of tensors) {
       for (const of of ["value", "gradient"]) {
         if (
           of === "gradient"
-            ? tensor === "prediction" || (network.owners.has(tensor) && !network.trainable.has(tensor))
+            ? predictions.includes(tensor) || (network.owners.has(tensor) && !network.trainable.has(tensor))
             : tensor === "input" || network.owners.has(tensor)
         )
           continue;

@@ -374,9 +374,9 @@ export class App {
 
   /** @param {string} what @param {number} predicted @param {() => void} act */
   change(what, predicted, act) {
-    const before = this.network.pass.judged.loss;
+    const before = this.network.pass.loss;
     act();
-    const real = this.network.pass.judged.loss - before;
+    const real = this.network.pass.loss - before;
     this.note = `${what}. The gradient predicts a change of the loss by ${plain(predicted)}; really it changes by ${plain(real)}.`;
     this.refresh();
   }

@@ -104,16 +104,17 @@ export class Bar {
   }
 
   drawState() {
-    const { judged } = this.app.network.pass;
-    this.state.textContent = [this.predicted(), `loss ${bare(judged.loss)}`].filter(Boolean).join(" · ");
+    const { loss } = this.app.network.pass;
+    this.state.textContent = [this.predicted(), `loss ${bare(loss)}`].filter(Boolean).join(" · ");
   }
 
   /** What the network predicts, where it classifies. */
   predicted() {
     const { labels, payload, sample, output } = this.app.network;
-    if (payload.loss.per_image > 1 && payload.loss.loss !== "mse") return this.right();
+    const [loss] = this.app.network.losses;
+    if (loss.per_image > 1 && loss.loss !== "mse") return this.right();
     if (!labels || payload.classes.length < 2) return "";
-    const p = this.app.network.pass.judged.prediction.subarray(
+    const p = this.app.network.pass.judged[0].prediction.subarray(
       sample * this.app.network.size(output),
       (sample + 1) * this.app.network.size(output),
     );

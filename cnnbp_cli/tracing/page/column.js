@@ -160,10 +160,15 @@ export class Column {
 
   addLoss() {
     const row = make("section", { className: "row", "aria-label": "loss" });
-    const { head, loss, label_smoothing: smoothing } = this.network.payload.loss;
+    const { losses } = this.network;
+    const { head, label_smoothing: smoothing } = losses[0];
     const about = [
       head === "none" ? "" : head,
-      loss.replaceAll("_", " "),
+      losses
+        .map(({ layer, weight, loss }) =>
+          losses.length > 1 ? `${weight} times ${loss.replaceAll("_", " ")} at ${layer}` : loss.replaceAll("_", " "),
+        )
+        .join(" + "),
       smoothing ? `label smoothing ${smoothing}` : "",
     ];
     row.append(

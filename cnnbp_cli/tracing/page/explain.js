@@ -1,10 +1,12 @@
 /** What the page says about a cell: its rule in words and as a formula, and why it is 0. */
 
+import { bare } from "./numbers.js";
 import { pair, sides } from "./windows.js";
 
 /**
  * @typedef {import("./network.js").Network} Network
  * @typedef {import("./network.js").NodeSpec} NodeSpec
+ * @typedef {import("./losses.js").LossSpec} LossSpec
  * @typedef {import("./terms.js").Of} Of
  * @typedef {import("./terms.js").Term} Term
  *
@@ -260,10 +262,11 @@ function pixels({ per_image: each }, count) {
   return count > 1 ? `the ${each} pixels of each of ${count} images` : `${each} pixels`;
 }
 
-/** @param {Network} network @returns {Story} */
-function lossStory({ payload: { loss, count } }) {
+/** @param {Network} network @param {LossSpec} loss @returns {Story} */
+function lossStory({ count }, loss) {
   const divisor = count * loss.per_image;
-  const mean = divisor > 1 ? `frac{1}{${divisor}} ` : "";
+  const weight = loss.weight === 1 ? "" : `${loss.weight} · `;
+  const mean = weight + (divisor > 1 ? `frac{1}{${divisor}} ` : "");
   if (loss.loss === "cross_entropy" && loss.per_image > 1) {
     return {
       formula: `dz[k, i, j] = ${mean}(p[k, i, j] − y[k, i, j])`,
@@ -287,13 +290,13 @@ function lossStory({ payload: { loss, count } }) {
   }
   const slope = { none: "", sigmoid: " · p · (1 − p)", softmax: " text{ through the softmax}" }[loss.head];
   return {
-    formula: `dz = frac{2}{N} · (p − y)${slope}`,
+    formula: `dz = ${weight}frac{2}{N} · (p − y)${slope}`,
     says: "The mean of squares: twice the error, divided by how many numbers there are.",
   };
 }
 
-/** @param {Network} network @returns {Story} */
-function predictionStory({ payload: { loss } }) {
+/** @param {LossSpec} loss @returns {Story} */
+function predictionStory(loss) {
   if (loss.head === "softmax" && loss.per_image > 1 && loss.loss !== "mse")
     return {
       formula: "p[k, i, j] = frac{e^{z[k, i, j]}}{Σ{l} e^{z[l, i, j]}}",
@@ -338,25 +341,29 @@ export function stories(network, tensor, of) {
   if (owner) return of === "gradient" ? from(owner.node, owner.key) : [];
   if (network.byName.has(tensor) && of === "value") return from(tensor, "value");
   if (of === "value") {
-    if (tensor === "prediction") return [{ by: "the head", story: predictionStory(network) }];
+    const k = network.predictedBy(tensor);
+    if (k >= 0) return [{ by: "the head", story: predictionStory(network.losses[k]) }];
     if (tensor === "loss")
-      return [
-        {
-          by: "the loss",
-          story: {
-            formula: lossFormula(network),
-            says: "How wrong the prediction is, as one number. Everything on the right is the slope of this one number.",
-          },
-        },
-      ];
+      return [{ by: "the loss", story: { formula: lossFormula(network), says: lossMeaning(network) } }];
     return [];
   }
   const readers = (network.readers.get(tensor) ?? []).flatMap(({ node }) => from(node, "input"));
-  return tensor === network.output ? [{ by: "the loss", story: lossStory(network) }, ...readers] : readers;
+  const loss = network.losses.find(({ layer }) => layer === tensor);
+  return loss ? [{ by: "the loss", story: lossStory(network, loss) }, ...readers] : readers;
 }
 
 /** @param {Network} network */
-function lossFormula({ payload: { loss, labels, count } }) {
+function lossMeaning({ losses, pass }) {
+  if (losses.length === 1)
+    return "How wrong the prediction is, as one number. Everything on the right is the slope of this one number.";
+  const parts = losses.map(({ layer, weight }, k) => `${weight} · ${bare(pass.judged[k].loss)} (${layer})`);
+  return `How wrong the predictions are, as one number: ${parts.join(" + ")}. Everything on the right is the slope of this one number.`;
+}
+
+/** @param {Network} network */
+function lossFormula({ losses, labels, count }) {
+  const [loss] = losses;
+  if (losses.length > 1 || loss.weight !== 1) return "L = Σ{k} w[k] · L[k]";
   if (loss.loss === "mse") return "L = frac{1}{N} Σ (p − y)^{2}";
   if (loss.per_image > 1) {
     const mean = `L = −frac{1}{${loss.per_image * count}} Σ{i,j} `;

@@ -7,7 +7,13 @@ import { functionOf, term } from "./terms.js";
  * @typedef {import("./terms.js").Term} Term
  * @typedef {import("./terms.js").Factor} Factor
  *
+ * A loss at the output of a layer; the total is the weighted sum of all of them.
+ *
  * @typedef {object} LossSpec
+ * @property {string} layer
+ * @property {number} weight
+ * @property {string} prediction what the tensor with the head's outputs is called
+ * @property {string} target
  * @property {"softmax" | "sigmoid" | "none"} head
  * @property {"cross_entropy" | "binary_cross_entropy" | "mse"} loss
  * @property {number} label_smoothing
@@ -82,16 +88,16 @@ export function predict(head, z, count, channels) {
 }
 
 /**
- * The gradient at the last layer's output, of the mean loss.
+ * The gradient at the layer's output, of the mean loss times its weight.
  *
  * @param {LossSpec} spec
  * @param {Judged} judged
  * @param {number} channels
  * @param {number} size of one image's output
  */
-export function lossGradient({ head, loss }, { prediction: p, target, divisor }, channels, size) {
-  if (loss !== "mse") return p.map((value, k) => (value - target[k]) / divisor);
-  const dp = p.map((value, k) => (2 * (value - target[k])) / divisor);
+export function lossGradient({ head, loss, weight }, { prediction: p, target, divisor }, channels, size) {
+  if (loss !== "mse") return p.map((value, k) => (weight * (value - target[k])) / divisor);
+  const dp = p.map((value, k) => (weight * 2 * (value - target[k])) / divisor);
   if (head === "none") return dp;
   if (head === "sigmoid") return dp.map((value, k) => value * p[k] * (1 - p[k]));
   return dp.map((value, k) => {
@@ -111,19 +117,20 @@ export function lossGradient({ head, loss }, { prediction: p, target, divisor },
  * @param {number} sample
  * @returns {Term[]}
  */
-export function lossGradientTerms({ head, loss }, { prediction: p, target, divisor }, channels, size, at, sample) {
+export function lossGradientTerms(spec, { prediction: p, target, divisor }, channels, size, at, sample) {
+  const { head, loss, weight } = spec;
   /** @param {number} k @returns {Factor} */
-  const predicted = (k) => ({ tensor: "prediction", of: "value", at: k, sample, value: p[sample * size + k] });
+  const predicted = (k) => ({ tensor: spec.prediction, of: "value", at: k, sample, value: p[sample * size + k] });
   /** @param {number} k @returns {Factor} */
-  const wanted = (k) => ({ tensor: "target", of: "value", at: k, sample, value: target[sample * size + k] });
-  if (loss !== "mse") return [term(1 / divisor, [predicted(at)]), term(-1 / divisor, [wanted(at)])];
+  const wanted = (k) => ({ tensor: spec.target, of: "value", at: k, sample, value: target[sample * size + k] });
+  if (loss !== "mse") return [term(weight / divisor, [predicted(at)]), term(-weight / divisor, [wanted(at)])];
   const own = p[sample * size + at];
   if (head !== "softmax") {
-    const slope = ((head === "sigmoid" ? own * (1 - own) : 1) * 2) / divisor;
+    const slope = (weight * (head === "sigmoid" ? own * (1 - own) : 1) * 2) / divisor;
     return [term(slope, [predicted(at)]), term(-slope, [wanted(at)])];
   }
   return alike(size, channels, at).flatMap((k) => {
-    const slope = (p[sample * size + k] * ((k === at ? 1 : 0) - own) * 2) / divisor;
+    const slope = (weight * p[sample * size + k] * ((k === at ? 1 : 0) - own) * 2) / divisor;
     return [term(slope, [predicted(k)]), term(-slope, [wanted(k)])];
   });
 }
@@ -131,7 +138,6 @@ export function lossGradientTerms({ head, loss }, { prediction: p, target, divis
 /**
  * @param {LossSpec} spec
  * @param {Judged} judged
- * @param {string} output the last layer's name
  * @param {Float64Array} z
  * @param {number} channels
  * @param {number} size
@@ -139,9 +145,9 @@ export function lossGradientTerms({ head, loss }, { prediction: p, target, divis
  * @param {number} sample
  * @returns {Term[]}
  */
-export function predictionTerms({ head }, { prediction }, output, z, channels, size, at, sample) {
+export function predictionTerms({ head, layer }, { prediction }, z, channels, size, at, sample) {
   /** @param {number} k @returns {Factor} */
-  const logit = (k) => ({ tensor: output, of: "value", at: k, sample, value: z[sample * size + k] });
+  const logit = (k) => ({ tensor: layer, of: "value", at: k, sample, value: z[sample * size + k] });
   if (head === "none") return [term(1, [logit(at)])];
   const sources = head === "sigmoid" ? [logit(at)] : alike(size, channels, at).map(logit);
   return [functionOf(head, prediction[sample * size + at], sources)];

@@ -41,7 +41,7 @@ function hooks(app) {
     },
     /** @param {string} text @param {number} value */
     edit: (text, value) => app.edit(locate(text), value),
-    loss: () => app.network.pass.judged.loss,
+    loss: () => app.network.pass.loss,
     deviation: () => app.network.deviation().largest,
     reset: () => app.reset(),
     /** The quiz's questions. @param {number} seed */

@@ -119,7 +119,7 @@ export function commit(network, key) {
   const { pass } = network;
   const spoilt = network.backward({ ...pass, calls: new Map(pass.calls), gradients: new Map() }, key);
   const names = [...network.nodes].reverse().flatMap(({ name, parameters }) => [
-    ...(name === network.output ? [] : [name]),
+    ...(network.losses.some(({ layer }) => layer === name) && !network.readers.get(name)?.length ? [] : [name]),
     ...Object.keys(parameters)
       .map((parameter) => `${name}.${parameter}`)
       .filter((tensor) => network.trainable.has(tensor)),
@@ -201,7 +201,7 @@ export async function trainWith(network, mistake, batch, rate, steps) {
     for (let k = 0; k <= steps; k++) {
       await new Promise((resolve) => setTimeout(resolve));
       const pass = network.forward({ input: batch.images, numbers: batch.numbers, count: batch.count, parameters });
-      found.push(pass.judged.loss);
+      found.push(pass.loss);
       if (k === steps) break;
       network.backward(pass, which);
       for (const name of network.trainable) {

@@ -42,7 +42,7 @@ import { flatten, largest, parseCell, sizeOf, unpack } from "./tensor.js";
  * @property {number} sample the one on show
  * @property {{split: string | null, index: number | null, assumed: boolean}} image
  * @property {{shape: number[], value: PackedArray, gradient: PackedArray}} input
- * @property {LossSpec} loss
+ * @property {Omit<LossSpec, "prediction" | "target">[]} losses that of the network's output first
  * @property {PackedArray} measured the loss that Python computed
  * @property {number[] | null} labels
  * @property {PackedArray | null} target where it is no label
@@ -80,7 +80,8 @@ import { flatten, largest, parseCell, sizeOf, unpack } from "./tensor.js";
  * @property {Map<string, Call>} calls
  * @property {Map<string, Float64Array>} values
  * @property {Map<string, Float64Array>} gradients at every output, `input` among them, and of every parameter
- * @property {import("./losses.js").Judged} judged
+ * @property {import("./losses.js").Judged[]} judged by each loss
+ * @property {number} loss the weighted sum
  *
  * @typedef {Map<string, Float64Array>} Parameters by `<layer>.<key>`
  */
@@ -129,8 +130,15 @@ export class Network {
     }
     const outShape = /** @type {number[]} */ (this.shapes.get(this.output));
     this.channels = outShape[0];
-    /** What only the loss knows, unless a layer has its name. */
-    this.beyond = ["prediction", "target", "loss"].filter((name) => !this.shapes.has(name));
+    /** @type {LossSpec[]} */
+    this.losses = payload.losses.map((loss, k) => {
+      const [prediction, target] = ["prediction", "target"].map((name) => (k ? `${loss.layer}.${name}` : name));
+      return { ...loss, prediction, target };
+    });
+    /** What only the losses know, unless a layer has its name. */
+    this.beyond = [...this.losses.flatMap(({ prediction, target }) => [prediction, target]), "loss"].filter(
+      (name) => !this.shapes.has(name),
+    );
     for (const name of this.beyond) this.shapes.set(name, name === "loss" ? [] : outShape);
     this.givenInput = unpack(payload.input.value);
     /** The numbers that the page works with; edits change them. @type {Parameters} */
@@ -234,9 +242,12 @@ export class Network {
       calls.set(node.name, call);
       values.set(node.name, call.y);
     }
-    const z = /** @type {Float64Array} */ (values.get(this.output));
-    const judged = judge(this.payload.loss, z, numbers, count, this.channels);
-    return { calls, values, gradients: new Map(), judged };
+    const judged = this.losses.map((loss) => {
+      const z = /** @type {Float64Array} */ (values.get(loss.layer));
+      return judge(loss, z, numbers, count, this.channels);
+    });
+    const loss = this.losses.reduce((sum, { weight }, k) => sum + weight * judged[k].loss, 0);
+    return { calls, values, gradients: new Map(), judged, loss };
   }
 
   /**
@@ -277,7 +288,9 @@ export class Network {
    */
   backward(pass, mistake = null) {
     const { gradients, values } = pass;
-    gradients.set(this.output, lossGradient(this.payload.loss, pass.judged, this.channels, this.size(this.output)));
+    this.losses.forEach((loss, k) =>
+      gradients.set(loss.layer, lossGradient(loss, pass.judged[k], this.channels, this.size(loss.layer))),
+    );
     for (const node of [...this.nodes].reverse()) {
       const kept = /** @type {Call} */ (pass.calls.get(node.name));
       const silent = new Float64Array(kept.y.length); // where nothing that leads to the loss reads the layer
@@ -314,9 +327,9 @@ export class Network {
    */
   numbersOf(tensor, of, pass = this.pass) {
     if (!this.beyond.includes(tensor)) return this.numbersOfLayer(tensor, of, pass);
-    if (tensor === "loss") return Float64Array.of(of === "gradient" ? 1 : pass.judged.loss);
-    if (tensor === "prediction") return pass.judged.prediction;
-    return pass.judged.target;
+    if (tensor === "loss") return Float64Array.of(of === "gradient" ? 1 : pass.loss);
+    const k = this.losses.findIndex(({ prediction, target }) => tensor === prediction || tensor === target);
+    return tensor === this.losses[k].target ? pass.judged[k].target : pass.judged[k].prediction;
   }
 
   /** @param {string} tensor @param {Of} of @param {Pass} pass @returns {Float64Array} */
@@ -369,12 +382,11 @@ export class Network {
     if (of === "value") {
       const call = calls.get(tensor);
       if (call && !call.node.opaque) return RULES[call.node.type].valueTerms(call, at, sample);
-      const z = this.numbersOf(this.output, "value");
-      if (this.beyond.includes(tensor) && tensor === "prediction") {
-        const size = this.size(this.output);
-        return predictionTerms(this.payload.loss, judged, this.output, z, this.channels, size, at, sample);
-      }
-      return [];
+      const k = this.predictedBy(tensor);
+      if (k < 0) return [];
+      const { layer } = this.losses[k];
+      const z = this.numbersOf(layer, "value");
+      return predictionTerms(this.losses[k], judged[k], z, this.channels, this.size(layer), at, sample);
     }
     if (owner) {
       const call = /** @type {Call} */ (calls.get(owner.node));
@@ -385,9 +397,15 @@ export class Network {
       if (call.node.opaque) return [];
       return RULES[call.node.type].inputTerms(call, input, at, sample).map((term) => ({ ...term, via: node }));
     });
-    if (tensor !== this.output) return arriving;
-    const start = lossGradientTerms(this.payload.loss, judged, this.channels, this.size(tensor), at, sample);
+    const k = this.losses.findIndex(({ layer }) => layer === tensor);
+    if (k < 0) return arriving;
+    const start = lossGradientTerms(this.losses[k], judged[k], this.channels, this.size(tensor), at, sample);
     return [...start, ...arriving];
+  }
+
+  /** The number of the loss whose prediction a tensor is; -1 where it is none. @param {string} tensor */
+  predictedBy(tensor) {
+    return this.beyond.includes(tensor) ? this.losses.findIndex(({ prediction }) => prediction === tensor) : -1;
   }
 
   /**
@@ -400,15 +418,16 @@ export class Network {
    */
   usedBy(tensor, of, at) {
     if (of === "value") {
-      if (tensor === this.output)
-        return (this.payload.loss.head === "softmax" ? alike(this.size(tensor), this.channels, at) : [at]).map((k) => ({
-          tensor: "prediction",
+      const loss = this.losses.find(({ layer }) => layer === tensor);
+      if (loss)
+        return (loss.head === "softmax" ? alike(this.size(tensor), this.channels, at) : [at]).map((k) => ({
+          tensor: loss.prediction,
           of,
           at: k,
           sample: this.sample,
         }));
-      if (tensor === "prediction" && !this.byName.has(tensor))
-        return [{ tensor: this.output, of: "gradient", at, sample: this.sample }];
+      const predicted = this.predictedBy(tensor);
+      if (predicted >= 0) return [{ tensor: this.losses[predicted].layer, of: "gradient", at, sample: this.sample }];
       // The gradient at a cell comes from those outputs that the cell went into.
       return distinct(this.terms(tensor, "gradient", at), (factor) => factor.of === "gradient").map((cell) => ({
         ...cell,
@@ -469,11 +488,11 @@ export class Network {
     if (this.owners.has(tensor)) {
       const moved = /** @type {Float64Array} */ (this.parameters.get(tensor)).slice();
       moved[at] += by;
-      return this.forward({ parameters: new Map([...this.parameters, [tensor, moved]]) }).judged.loss;
+      return this.forward({ parameters: new Map([...this.parameters, [tensor, moved]]) }).loss;
     }
     const values = /** @type {Float64Array} */ (pass.values.get(tensor)).slice();
     values[this.sample * this.size(tensor) + at] += by;
-    return this.forward({ changed: { pass, tensor, values } }).judged.loss;
+    return this.forward({ changed: { pass, tensor, values } }).loss;
   }
 
   /**
@@ -509,7 +528,7 @@ export class Network {
     written.forEach(([, of], k) => (scale[of] = Math.max(scale[of], largest(theirs[k]))));
     const result = { largest: 0, absolute: 0, tensor: "", cells: 0 };
     written.forEach(([tensor, of], k) => {
-      const mine = tensor ? this.numbersOf(tensor, of, pass) : Float64Array.of(pass.judged.loss);
+      const mine = tensor ? this.numbersOf(tensor, of, pass) : Float64Array.of(pass.loss);
       theirs[k].forEach((value, l) => {
         result.cells++;
         if (mine[l] === value || !Number.isFinite(value)) return;
