@@ -115,8 +115,8 @@ def require_target(config: Config, graph: Graph) -> None:
     problems = [
         config.positions.problem(
             ("train", "losses", k, "layer"),
-            f"layer {one.layer} gives {show_shape(graph.shapes[one.layer])}, but what it is compared with is for "
-            f"{graph.output}, {show_shape(wanted)}",
+            f"layer {one.layer} gives {show_shape(graph.shapes[one.layer])}, but has the same targets as "
+            f"{graph.output}, which gives {show_shape(wanted)}",
         )
         for k, one in enumerate(config.train.losses)
         if graph.shapes[one.layer] != wanted

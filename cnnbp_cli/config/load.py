@@ -247,7 +247,11 @@ class _Reader:
             if not isinstance(node, YamlList):
                 self._about(path, f"expected a list of mappings, got {show(node)}", node)
                 return FAILED
-            records = [self._record(record, item, (*path, k)) for k, item in enumerate(node.items)]
+            places = [(*path, k) for k in range(len(node.items))]
+            records = [
+                self._record(record, item, at, title=".".join(map(str, at)))
+                for item, at in zip(node.items, places, strict=True)
+            ]
             return FAILED if FAILED in records else tuple(records)
         if options == [Path]:
             return self._path(node, path)

@@ -559,7 +559,7 @@ class Config:
                 yield f"train.losses.{k}.layer", f"unknown layer '{layer}'{suggestion(layer, names)}"
             elif layer in chosen[:k]:
                 yield f"train.losses.{k}.layer", f"{layer} has a loss already; change its weight"
-        if chosen and names[-1] not in chosen:
+        if chosen and names[-1] not in chosen and set(chosen) <= set(names):
             yield "train.losses", f"the last layer {names[-1]}, the network's output, needs a loss among them"
 
     def _bad_loss(self) -> BadFields:

@@ -26,6 +26,7 @@ from cnnbp_cli.config.schema import (
     Idx,
     LayerSpec,
     Limit,
+    LossAt,
     MnistSubset,
     ModelConfig,
     Npz,
@@ -124,8 +125,12 @@ def models(draw):
 def configs(draw):
     model = draw(models())
     loss = draw(st.sampled_from(LOSSES[model.head]))
+    *others, output = [spec.name for spec in model.layers]
+    weights = st.floats(0, 1e300, exclude_min=True)
+    places = draw(st.permutations([output, *(name for name in others if draw(st.booleans()))]))
     train = TrainConfig(
         loss=loss,
+        losses=tuple(LossAt(name, draw(weights), loss) for name in places) if draw(st.booleans()) else (),
         label_smoothing=draw(st.floats(0, 0.99)) if loss == "cross_entropy" else 0.0,
         epochs=draw(st.integers(1, MAX_INTEGER)),
         max_steps=draw(st.none() | st.integers(1, MAX_INTEGER)),

@@ -105,7 +105,7 @@ class TorchModel:
             loss = own.get(output, self.config.train.loss)
         if loss == "cross_entropy":
             return F.cross_entropy(z, labels, label_smoothing=self.config.train.label_smoothing)
-        if labels is None or (z.ndim == 4 and head == "none"):
+        if labels is None or (z.ndim == 4 and head == "none" and labels.shape != z.shape):
             y = images.detach().reshape(z.shape)
         elif labels.is_floating_point() or z.shape[1] == 1:
             y = labels.double().reshape(z.shape)
