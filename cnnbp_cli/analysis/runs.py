@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnbp_cli.config import templates
+from cnnbp_cli.config.alike import values_of
 from cnnbp_cli.config.differences import flat
 from cnnbp_cli.config.errors import ConfigError, suggestion
 from cnnbp_cli.config.load import parse_config, read_config
@@ -192,36 +193,44 @@ def _config(directory: RunDirectory) -> tuple[dict[str, Any], str | None]:
     """Return the values of a run's config, or why it cannot be read."""
     try:
         directory.require_files()
-        return _values(read_config(directory.config).text), None
+        return values_of(read_config(directory.config).text), None
     except (ConfigError, RunError) as error:
         return {}, str(error).splitlines()[0]
-
-
-@lru_cache(maxsize=64)
-def _values(text: str) -> dict[str, Any]:
-    return dict(flat(to_dict(parse_config(text))))
 
 
 def _with_differences(rows: Sequence[RunRow]) -> list[RunRow]:
     """Return the runs with what sets each apart from the template of its name, or from the others of its name."""
     shipped = set(templates.names())
-    by_name: dict[str, list[RunRow]] = {}
+    by_name: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
-        by_name.setdefault(row.name, []).append(row)
-    return [_with_own(row, row.name in shipped, by_name[row.name]) for row in rows]
+        if row.config:
+            by_name.setdefault(row.name, []).append(row.config)
+    different = {name: _not_all_equal(configs) for name, configs in by_name.items() if name not in shipped}
+    return [
+        _with_own(row, "template", _not_all_equal([row.config, _template(row.name)]))
+        if row.config and row.name in shipped
+        else _with_own(row, "runs", different[row.name])
+        if row.config and len(by_name[row.name]) > 1
+        else row
+        for row in rows
+    ]
 
 
-def _with_own(row: RunRow, is_template: bool, of_name: Sequence[RunRow]) -> RunRow:
-    others = [_template(row.name)] if is_template else [other.config for other in of_name if other.config]
-    if not row.config or (not is_template and len(others) < 2):
-        return row
-    keys = dict.fromkeys([*row.config, *(key for other in others for key in other)])
-    own = {key: row.config.get(key) for key in keys if any(other.get(key) != row.config.get(key) for other in others)}
-    for key in [*own]:  # a layer or a section that is of another kind differs as a whole
+def _not_all_equal(configs: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the keys that some of the configs have another value for than the first."""
+    first = configs[0]
+    keys = dict.fromkeys(key for config in configs for key in config)
+    return [key for key in keys if any(config.get(key) != first.get(key) for config in configs)]
+
+
+def _with_own(row: RunRow, differs_from: str, different: Sequence[str]) -> RunRow:
+    """Return a run with its values of the keys that differ."""
+    own = {key: row.config.get(key) for key in different}
+    for key in different:  # a layer or a section that is of another kind differs as a whole
         above = key.rpartition(".")[0]
         if own[key] is None and key not in row.config and f"{above}.type" in own:
             del own[key]
-    return replace(row, differs_from="template" if is_template else "runs", differences=own)
+    return replace(row, differs_from=differs_from, differences=own)
 
 
 @lru_cache(maxsize=64)

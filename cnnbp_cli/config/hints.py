@@ -39,6 +39,7 @@ def hints_of(cls: type) -> dict[str, Any]:
     return get_type_hints(cls)
 
 
+@cache
 def discriminator(cls: type) -> str | None:
     """Return the field that tells a declaration from its alternatives."""
     hints = hints_of(cls)
@@ -54,6 +55,7 @@ def record_in(options: Sequence[Any]) -> type | None:
     return inner if is_dataclass(inner) and more == [Ellipsis] and isinstance(inner, type) else None
 
 
+@cache
 def members(hint: Any) -> tuple[Any, ...]:
     """Return the alternatives of a union, or the hint as the only one."""
     if get_origin(hint) in (Union, UnionType):

@@ -131,6 +131,21 @@ def parse_config(
     return _Reader(problems).config(*overridden(root, edits, _absolute(Path()), problems), name)
 
 
+def parse_section(text: str, key: str) -> Any:
+    """Read one section of a config from a text that has nothing else; relative paths start at the current folder.
+
+    Raises
+    ------
+    ConfigError
+        When it has problems, or is not alone. Their places are those in this text.
+    """
+    problems: list[Problem] = []
+    root, expansion = overridden(compose(Source("<text>", text, _absolute(Path())), problems), [], Path(), problems)
+    if not isinstance(root, YamlMapping) or [*root.entries] != [key]:
+        raise ConfigError([*problems, Problem(f"expected the section {key}, and nothing else")])
+    return _Reader(problems).section(key, root, expansion)
+
+
 def config_from_dict(mapping: Mapping[str, Any], name: str = "config") -> Config:
     """Read a config that was made in Python, with the keys of the YAML format.
 
@@ -233,6 +248,14 @@ class _Reader:
         if self._problems:
             raise ConfigError(self._problems)
         return config
+
+    def section(self, key: str, root: YamlMapping, expansion: Expansion) -> Any:
+        """Return the value of one key of a config."""
+        self._positions = Positions(root, expansion)
+        value = self._value(hints_of(Config)[key], root.entries[key].node, (key,))
+        if self._problems:
+            raise ConfigError(self._problems)
+        return value
 
     def _value(self, hint: Any, node: YamlNode, path: KeyPath) -> Any:
         """Return the value of a field with the type `hint`."""

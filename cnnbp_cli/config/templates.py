@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources.abc import Traversable
 
 from cnnbp_cli.config.errors import suggestion
@@ -62,6 +63,7 @@ def template(name: str) -> Template:
     return Template(name, _about(text), text, folder == PUBLISHED)
 
 
+@cache
 def _paths() -> dict[str, tuple[str, Traversable]]:
     """Return the folder and the file of each config, by name."""
     found: dict[str, tuple[str, Traversable]] = {}
