@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,14 @@ def test_the_manual_page_has_every_command_and_option() -> None:
             word = param.opts[0] if param.param_type_name == "option" else str(param.metavar)
             assert word.replace("-", "\\-").replace("…", "\\[u2026]") in text
     assert docs("--man", "runs")[0] == 2
+
+
+def test_the_page_that_is_installed_is_up_to_date() -> None:
+    (kept,) = (ROOT / "man").iterdir()
+    assert kept.read_text(encoding="utf-8") == docs("--man")[1], f"cnnbp docs --man > man/{kept.name} renews it"
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    wheel = settings["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel["shared-data"] == {f"man/{kept.name}": f"share/man/man1/{kept.name}"}
 
 
 @pytest.mark.skipif(not shutil.which("groff"), reason="needs groff")
