@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +22,15 @@ def config_files(incomplete: str) -> list[str]:
 
 
 def configs(incomplete: str) -> list[Candidate]:
-    """Offer YAML files, run directories, templates, and the last run."""
-    return [*_paths(incomplete, ".yaml", ".yml", runs=True), *templates(incomplete), *_last(incomplete)]
+    """Offer YAML files, run directories, templates, and the last run; runs by name where no path begins so."""
+    paths = [*_paths(incomplete, ".yaml", ".yml", runs=True)]
+    return [*paths, *templates(incomplete), *_names(incomplete, unless=paths), *_last(incomplete)]
 
 
 def sources(incomplete: str) -> list[Candidate]:
-    """Offer configs, run directories, checkpoints, templates, and the last run."""
-    return [*_paths(incomplete, ".yaml", ".yml", ".npz", runs=True), *templates(incomplete), *_last(incomplete)]
+    """Offer the same, and checkpoints."""
+    paths = [*_paths(incomplete, ".yaml", ".yml", ".npz", runs=True)]
+    return [*paths, *templates(incomplete), *_names(incomplete, unless=paths), *_last(incomplete)]
 
 
 def trained(incomplete: str) -> list[Candidate]:
@@ -67,11 +69,11 @@ def topics(incomplete: str) -> list[Candidate]:
     return [one for one in found if one[0].startswith(incomplete)]
 
 
-def _names(incomplete: str) -> Iterator[Candidate]:
-    """Yield the names of runs, which need no path."""
+def _names(incomplete: str, unless: Sequence[str] = ()) -> Iterator[Candidate]:
+    """Yield the names of runs, which need no path, unless something else is offered."""
     from cnnbp_cli.config.sources import RUNS, runs_under
 
-    for run in runs_under(RUNS, 1):
+    for run in () if unless else runs_under(RUNS, 1):
         if run.parent == RUNS and run.name.startswith(incomplete):
             yield run.name, str(run)
 
