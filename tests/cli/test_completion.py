@@ -55,7 +55,10 @@ class TestOverrides:
                 [f"data.source={word}" for word in ("mnist-subset", "idx", "npz", "npy", "csv", "folder", "synthetic")],
             ),
             ("data.kind=", ["data.kind=digits", "data.kind=bars"]),
-            ("data.augment.", [f"data.augment.{key}=" for key in ("shift", "rotate", "scale", "flip")]),
+            (
+                "data.augment.",
+                [*(f"data.augment.{key}=" for key in ("shift", "rotate", "scale", "flip")), "data.augment.crop."],
+            ),
             ("train.optimizer.e", ["train.optimizer.epsilon="]),
             (
                 "train.optim",
