@@ -487,7 +487,8 @@ def _last_key(path: KeyPath) -> str:
 
 def _name_type(node: YamlMapping, default: Any) -> None:
     """Give overrides of a default its type, unless they name one themselves."""
-    if key := discriminator(type(default)):
+    cls: type = type(default)
+    if key := discriminator(cls):
         node.entries.setdefault(key, YamlEntry(node.span, YamlScalar(getattr(default, key), node.span)))
 
 
