@@ -17,6 +17,7 @@ from cnnbp_cli.report.trace.sums import (
     product_of,
     right_side,
     rule,
+    through,
     written_sum,
 )
 from cnnbp_cli.report.trace.whole import SWAPPED, is_kernel
@@ -37,8 +38,8 @@ def show_cell(trace: Trace, cell: Cell, of: str, top: int | None, numerals: Nume
         f"{name_of(cell, of)} = {numerals.more(1).short(found.value)}", f"bold {VALUES if of == 'value' else GRADIENTS}"
     )
     write(f"={GLUE}{rule(found)}" if " = " in found.formula else found.formula, "", 1)
-    for told in found.told if len(found.told) > 1 else ():
-        write(f"through {told.via}: {right_side(told.terms.symbols())}", "", 1)
+    for line in through(found, numerals):
+        write(line, "", 1)
     if steps := filled_in(found, numerals.more(1)):
         write(" ".join(f"={GLUE}{step}" for step in steps), "", 1)
     if found.reason:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from math import isfinite
+from math import fsum, isfinite
 
 from cnnbp_cli.core.terms import Reason
 from cnnbp_cli.report.text import count
@@ -106,8 +106,7 @@ def _multiply(factors: Sequence[str], product: str) -> bool:
 def worked(found: Explanation, numerals: Numerals, top: int) -> Iterator[tuple[int, str]]:
     """Yield how a cell comes about, as lines with their level: the rule, its numbers, their sum."""
     yield 0, f"{name_of(found.cell, found.of)} = {rule(found)}"
-    for told in found.told if len(found.told) > 1 else ():
-        yield 1, f"through {told.via}: {right_side(told.terms.symbols())}"
+    yield from ((1, line) for line in through(found, numerals))
     value = numerals.more(1).short(found.value)
     if found.reason or not found.stated:
         yield 1, f"= {value}{f': {WHY[found.reason]}' if found.reason else ''}"
@@ -132,6 +131,17 @@ def worked(found: Explanation, numerals: Numerals, top: int) -> Iterator[tuple[i
     if written.zeros:
         yield 1, f"({count(written.zeros, 'more term')} {'is' if written.zeros == 1 else 'are'} 0)"
     yield from _scattered(found, written)
+
+
+def through(found: Explanation, numerals: Numerals) -> Iterator[str]:
+    """Yield what comes through each of several layers: its rule, and its part of the cell, to which they add up."""
+    if len(found.told) < 2:
+        return
+    parts = addition([fsum(told.products) for told in found.told], found.value, numerals.digits)
+    power = f"e{parts.exponent}" if parts.exponent else ""
+    for told, part in zip(found.told, parts.terms, strict=True):
+        line = f"through {told.via}: {right_side(told.terms.symbols())}"
+        yield f"{line} = {minus(part + power)}" if told.terms.stated and len(told.products) > 1 else line
 
 
 def _scattered(found: Explanation, written: WrittenSum) -> Iterator[tuple[int, str]]:
