@@ -33,7 +33,7 @@ class TorchModel:
         self.frozen = {
             spec.name
             for spec in config.model.layers
-            if not spec.trainable or any(map(PurePath(spec.name).match, config.model.freeze))
+            if not spec.trainable or any(map(PurePath(spec.shares or spec.name).match, config.model.freeze))
         }
         self.trainable = {
             name: value
@@ -66,7 +66,7 @@ class TorchModel:
         while waiting:  # a config may list layers in any order
             spec = next(spec for spec in waiting.values() if outputs.keys() >= {*spec.inputs})
             xs = [outputs[name] for name in spec.inputs]
-            prefix = f"{spec.name}."
+            prefix = f"{spec.shares or spec.name}."
             own = {name.removeprefix(prefix): value for name, value in self.values.items() if name.startswith(prefix)}
             if spec.layer.type == "dropout":
                 own["mask"] = masks[spec.name] if training else torch.ones(())

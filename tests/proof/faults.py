@@ -573,9 +573,21 @@ GRAPHS = [
         GRAPH,
         "Graph._find_needs_gradient",
         (
-            "bool(self.trainable[node.name]) or any(needs[name] for name in node.inputs)",
-            "bool(self.trainable[node.name])",
+            "bool(self.trainable[node.owner]) or any(needs[name] for name in node.inputs)",
+            "bool(self.trainable[node.owner])",
             "only layers with parameters are thought to need it",
+        ),
+    ),
+    *of(
+        GRAPH,
+        "_sum_over_uses",
+        ("if others is None:", "if True:", "only the first use's gradient counts"),
+        ("np.add(others[key], value", "np.subtract(others[key], value", "a shared layer's gradients subtracted"),
+        ("return own", "return {key: 2 * value for key, value in own.items()}", "what is not shared counts twice"),
+        (
+            "ctx.arrays.empty((node.name, key)",
+            "ctx.arrays.empty((node.owner, key)",
+            "the sum over uses lies where the owner's own gradient comes next",
         ),
     ),
     *of(

@@ -98,6 +98,30 @@ class _Drawing:
         else:
             self.add(kind, [source], **self.fields(kind, self.shapes[source]))
 
+    def sometimes_again(self, rank: int) -> None:
+        """Perhaps use a layer with parameters once more, wherever they fit."""
+        if self.draw(st.integers(0, 3)) < 3:
+            return
+        owners = [layer for layer in self.layers if layer.get("type") in LAYERS and "share" not in layer]
+        fitting = []
+        for owner in owners:
+            own = {key: value for key, value in owner.items() if key not in ("type", "name", "inputs")}
+            layer = LAYERS[owner["type"]](**{k: tuple(v) if isinstance(v, list) else v for k, v in own.items()})
+            needed = layer.param_shapes(self.shapes[owner["inputs"][0]])
+            for name, shape in self.shapes.items() if needed else ():
+                try:
+                    out = layer.node_out_shape([shape])
+                except ShapeError:
+                    continue
+                if len(out) == rank and layer.param_shapes(shape) == needed and max(out[1:], default=0) <= LARGEST:
+                    fitting.append((owner["name"], name, out))
+        if not fitting:
+            return
+        owner, source, out = self.draw(st.sampled_from(fitting))
+        name = f"again_{len(self.layers)}"
+        self.layers.append({"share": owner, "name": name, "inputs": [source]})
+        self.shapes[name] = out
+
     def partners(self, kind: str, source: str) -> list[str]:
         shape = self.shapes[source]
         fits = [
@@ -187,6 +211,7 @@ class _Drawing:
             self.add(self.draw(st.sampled_from(["flatten", "flatten", "global_avg_pool2d", "global_max_pool2d"])))
             for _ in range(self.draw(st.integers(0, 4))):
                 self.anything(["dense", "dense", "dense", *ON_BOTH], 1)
+                self.sometimes_again(1)
         if self.shape() != (units,) or self.draw(st.booleans()):
             self.add("dense", units=units)
 
@@ -215,7 +240,8 @@ class _Drawing:
     def listed(self) -> list[Any]:
         """Return the layers as a config may list them: in any order, and with what is understood left out."""
         if self.draw(st.integers(0, 4)) == 0:
-            return [*self.draw(st.permutations(self.layers[:-1])), self.layers[-1]]
+            shuffled = self.draw(st.permutations(self.layers[:-1]))
+            return [*sorted(shuffled, key=lambda layer: "share" in layer), self.layers[-1]]
         before, listed = "input", []
         for layer in self.layers:
             understood = {"inputs"} if layer["inputs"] == [before] else set()
@@ -232,6 +258,7 @@ def networks(draw: st.DrawFn, only: Collection[str] = LAYERS.keys()) -> Example:
     drawing = _Drawing(draw, image, only)
     for _ in range(draw(st.integers(2, 9))):
         drawing.anything([*ON_IMAGES, *ON_IMAGES, *ON_BOTH], 3)
+        drawing.sometimes_again(3)
     head, loss = draw(
         st.sampled_from(
             [

@@ -43,7 +43,8 @@ class Inhabitant:
     @property
     def types(self) -> set[str]:
         """The types of its layers."""
-        return {layer if isinstance(layer, str) else layer["type"] for layer in self.example.model["layers"]}
+        layers = self.example.model["layers"]
+        return {layer if isinstance(layer, str) else layer["type"] for layer in layers if "share" not in layer}
 
 
 def conv(filters: int = 4, kernel_size: Any = 3, padding: Any = "same", **fields: Any) -> dict[str, Any]:
@@ -271,6 +272,32 @@ ZOO: dict[str, Inhabitant] = {
             },
         )
     ),
+    "shared": alone(
+        [
+            conv(name="a", bias=False),
+            {"type": "batch_norm", "name": "n"},
+            {"type": "prelu", "name": "p"},
+            {"type": "tanh", "name": "t", "inputs": ["input"]},
+            {"share": "a", "inputs": ["t"]},
+            {"share": "n"},
+            {"share": "p"},
+            {"type": "add", "name": "s", "inputs": ["p", "p_2"]},
+            conv(name="b"),
+            "relu",
+            {"share": "b"},
+            {"type": "add", "inputs": ["b_2", "s"]},
+        ],
+        workers=True,
+    ),
+    "shared-before": alone(  # the layer that owns the parameters is computed after another use
+        [
+            conv(2, name="owner", inputs=["bent"]),
+            {"type": "tanh", "name": "bent", "inputs": ["first"]},
+            {"share": "owner", "name": "first", "inputs": ["input"]},
+            {"type": "multiply", "inputs": ["owner", "input"]},
+            {"share": "owner"},
+        ]
+    ),
     "dense-square": alone(["flatten", dense(5), "tanh", dense(5), "tanh"]),
     "dense-without-bias": alone(["flatten", dense(5, bias=False), "tanh"]),
     "smoothing": alone([], train={"label_smoothing": 0.2}),
@@ -301,6 +328,16 @@ ZOO: dict[str, Inhabitant] = {
     "steps": alone([conv(), "batch_norm", "tanh", conv(2, 3, "valid")], train=RUN, mean_loss=False, steps=True),
     "steps-weighted": alone(
         [conv(2, 3, "valid"), "tanh"], train=RUN | {"class_weights": [1, 3, 0.5]}, mean_loss=False, steps=True
+    ),
+    "steps-shared": alone(
+        [
+            *(conv(2, name="a", bias=False), {"type": "batch_norm", "name": "n"}, "relu"),
+            *({"share": "a"}, {"share": "n"}, "tanh", {"share": "a"}, "flatten", dense(5), "tanh"),
+            *(dense(5, name="d"), "tanh", {"share": "d"}, "tanh", {"share": "d"}),
+        ],
+        train=RUN,
+        mean_loss=False,
+        steps=True,
     ),
     "steps-losses": alone(
         [conv(2, 3, "valid"), "tanh", "flatten", dense(3, name="side"), dense(4, inputs=["flatten_1"]), "tanh"],
