@@ -17,7 +17,9 @@ torch = pytest.importorskip("torch")
 from oracles.torch_model import TorchModel, one_thread  # noqa: E402
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+SHARED = "../tests/shared"
+"""Modules that are called twice and three times."""
+NAMES = [*sorted(path.stem for path in CONFIGS.glob("*.yaml")), SHARED]
 BATCH = 8
 LARGE = ("pytorch-mnist", "vgg-bn")  # smaller batches for these
 STEPS = 20
