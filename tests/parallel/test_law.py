@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from by_type import OPTIMIZERS
-from parallel.config import CONFIG
+from parallel.config import CONFIG, SHARED
 from parallel.processes import distance, start
 
 from cnnbp_cli.config.custom_layers import load_layers
@@ -85,6 +85,15 @@ def test_every_optimizer_updates_its_shares(setup, optimizer):
     settings = (f"train.optimizer={{type: {optimizer}, learning_rate: 0.001}}", "model.layers.conv.bias=false")
     one, other = (trained(setup, n, *settings)[0].vector for n in (1, 3))
     assert distance(one, other) < 1e-9
+
+
+@pytest.mark.parametrize("workers", COUNTS)
+def test_shared_layers_are_one_layer_on_any_number_of_workers(setup, workers):
+    assert_same_run(trained(setup, 1, SHARED), trained(setup, workers, SHARED), 1e-12)
+
+
+def test_shared_layers_give_the_same_bits_again(setup):
+    np.testing.assert_array_equal(trained(setup, 3, SHARED)[0].vector, trained(setup, 3, SHARED)[0].vector)
 
 
 def test_the_same_number_gives_the_same_bits(setup):

@@ -121,8 +121,10 @@ def test_batches_and_splits_smaller_than_the_team(setup, config, tmp_path):
     [
         "[flatten, {type: dense, units: 9000}, relu, {type: dense, units: 4}]",
         "[{type: conv2d, filters: 1, kernel_size: 1, bias: false}, global_avg_pool2d, identity]",
+        "[flatten, {type: dense, units: 700}, relu, {type: dense, name: d, units: 700}, relu, {share: d}, relu, "
+        "{type: dense, units: 4}]",
     ],
-    ids=["many buckets", "one parameter"],
+    ids=["many buckets", "one parameter", "a shared layer of many buckets"],
 )
 def test_shares_of_any_size(setup, config, tmp_path, layers):
     """A share of the gradient that is sent in parts, and a worker that has none."""
