@@ -225,7 +225,8 @@ class View(NamedTuple):
         axes: list[Axis] = []
         for direction, (axis, size) in enumerate(zip(widest, sizes, strict=True)):
             if kernel and node.layer.transposed:
-                axes.append(axis.upsampled(kernel.size[direction], kernel.stride[direction], size))
+                span = kernel.dilation[direction] * (kernel.size[direction] - 1) + 1
+                axes.append(axis.upsampled(span, kernel.stride[direction], size))
             elif kernel:
                 k, d, s = kernel.size[direction], kernel.dilation[direction], kernel.stride[direction]
                 axes.append(axis.windowed(k, d, s, size))

@@ -154,6 +154,16 @@ TRANSPOSED_CONVOLUTIONS = [
         ConvTranspose2d(2, (2, 4), stride=(3, 2), padding="same"),
         ConvTranspose2d(2, 1, stride=2, padding="same", bias=False),
         ConvTranspose2d(4, 3, init=Constant(0.1)),
+        ConvTranspose2d(3, 2, dilation=2),
+        ConvTranspose2d(2, 2, padding="same", dilation=(3, 2)),
+    ),
+    *on(
+        (4, 4, 3),
+        ConvTranspose2d(4, 3, groups=2),
+        ConvTranspose2d(6, (2, 3), stride=(2, 1), padding=1, groups=2),
+        ConvTranspose2d(2, 3, stride=2, padding="same", groups=2, bias=False),
+        ConvTranspose2d(2, (3, 2), stride=(2, 3), padding=(1, 0), output_padding=1, groups=2, dilation=(2, 1)),
+        ConvTranspose2d(4, 3, stride=2, groups=4),
     ),
 ]
 

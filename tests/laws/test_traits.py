@@ -138,7 +138,8 @@ def test_without_noise_a_seed_makes_no_difference(case: Case) -> None:
 def test_units_lie_along_the_axis_that_is_said(case: Case) -> None:
     if not case.layer.normalizes:
         weight = case.layer.param_shapes(case.in_shapes[0]).get("weight")
-        assert weight is None or weight == (1,) or weight[case.layer.unit_axis] == case.out_shape[0]
+        groups = case.layer.groups if case.layer.transposed else 1  # of which each has units of its own
+        assert weight is None or weight == (1,) or weight[case.layer.unit_axis] * groups == case.out_shape[0]
 
 
 @pytest.mark.parametrize("case", EXACT, ids=str)

@@ -83,6 +83,7 @@ def conv_transpose2d(layer: Any, params: Params, xs: list[Array], dy: Array, ctx
     sizes, cuts = [], []
     for axis in (0, 1):
         size, k, s = x.shape[1 + axis], two(layer.kernel_size)[axis], two(layer.stride)[axis]
+        k = (k - 1) * two(layer.dilation)[axis] + 1
         if layer.padding == "same":
             sizes.append(size * s)
             cuts.append(same_amounts(size * s, k, s)[0])
@@ -93,13 +94,15 @@ def conv_transpose2d(layer: Any, params: Params, xs: list[Array], dy: Array, ctx
     y = np.zeros((layer.filters, *sizes, x.shape[3]))
     dx, dw, db = np.zeros(x.shape), np.zeros(w.shape), np.zeros(layer.filters)
     for p, q, i, j in product(*(range(size) for size in x.shape[1:3]), *(range(size) for size in w.shape[2:])):
-        row, column = p * two(layer.stride)[0] + i - cuts[0], q * two(layer.stride)[1] + j - cuts[1]
+        row = p * two(layer.stride)[0] + i * two(layer.dilation)[0] - cuts[0]
+        column = q * two(layer.stride)[1] + j * two(layer.dilation)[1] - cuts[1]
         if not (0 <= row < sizes[0] and 0 <= column < sizes[1]):
             continue
-        for c, f in product(range(x.shape[0]), range(layer.filters)):
-            y[f, row, column] += w[c, f, i, j] * x[c, p, q]
-            dx[c, p, q] += w[c, f, i, j] * dy[f, row, column]
-            dw[c, f, i, j] += x[c, p, q] @ dy[f, row, column]
+        for c, k in product(range(x.shape[0]), range(w.shape[1])):
+            f = c * layer.groups // x.shape[0] * w.shape[1] + k
+            y[f, row, column] += w[c, k, i, j] * x[c, p, q]
+            dx[c, p, q] += w[c, k, i, j] * dy[f, row, column]
+            dw[c, k, i, j] += x[c, p, q] @ dy[f, row, column]
     if layer.bias:
         for f in range(layer.filters):
             y[f] += params["bias"][f]

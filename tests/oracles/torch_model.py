@@ -245,13 +245,16 @@ def conv_transpose2d(layer: Any, x: Tensor, weight: Tensor | None, bias: Tensor 
         padding = 0 if layer.padding == "valid" else layer.padding
         if isinstance(padding, tuple) and len(padding) == 4:
             top, bottom, left, right = padding
-            y = F.conv_transpose2d(x, weight, bias, layer.stride, 0, layer.output_padding)
+            y = F.conv_transpose2d(x, weight, bias, layer.stride, 0, layer.output_padding, layer.groups, layer.dilation)
             return y[:, :, top : y.shape[2] - bottom, left : y.shape[3] - right]
-        return F.conv_transpose2d(x, weight, bias, layer.stride, padding, layer.output_padding)
+        return F.conv_transpose2d(
+            x, weight, bias, layer.stride, padding, layer.output_padding, layer.groups, layer.dilation
+        )
     sizes = [size * s for size, s in zip(x.shape[2:], two(layer.stride), strict=True)]
-    cuts = [max(0, k - s) // 2 for k, s in zip(two(layer.kernel_size), two(layer.stride), strict=True)]
-    short = [max(0, s - k) for k, s in zip(two(layer.kernel_size), two(layer.stride), strict=True)]
-    y = F.conv_transpose2d(x, weight, bias, layer.stride, 0, short)
+    spans = [(k - 1) * d + 1 for k, d in zip(two(layer.kernel_size), two(layer.dilation), strict=True)]
+    cuts = [max(0, k - s) // 2 for k, s in zip(spans, two(layer.stride), strict=True)]
+    short = [max(0, s - k) for k, s in zip(spans, two(layer.stride), strict=True)]
+    y = F.conv_transpose2d(x, weight, bias, layer.stride, 0, short, layer.groups, layer.dilation)
     return y[:, :, cuts[0] : cuts[0] + sizes[0], cuts[1] : cuts[1] + sizes[1]]
 
 

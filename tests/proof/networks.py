@@ -148,11 +148,14 @@ class _Drawing:
                 "bias": draw(st.booleans()),
             }
         if kind == "conv_transpose2d":
+            groups = draw(st.sampled_from(divisors))
             return {
-                "filters": draw(st.integers(1, 4)),
+                "filters": groups * draw(st.integers(1, 3 if groups < 4 else 1)),
                 "kernel_size": draw(sizes(1, 4)),
                 "stride": draw(sizes(1, 3)),
                 "padding": draw(paddings(2)),
+                "dilation": draw(st.one_of(st.just(1), sizes(1, 3))),
+                "groups": groups,
                 "output_padding": draw(st.one_of(st.just(0), sizes(0, 2))),
                 "bias": draw(st.booleans()),
             }

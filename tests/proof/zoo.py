@@ -112,6 +112,13 @@ ZOO: dict[str, Inhabitant] = {
         ],
         image=(2, 4, 3),
     ),
+    "conv-transpose-groups": alone(
+        [
+            {"type": "conv_transpose2d", "filters": 6, "kernel_size": [3, 2], "stride": 2, "padding": [1, 0]}
+            | {"groups": 2, "dilation": [1, 2]}
+        ],
+        image=(4, 4, 3),
+    ),
     "conv-transpose-blocks": alone(
         [{"type": "conv_transpose2d", "filters": 3, "kernel_size": 2, "stride": 2}], image=(2, 12, 3), blocks=True
     ),

@@ -211,15 +211,16 @@ class Conv2d(Layer[ConvResiduals]):
 class ConvTranspose2d(Layer[ConvResiduals]):
     """The transpose of a convolution: each input pixel adds its kernel, scaled, to the output.
 
-        y[f, p·s + i, q·s + j] += weight[c, f, i, j] · x[c, p, q]
+        y[f, p·s + i·d, q·s + j·d] += weight[c, f, i, j] · x[c, p, q]
 
     It is the gradient of `Conv2d` to its input, as a forward pass: the windows slide over the *output*, and
     its own gradient to the input is `Conv2d` forward:
 
-        dx[c, p, q] = Σ_{f, i, j} weight[c, f, i, j] · dy[f, p·s + i, q·s + j]
-        dw[c, f, i, j] = Σ_{p, q, n} x[c, p, q] · dy[f, p·s + i, q·s + j]
+        dx[c, p, q] = Σ_{f, i, j} weight[c, f, i, j] · dy[f, p·s + i·d, q·s + j·d]
+        dw[c, f, i, j] = Σ_{p, q, n} x[c, p, q] · dy[f, p·s + i·d, q·s + j·d]
 
-    `same` makes the output exactly `stride` times the input. Parameters are `weight` (c, f, kh, kw),
+    With `groups` g, input channels in the k-th of g equal parts write only to the k-th part of the output channels.
+    `same` makes the output exactly `stride` times the input. Parameters are `weight` (c, f/g, kh, kw),
     as PyTorch and ONNX store it, and `bias` (f,).
 
     References
@@ -241,6 +242,10 @@ class ConvTranspose2d(Layer[ConvResiduals]):
     """Add a learned number to each output channel."""
     init: AnyInitializer | None = None
     """How the weights start; by default as `model.init` says, for example `glorot_uniform`."""
+    groups: int = 1
+    """Parts that the channels are cut into; as many as there are input channels make it depthwise."""
+    dilation: Size = 1
+    """Pixels of the output from one tap of the kernel to the next: one number, or [vertical, horizontal]."""
     type: Literal["conv_transpose2d"] = "conv_transpose2d"
     is_linear = True
     unit_axis = 1
@@ -248,7 +253,7 @@ class ConvTranspose2d(Layer[ConvResiduals]):
 
     def __post_init__(self) -> None:
         require(
-            at_least(self, 1, "filters", "kernel_size", "stride"),
+            at_least(self, 1, "filters", "kernel_size", "stride", "groups", "dilation"),
             at_least(self, 0, "output_padding"),
             check_padding(self.padding),
             [("output_padding", f"expected less than the stride, got {show_shape(pair(self.output_padding))}")]
@@ -257,6 +262,9 @@ class ConvTranspose2d(Layer[ConvResiduals]):
             [("output_padding", "expected 0 with padding same, which sets the output size itself")]
             if self.padding == "same" and any(pair(self.output_padding))
             else (),
+            [("filters", f"expected a multiple of groups {self.groups}, got {self.filters}")]
+            if self.groups > 0 and self.filters % self.groups
+            else (),
         )
 
     def windows(self, in_shape: Shape) -> Windows:
@@ -264,26 +272,31 @@ class ConvTranspose2d(Layer[ConvResiduals]):
         if len(in_shape) != 3:
             raise ShapeError(f"needs an image (channels, height, width), got {show_shape(in_shape)}")
         sizes: list[int] = []
-        kernel, stride, output_padding = pair(self.kernel_size), pair(self.stride), pair(self.output_padding)
+        spans = [d * (k - 1) + 1 for k, d in zip(pair(self.kernel_size), pair(self.dilation), strict=True)]
+        stride, output_padding = pair(self.stride), pair(self.output_padding)
         for size, k, s, extra, border in zip(
-            in_shape[1:], kernel, stride, output_padding, sides(self.padding), strict=True
+            in_shape[1:], spans, stride, output_padding, sides(self.padding), strict=True
         ):
             sizes.append(size * s if self.padding == "same" else (size - 1) * s - sum(border) + k + extra)
         if min(sizes) < 1:
             raise ShapeError(f"the padding removes the whole output: its size would be {show_shape(tuple(sizes))}")
-        return Windows.over((self.filters, *sizes), self.kernel_size, self.stride, self.padding)
+        return Windows.over((self.filters, *sizes), self.kernel_size, self.stride, self.padding, self.dilation)
 
     def out_shape(self, in_shape: Shape) -> Shape:
-        return (self.filters, *self.windows(in_shape).image)
+        windows = self.windows(in_shape)
+        if in_shape[0] % self.groups:
+            raise ShapeError(f"needs a number of channels that {self.groups} groups divide, got {in_shape[0]}")
+        return (self.filters, *windows.image)
 
     def param_shapes(self, in_shape: Shape) -> dict[str, Shape]:
-        weight = (in_shape[0], self.filters, *pair(self.kernel_size))
+        weight = (in_shape[0], self.filters // self.groups, *pair(self.kernel_size))
         return {"weight": weight} | ({"bias": (self.filters,)} if self.bias else {})
 
     def init_params(self, rng: np.random.Generator, in_shape: Shape) -> Params:
         shape = c, f, kh, kw = self.param_shapes(in_shape)["weight"]
         sh, sw = pair(self.stride)  # an output pixel lies under kh·kw / (sh·sw) positions of the kernel
-        weight = (self.init or HeNormal())(rng, shape, max(1, c * kh * kw // (sh * sw)), f * kh * kw)
+        seen = max(1, c // self.groups * kh * kw // (sh * sw))
+        weight = (self.init or HeNormal())(rng, shape, seen, f * kh * kw)
         return {"weight": weight} | ({"bias": np.zeros(self.filters)} if self.bias else {})
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, ConvResiduals]:
@@ -294,15 +307,15 @@ class ConvTranspose2d(Layer[ConvResiduals]):
             if self.bias:
                 y[:, rows] += params["bias"].reshape(-1, 1, 1, 1)
 
-        correlate_transposed(params["weight"], x, windows, 1, y, ctx, epilogue)
+        correlate_transposed(params["weight"], x, windows, self.groups, y, ctx, epilogue)
         return y, ConvResiduals(windows, x)
 
     def backward(self, params: Params, residuals: ConvResiduals, dy: Array, ctx: Context) -> tuple[Array, Params]:
         windows, x = residuals
         weight = params["weight"]
         dx = ctx.empty("dx", x.shape, dy.dtype)
-        correlate(dy, weight, windows, 1, dx, ctx)
-        grads = {"weight": correlate_weights(dy, x, weight, windows, 1, ctx)}
+        correlate(dy, weight, windows, self.groups, dx, ctx)
+        grads = {"weight": correlate_weights(dy, x, weight, windows, self.groups, ctx)}
         if self.bias:
             grads["bias"] = dy.sum((1, 2, 3))
         return dx, grads
@@ -310,28 +323,31 @@ class ConvTranspose2d(Layer[ConvResiduals]):
     def y_terms(self, at: LayerPass, index: Index) -> Terms:
         f, r, s, n = index
         windows, weight = at.residuals.windows, at.params["weight"]
+        group, k = divmod(f, weight.shape[1])
         products = (
-            Term(1, (Ref("weight", (c, f, i, j)), Ref(0, (c, p, q, n))))
-            for c in range(len(weight))
+            Term(1, (Ref("weight", (c, k, i, j)), Ref(0, (c, p, q, n))))
+            for c in range(group * len(weight) // self.groups, (group + 1) * len(weight) // self.groups)
             for i, j, p, q in windows.windows_on(r, s)
         )
         bias = (Term(1, (Ref("bias", (f,)),)),) if self.bias else ()
         return Terms(
             f"y[{f}, {r}, {s}] = {f'bias[{f}] + ' if self.bias else ''}"
-            f"Σ weight[c, {f}, i, j] · x[c, {windows.window(0, r)}, {windows.window(1, s)}]",
+            f"Σ weight[c, {k}, i, j] · x[c, {windows.window(0, r)}, {windows.window(1, s)}]",
             (*bias, *products),
-            retold=f"each x[c, p, q] stamps x[c, p, q] · weight[c, {f}] on the output",
+            retold=f"each x[c, p, q] stamps x[c, p, q] · weight[c, {k}] on the output",
         )
 
     def dx_terms(self, at: LayerPass, k: int, index: Index) -> Terms:
         c, p, q, n = index
         windows: Windows = at.residuals.windows
+        first = self._first_filter(c, at.params["weight"])
         products = tuple(
-            Term(1, (Ref("weight", (c, f, i, j)), Ref(OUTPUT, (f, r, s, n), "gradient")))
-            for f in range(self.filters)
+            Term(1, (Ref("weight", (c, f, i, j)), Ref(OUTPUT, (first + f, r, s, n), "gradient")))
+            for f in range(self.filters // self.groups)
             for i, j, r, s in windows.pixels_of(p, q)
         )
-        formula = f"dx[{c}, {p}, {q}] = Σ weight[{c}, f, i, j] · dy[f, {windows.pixel(0, p)}, {windows.pixel(1, q)}]"
+        pixel = f"{spelled('f', 1, first)}, {windows.pixel(0, p)}, {windows.pixel(1, q)}"
+        formula = f"dx[{c}, {p}, {q}] = Σ weight[{c}, f, i, j] · dy[{pixel}]"
         return Terms(formula, products, reason=None if products else "padding")
 
     def grad_terms(self, at: LayerPass, key: str, index: Index) -> Terms:
@@ -339,22 +355,27 @@ class ConvTranspose2d(Layer[ConvResiduals]):
             return bias_terms(at, index[0])
         c, f, i, j = index
         windows: Windows = at.residuals.windows
+        filter_ = self._first_filter(c, at.params["weight"]) + f
         products = tuple(
-            Term(1, (Ref(OUTPUT, (f, r, s, n), "gradient"), Ref(0, (c, p, q, n))))
+            Term(1, (Ref(OUTPUT, (filter_, r, s, n), "gradient"), Ref(0, (c, p, q, n))))
             for n in at.images
             for p, q, r, s in windows.pixels_under(i, j)
         )
-        patch = f"{f}, {windows.pixel(0, None, i)}, {windows.pixel(1, None, j)}"
+        patch = f"{filter_}, {windows.pixel(0, None, i)}, {windows.pixel(1, None, j)}"
         formula = f"dweight[{c}, {f}, {i}, {j}] = {over_images(at, 'Σ ')}dy[{patch}] · x[{c}, p, q]"
         return Terms(formula, products, reason=None if products else "padding")
+
+    def _first_filter(self, c: int, weight: Array) -> int:
+        """Return the first output channel that an input channel writes to."""
+        return c // (len(weight) // self.groups) * weight.shape[1]
 
     def macs(self, in_shape: Shape) -> int:
         kh, kw = pair(self.kernel_size)
         c, h, w = in_shape
-        return c * h * w * self.filters * kh * kw
+        return c * h * w * (self.filters // self.groups) * kh * kw
 
     def kernel(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
-        return pair(self.kernel_size), pair(self.stride), (1, 1)
+        return pair(self.kernel_size), pair(self.stride), pair(self.dilation)
 
     def memory(self, in_shape: Shape) -> int:
         return self.filters * prod(self.windows(in_shape).padded)
@@ -364,9 +385,11 @@ class ConvTranspose2d(Layer[ConvResiduals]):
         smallest = (
             (size - 1) * s + k - before - after
             for size, s, k, before, after in zip(
-                in_shape[1:], windows.stride, windows.kernel, windows.before, windows.after, strict=True
+                in_shape[1:], windows.stride, windows.effective_kernel, windows.before, windows.after, strict=True
             )
         )
         extra = tuple(size - least for size, least in zip(windows.image, smallest, strict=True))
         attributes = windows.onnx_attributes() | {"output_padding": extra}
+        attributes |= {"group": self.groups} if self.groups > 1 else {}
+        attributes |= {"dilations": windows.dilation} if windows.dilation != (1, 1) else {}
         return [OnnxOperator("ConvTranspose", ("x", "weight", *["bias"] * self.bias), attributes)]

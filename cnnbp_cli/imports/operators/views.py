@@ -1,4 +1,4 @@
-"""The same values otherwise: in other shapes, other orders of the axes, with other borders, in parts, in other sizes."""
+"""The same values otherwise: in other shapes and orders of the axes, with other borders, in parts, in other sizes."""
 
 from __future__ import annotations
 

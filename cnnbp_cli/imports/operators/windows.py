@@ -60,15 +60,19 @@ def conv_transpose(t: Translation, op: Op) -> None:
     x, weight = t.image(op), t.constant(op, 1, "kernel")
     if weight.ndim != 4:
         raise NoLayer(f"works on {weight.ndim - 2} axes, expected images")
-    if op.get("group", 1) != 1 or two(op, "dilations") != [1, 1]:
-        raise NoLayer("has groups or a dilation, which conv_transpose2d has not")
     if "output_shape" in op.attributes:
         raise NoLayer("is told its output_shape, expected pads")
-    fields = {"filters": weight.shape[1], "kernel_size": size_of(weight.shape[2:])}
+    groups = op.get("group", 1)
+    filters = groups * weight.shape[1]
+    fields = {"filters": filters, "kernel_size": size_of(weight.shape[2:])}
     fields |= windowed(t, op, weight.shape[2:], transposed=True)
+    if (dilation := two(op, "dilations")) != [1, 1]:
+        fields["dilation"] = size_of(dilation)
+    if groups != 1:
+        fields["groups"] = groups
     if any(extra := op.get("output_padding", [0, 0])):
         fields["output_padding"] = size_of(extra)
-    _with_bias(t, op, "conv_transpose2d", x, fields, weight, weight.shape[1])
+    _with_bias(t, op, "conv_transpose2d", x, fields, weight, filters)
 
 
 def _with_bias(t: Translation, op: Op, kind: str, x: Value, fields: dict[str, Any], weight: Array, count: int) -> None:

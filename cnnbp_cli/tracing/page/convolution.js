@@ -289,7 +289,7 @@ function weightAt(windows, channels, filter, channel, i, j) {
 export const convTranspose2d = {
   forward(call) {
     const { fields, shape } = call.node;
-    const windows = windowsOver(shape.slice(1), fields.kernel_size, fields.stride, fields.padding);
+    const windows = windowsOver(shape.slice(1), fields.kernel_size, fields.stride, fields.padding, fields.dilation);
     const y = new Float64Array(call.count * call.size);
     correlateTransposed(y, call.params.weight, call.xs[0], windows, transposedSizes(call));
     if (call.params.bias) addBias(y, call.params.bias, call.count, shape[1] * shape[2]);
@@ -309,14 +309,15 @@ export const convTranspose2d = {
   },
   valueTerms(call, at, sample) {
     const windows = /** @type {Windows} */ (call.saved);
-    const { c, f } = transposedSizes(call);
+    const { c, f, groups } = transposedSizes(call);
     const [filter, row, column] = placeIn(at, windows.image);
+    const group = Math.floor(filter / (c / groups));
     /** @type {Term[]} */
     const terms = [];
-    for (let channel = 0; channel < f; channel++) {
+    for (let channel = (group * f) / groups; channel < ((group + 1) * f) / groups; channel++) {
       for (const { p, k: i } of seenBy(windows, 0, row)) {
         for (const { p: q, k: j } of seenBy(windows, 1, column)) {
-          const weight = parameter(call, "weight", weightAt(windows, c, channel, filter, i, j));
+          const weight = parameter(call, "weight", weightAt(windows, c / groups, channel, filter % (c / groups), i, j));
           terms.push(term(1, [weight, x(call, 0, (channel * windows.out[0] + p) * windows.out[1] + q, sample)]));
         }
       }
@@ -326,27 +327,30 @@ export const convTranspose2d = {
   },
   inputTerms(call, _, at, sample) {
     const windows = /** @type {Windows} */ (call.saved);
-    const { c } = transposedSizes(call);
+    const { c, f, groups } = transposedSizes(call);
     const [channel, p, q] = placeIn(at, windows.out);
+    const first = Math.floor(channel / (f / groups)) * (c / groups);
     /** @type {Term[]} */
     const terms = [];
-    for (let filter = 0; filter < c; filter++) {
+    for (let k = 0; k < c / groups; k++) {
       eachTap(windows, (i, j) => {
         const row = pixelUnder(windows, 0, p, i);
         const column = pixelUnder(windows, 1, q, j);
         if (row < 0 || column < 0) return;
-        const gradient = dy(call, (filter * windows.image[0] + row) * windows.image[1] + column, sample);
-        terms.push(term(1, [gradient, parameter(call, "weight", weightAt(windows, c, channel, filter, i, j))]));
+        const gradient = dy(call, ((first + k) * windows.image[0] + row) * windows.image[1] + column, sample);
+        terms.push(term(1, [gradient, parameter(call, "weight", weightAt(windows, c / groups, channel, k, i, j))]));
       });
     }
     return terms;
   },
   parameterTerms(call, key, at) {
     const windows = /** @type {Windows} */ (call.saved);
-    const { c } = transposedSizes(call);
+    const { c, f, groups } = transposedSizes(call);
     const [h, w] = windows.image;
     const taps = windows.kernel[0] * windows.kernel[1];
-    const filter = key === "bias" ? at : Math.floor(at / taps) % c;
+    const channel = Math.floor((at / (taps * c)) * groups);
+    const first = Math.floor(channel / (f / groups)) * (c / groups);
+    const filter = key === "bias" ? at : first + (Math.floor(at / taps) % (c / groups));
     /** @type {Term[]} */
     const terms = [];
     for (let sample = 0; sample < call.count; sample++) {
@@ -354,7 +358,6 @@ export const convTranspose2d = {
         for (let k = 0; k < h * w; k++) terms.push(term(1, [dy(call, filter * h * w + k, sample)]));
         continue;
       }
-      const channel = Math.floor(at / (taps * c));
       const i = Math.floor((at % taps) / windows.kernel[1]);
       const j = at % windows.kernel[1];
       for (let p = 0; p < windows.out[0]; p++) {
@@ -373,5 +376,5 @@ export const convTranspose2d = {
 
 /** @param {Call} call As seen from the convolution whose transpose it is: `c` of the output, `f` of the input. */
 function transposedSizes(call) {
-  return { c: call.node.shape[0], f: call.inShapes[0][0], groups: 1, count: call.count };
+  return { c: call.node.shape[0], f: call.inShapes[0][0], groups: call.node.fields.groups, count: call.count };
 }
