@@ -103,7 +103,7 @@ def read_graph(path: Path, size: Shape | None = None) -> OnnxGraph:
     """
     try:
         import onnx
-        from onnx import inliner, numpy_helper
+        from onnx import inliner
     except ImportError:
         raise ImportProblem(f"{path}: needs onnx, which is not installed: pip install 'cnnbp[onnx]'") from None
     try:
@@ -117,7 +117,7 @@ def read_graph(path: Path, size: Shape | None = None) -> OnnxGraph:
     try:
         if proto.functions:
             proto = inliner.inline_local_functions(proto)
-        constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+        constants = _initializers(proto.graph)
         ops = [_op(node) for node in proto.graph.node]
     except Exception as error:  # of several kinds, for a file that is damaged within
         raise ImportProblem(f"{path}: is not valid ONNX: {_first_line(error)}") from None
@@ -186,6 +186,27 @@ def _op(node: Any) -> Op:
     )
 
 
+def _initializers(graph: Any) -> dict[str, Array]:
+    from onnx import numpy_helper
+
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+
+
+def _in_place(branch: Any, outputs: Sequence[str]) -> list[Any]:
+    """Return the operators of a branch, so that they write what the `If` around it writes."""
+    from onnx import helper
+
+    names = dict(zip([value.name for value in branch.output], outputs, strict=True))
+    written = {name for node in branch.node for name in node.output}
+    for node in branch.node:
+        for list_of in (node.input, node.output):
+            for k, name in enumerate(list_of):
+                if name in written:
+                    list_of[k] = names.get(name, name)
+    passed = [helper.make_node("Identity", [name], [to]) for name, to in names.items() if name not in written]
+    return [*branch.node, *passed]
+
+
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
@@ -200,7 +221,7 @@ class _Folding:
     def run(self) -> None:
         while True:
             self._infer()
-            if not self._fold() and not self._tell():
+            if not self._fold() and not self._tell() and not self._choose():
                 break
         self._skip_gathers()
         self._drop_unread()
@@ -259,6 +280,33 @@ class _Folding:
                 self.told.append(helper.make_tensor_value_info(op.output, kind, shape))
                 return True
         return False
+
+    def _choose(self) -> bool:
+        """Put the branch of an `If` whose condition is known in its place; return whether there was any."""
+        graph, given = self.graph, self.proto.graph
+        nodes, found = list[Any](), False
+        for node in given.node:
+            condition = graph.constant(node.input[0]) if node.op_type == "If" else None
+            if condition is None:
+                nodes.append(node)
+                continue
+            found, wanted = True, "then_branch" if condition.any() else "else_branch"
+            branch = next((attribute.g for attribute in node.attribute if attribute.name == wanted), None)
+            if branch is None or len(branch.output) != len(node.output):
+                raise ImportProblem(f"{self.path}: is not valid ONNX: node {node.name!r} (If) has no {wanted}")
+            given.initializer.extend(branch.initializer)
+            nodes.extend(_in_place(branch, node.output))
+        if not found:
+            return False
+        nodes = [type(node).FromString(node.SerializeToString()) for node in nodes]  # out of the list that is emptied
+        del given.node[:]
+        given.node.extend(nodes)
+        try:
+            graph.constants |= _initializers(given)
+            graph.ops = [_op(node) for node in nodes if not all(name in graph.constants for name in node.output)]
+        except Exception as error:
+            raise ImportProblem(f"{self.path}: is not valid ONNX: {_first_line(error)}") from None
+        return True
 
     def _known_outputs(self, op: Op) -> Sequence[Array] | None:
         graph = self.graph

@@ -21,7 +21,9 @@ from cnnbp_cli.files import replace_file
 from cnnbp_cli.imports.activations import recognize
 from cnnbp_cli.imports.errors import ImportProblem
 from cnnbp_cli.imports.graph import OnnxGraph, read_graph
+from cnnbp_cli.imports.head import recognize_normalization
 from cnnbp_cli.imports.operators import HANDLERS
+from cnnbp_cli.imports.response_norm import recognize_response_norms
 from cnnbp_cli.imports.translation import Imported, Translation
 from cnnbp_cli.model import Model
 from cnnbp_cli.weights import save_weights
@@ -115,6 +117,8 @@ def read_onnx(
         As `import_onnx` says.
     """
     graph = read_graph(source, size)
+    recognize_normalization(graph)
+    recognize_response_norms(graph)
     recognize(graph)
     translation = Translation(graph, HANDLERS)
     translation.run()

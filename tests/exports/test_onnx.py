@@ -43,9 +43,15 @@ def run(proto: Any, images: np.ndarray) -> np.ndarray:
     except Exception as error:
         if "NOT_IMPLEMENTED" not in str(error) or images.dtype != np.float64:
             raise
+        if any(node.op_type == "ConvTranspose" and _groups(node) > 1 for node in proto.graph.node):
+            pytest.skip("onnx's reference takes all channels for one group, and ONNX Runtime has this in float32 alone")
         session = reference.ReferenceEvaluator(proto)
     (outputs,) = session.run(["output"], {"input": images})
     return outputs
+
+
+def _groups(node: Any) -> int:
+    return next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
 
 
 def assert_same(proto: Any, model: Model, images: np.ndarray, expected: np.ndarray) -> None:

@@ -81,6 +81,8 @@ NETWORKS = {
     "pad": [CONV, {"type": "pad", "padding": [1, 0, 2, 1], "mode": "reflect"}, *TAIL],
     "crop": [CONV, {"type": "crop", "cropping": 1}, *TAIL],
     "pixel_shuffle": [CONV, {"type": "pixel_shuffle", "factor": 2}, *TAIL],
+    "slice_channels": [CONV, {"type": "slice_channels", "start": 1}, *TAIL],
+    "channel_shuffle": [CONV, {"type": "channel_shuffle", "groups": 2}, *TAIL],
     "local_response_norm": [CONV, {"type": "local_response_norm", "size": 3, "alpha": 0.5}, *TAIL],
     "relu6": [CONV, "relu6", *TAIL],
     "hard_sigmoid": [CONV, "hard_sigmoid", *TAIL],

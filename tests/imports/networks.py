@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (PyTorch's own custom)
 
+from .more_networks import MORE
+
 
 class BasicBlock(nn.Module):
     """A residual block of two convolutions (He et al. 2016)."""
@@ -290,7 +292,7 @@ class Odds(nn.Module):
         return F.softmax(self.fc(self.softplus(torch.amax(x, (2, 3)))), 1)
 
 
-NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int]]] = {
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int]]] = MORE | {
     "resnet18": (lambda: ResNet18(16), (40, 33)),
     "mobilenet-v2": (MobileNetV2, (32, 32)),
     "squeezenet": (SqueezeNet, (37, 32)),

@@ -29,6 +29,11 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402 (it may be miss
 CONFIGS = [*sorted((Path(__file__).parents[2] / "configs").glob("*.yaml")), Path(__file__).parents[1] / "shared.yaml"]
 PUBLISHED = ["resnet18", "mobilenet-v2", "squeezenet", "vgg11-bn", "densenet", "u-net"]
 PUBLISHED += ["mobilenet-v3", "convnext", "odds"]
+MORE = ["efficientnet", "shufflenet", "regnet", "inception-v3", "googlenet", "mnasnet", "decoder"]
+PUBLISHED += MORE
+QUICK = [(name, False) for name in PUBLISHED if name not in ("efficientnet", "regnet", "mnasnet")]
+QUICK += [("mobilenet-v3", True), ("decoder", True)]
+"""Those that are tried in every run, and whether with the newer exporter; the others are in the long ones."""
 
 
 def run(path: Path, images: np.ndarray) -> np.ndarray:
@@ -45,7 +50,7 @@ def assert_computes_the_same(path: Path, folder: Path, images: np.ndarray, expec
     model = build(load_config(report.config), any_target=True)
     use_weights(model, WeightsFrom(report.weights))
     expected = run(path, images) if expected is None else expected
-    actual = model.predict(images)
+    actual = model.predict(model.normalization.apply(images, model.dtype) if model.normalization else images)
     assert actual.shape == expected.shape
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5 * max(1.0, float(np.abs(expected).max())))
     return model
@@ -57,9 +62,8 @@ def assert_computes_the_same(path: Path, folder: Path, images: np.ndarray, expec
 @pytest.mark.parametrize(
     ("name", "newer"),
     [
-        *((name, False) for name in PUBLISHED),
-        ("mobilenet-v3", True),
-        *(pytest.param(name, True, marks=pytest.mark.slow) for name in PUBLISHED if name != "mobilenet-v3"),
+        case if case in QUICK else pytest.param(*case, marks=pytest.mark.slow)
+        for case in ((name, newer) for newer in (False, True) for name in PUBLISHED)
     ],
 )
 def test_published_networks_from_pytorch(name: str, newer: bool, tmp_path: Path) -> None:
@@ -75,9 +79,11 @@ def test_published_networks_from_pytorch(name: str, newer: bool, tmp_path: Path)
         warnings.simplefilter("ignore")
         sizes = {} if newer else {"dynamic_axes": {"image": {0: "N"}}}
         torch.onnx.export(network, (image,), path, dynamo=newer, input_names=["image"], **sizes)
-    model = assert_computes_the_same(path, tmp_path, image.numpy())
     with torch.no_grad():
-        np.testing.assert_allclose(model.predict(image.numpy()), network(image).numpy(), rtol=0, atol=1e-5)
+        theirs = network(image).numpy()
+    np.testing.assert_allclose(run(path, image.numpy()), theirs, rtol=0, atol=1e-5)
+    assert np.abs(theirs).max() > 0.01  # there is something to compare
+    model = assert_computes_the_same(path, tmp_path, image.numpy(), np.exp(theirs) if name == "googlenet" else theirs)
     if name == "resnet18":
         names = [spec.name for spec in model.config.model.layers]
         assert names[:6] == ["conv1", "relu", "maxpool", "layer1_0_conv1", "layer1_0_relu", "layer1_0_conv2"]
@@ -240,6 +246,86 @@ def test_what_normalizes_the_input_becomes_the_normalization(tmp_path: Path) -> 
     assert [spec.layer.type for spec in model.config.model.layers] == ["conv2d"]
     np.testing.assert_allclose(model.normalization.mean, mean.ravel())
     np.testing.assert_allclose(model.normalization.std, std.ravel())
+
+
+@pytest.mark.parametrize(
+    ("nodes", "expected"),
+    [
+        (
+            [helper.make_node("Gather", ["c", "list"], ["y"], "pick", axis=1)],
+            "node 'pick' (Gather): takes the channels [2, 0], expected some that lie together",
+        ),
+        (
+            [helper.make_node("Split", ["c"], ["y", "z"], "cut", axis=2)],
+            "node 'cut' (Split): splits axis 2, expected that of the channels",
+        ),
+        (
+            [helper.make_node("Slice", ["c", "zero", "three", "one", "two"], ["y"], "skip")],
+            "node 'skip' (Slice): takes every so many-th only",
+        ),
+        (
+            [helper.make_node("Reshape", ["c", "deal"], ["v"], "deal"), helper.make_node("Relu", ["v"], ["y"])],
+            "node 'deal' (Reshape): makes [1, 2, 2, 8, 8] of [1, 4, 8, 8]",
+        ),
+    ],
+)
+def test_parts_that_no_layer_takes(nodes: Sequence[Any], expected: str, tmp_path: Path) -> None:
+    constants = {name: np.array([value]) for name, value in {"zero": 0, "one": 1, "two": 2, "three": 3}.items()}
+    constants |= {"list": np.array([2, 0]), "deal": np.array([1, 2, 2, 8, 8]), "w": np.ones((4, 1, 1, 1), np.float32)}
+    conv = helper.make_node("Conv", ["x", "w"], ["c"], "conv")
+    path = save(tmp_path / "parts.onnx", [conv, *nodes], [1, 1, 8, 8], constants)
+    assert complaint(path, tmp_path) == f"{path}: cannot be imported:\n  {expected}"
+
+
+def test_parts_of_images_with_their_channels_last(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    constants = {"sizes": np.array([1, 2, 1]), "w": rng.normal(size=(4, 1, 3, 3)).astype(np.float32)}
+    constants |= {"places": np.array([-2, -1]), "from": np.array([0, 1, 1]), "to": np.array([1, 5, 2])}
+    constants |= {"axes": np.array([0, 2, 3])}
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"]),
+        helper.make_node("Transpose", ["c"], ["last"], perm=[0, 2, 3, 1]),
+        helper.make_node("Split", ["last", "sizes"], ["a", "b", "unread"], axis=3),
+        helper.make_node("Gather", ["last", "places"], ["g"], axis=-1),
+        helper.make_node("Sub", ["b", "g"], ["d"]),
+        helper.make_node("Concat", ["a", "d"], ["e"], axis=-1),
+        helper.make_node("Slice", ["e", "from", "to", "axes"], ["s"]),
+        helper.make_node("Transpose", ["s"], ["y"], perm=[0, 3, 1, 2]),
+    ]
+    path = save(tmp_path / "last.onnx", nodes, [1, 1, 8, 8], constants)
+    model = assert_computes_the_same(path, tmp_path, rng.normal(size=(1, 1, 8, 8)).astype(np.float32))
+    kinds = [spec.layer.type for spec in model.config.model.layers]
+    assert kinds == ["conv2d", *["slice_channels"] * 3, "conv2d", "add", "concat", "slice_channels", "crop"]
+
+
+@pytest.mark.parametrize(("factors", "kinds"), [((2, 3, 0.5), ["conv2d"]), ((2, -3, 0.5), None)])
+def test_channels_that_are_moved_one_by_one_are_a_normalization(
+    factors: Sequence[float], kinds: list[str] | None, tmp_path: Path
+) -> None:
+    """As in torchvision's Inception; a factor below 0 is none."""
+    f = np.float32
+    constants: dict[str, np.ndarray] = {"w": np.ones((2, 3, 2, 2), f), "one": np.array([1])}
+    nodes = []
+    for k, factor in enumerate(factors):
+        constants |= {f"k{k}": np.array(k), f"f{k}": f(factor), f"o{k}": f(0.1 * k)}
+        nodes += [
+            helper.make_node("Gather", ["x", f"k{k}"], [f"g{k}"], axis=1),
+            helper.make_node("Unsqueeze", [f"g{k}", "one"], [f"u{k}"]),
+            helper.make_node("Mul", [f"u{k}", f"f{k}"], [f"m{k}"]),
+            helper.make_node("Add", [f"m{k}", f"o{k}"], [f"a{k}"]),
+        ]
+    nodes += [
+        helper.make_node("Concat", ["a0", "a1", "a2"], ["v"], axis=1),
+        helper.make_node("Conv", ["v", "w"], ["y"]),
+    ]
+    path = save(tmp_path / "n.onnx", nodes, [1, 3, 8, 8], constants)
+    if kinds is None:
+        assert "(Gather)" in complaint(path, tmp_path)
+        return
+    model = assert_computes_the_same(path, tmp_path, np.random.default_rng(1).normal(size=(2, 3, 8, 8)).astype(f)[:1])
+    assert [spec.layer.type for spec in model.config.model.layers] == kinds
+    np.testing.assert_allclose(model.normalization.std, 1 / np.array(factors), rtol=1e-6)
+    np.testing.assert_allclose(model.normalization.mean, -0.1 * np.arange(3) / factors, rtol=1e-5, atol=1e-7)
 
 
 def test_tensors_of_several_operators_are_shared_layers(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from cnnbp_cli.core.layers import (
     Add,
     AvgPool2d,
     BatchNorm,
+    ChannelShuffle,
     Concat,
     Conv2d,
     ConvTranspose2d,
@@ -38,6 +39,7 @@ from cnnbp_cli.core.layers import (
     Relu6,
     Sigmoid,
     Silu,
+    SliceChannels,
     Softmax,
     Softplus,
     Tanh,
@@ -249,6 +251,14 @@ CASES: dict[str, list[Case]] = {
     ),
     "crop": on(IMAGE, Crop(0), Crop(1), Crop((2, 1)), Crop((1, 0, 2, 1)), Crop((0, 5, 4, 0))),
     "pixel_shuffle": [*on((8, 2, 3), PixelShuffle(2), PixelShuffle(1)), *on((9, 1, 2), PixelShuffle(3))],
+    "slice_channels": [
+        *on(IMAGE, SliceChannels(), SliceChannels(1), SliceChannels(0, 1), SliceChannels(1, 2)),
+        *on(VECTOR, SliceChannels(1), SliceChannels(2, 3)),
+    ],
+    "channel_shuffle": [
+        *on((6, 2, 3), ChannelShuffle(2), ChannelShuffle(3), ChannelShuffle(1), ChannelShuffle(6)),
+        *on((4, 1, 1), ChannelShuffle(2)),
+    ],
     "prelu": [case for shape in (IMAGE, VECTOR) for case in on(shape, PRelu(), PRelu(shared=True))],
     "flatten": [*on(IMAGE, Flatten()), *on(VECTOR, Flatten())],
     "dense": [

@@ -256,6 +256,24 @@ def pixel_shuffle(layer: Any, params: Params, xs: list[Array], dy: Array, ctx: C
     return y, [dx], {}
 
 
+def slice_channels(layer: Any, params: Params, xs: list[Array], dy: Array, ctx: Context) -> Answer:
+    (x,) = xs
+    y, dx = np.zeros(dy.shape), np.zeros(x.shape)
+    for c in range(len(dy)):
+        y[c] = x[layer.start + c]
+        dx[layer.start + c] = dy[c]
+    return y, [dx], {}
+
+
+def channel_shuffle(layer: Any, params: Params, xs: list[Array], dy: Array, ctx: Context) -> Answer:
+    (x,), each = xs, len(xs[0]) // layer.groups
+    y, dx = np.zeros(x.shape), np.zeros(x.shape)
+    for group, k in product(range(layer.groups), range(each)):
+        y[k * layer.groups + group] = x[group * each + k]
+        dx[group * each + k] = dy[k * layer.groups + group]
+    return y, [dx], {}
+
+
 def local_response_norm(layer: Any, params: Params, xs: list[Array], dy: Array, ctx: Context) -> Answer:
     """By the Jacobian, ∂y_c/∂x_j = [c = j] · s_c^−β − 2αβ/size · x_c · x_j · s_c^−(β+1) for j beside c."""
     (x,) = xs
@@ -520,6 +538,8 @@ NAIVE: dict[str, Naive] = {
     "pad": pad,
     "crop": crop,
     "pixel_shuffle": pixel_shuffle,
+    "slice_channels": slice_channels,
+    "channel_shuffle": channel_shuffle,
     "local_response_norm": local_response_norm,
     "silu": elementwise(lambda _, v: v * sigmoid(v), lambda _, v: sigmoid(v) + v * sigmoid_slope(v)),
     "sigmoid": elementwise(lambda _, v: sigmoid(v), lambda _, v: sigmoid_slope(v)),

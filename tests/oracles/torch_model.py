@@ -206,6 +206,10 @@ def apply(layer: Any, own: Mapping[str, Tensor], xs: list[Tensor], training: boo
             return F.pad(x, (-left, -right, -top, -bottom))
         case "pixel_shuffle":
             return F.pixel_shuffle(x, layer.factor)
+        case "slice_channels":
+            return x[:, layer.start : layer.stop]
+        case "channel_shuffle":
+            return F.channel_shuffle(x, layer.groups)
         case "prelu":
             return F.prelu(x, weight)
         case "group_norm":

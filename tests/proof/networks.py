@@ -21,7 +21,7 @@ NORMS = ["batch_norm", "layer_norm", "group_norm"]
 RESIZING = ["adaptive_avg_pool2d", "upsample", "upsample", "pad", "crop", "pixel_shuffle"]
 MERGES = ["add", "multiply", "concat"]
 ON_IMAGES = ["conv2d", "conv2d", "conv2d", "conv_transpose2d", "max_pool2d", "max_pool2d", "avg_pool2d"]
-ON_IMAGES += ["conv2d", "max_pool2d", *RESIZING]
+ON_IMAGES += ["conv2d", "max_pool2d", *RESIZING, "slice_channels", "channel_shuffle"]
 ON_BOTH = [*POINTWISE, *NORMS, *NORMS, *MERGES, *MERGES, "dropout", "relu", "local_response_norm"]
 
 LARGEST = 16
@@ -169,6 +169,11 @@ class _Drawing:
             if kind == "avg_pool2d":
                 fields["count_include_pad"] = draw(st.booleans())
             return fields
+        if kind == "slice_channels":
+            start = draw(st.integers(0, c - 1))
+            return {"start": start, "stop": draw(st.integers(start + 1, c))}
+        if kind == "channel_shuffle":
+            return {"groups": draw(st.sampled_from(divisors))}
         if kind in RESIZING:
             return self.resizing(kind)
         if kind == "local_response_norm":

@@ -183,6 +183,8 @@ ZOO: dict[str, Inhabitant] = {
         ]
     ),
     "pixel-shuffle": alone([conv(8), {"type": "pixel_shuffle", "factor": 2}]),
+    "slice-channels": alone([conv(6), {"type": "slice_channels", "start": 1, "stop": 4}, conv()]),
+    "channel-shuffle": alone([conv(6), {"type": "channel_shuffle", "groups": 3}, conv(groups=3, filters=3)]),
     "prelu-shared": alone([conv(), {"type": "prelu", "shared": True}]),
     "gelu-exact": alone([conv(), {"type": "gelu", "approximate": "none"}]),
     "bends": alone([conv(init={"type": "normal", "std": 3}), "relu6", conv(), "hard_swish", conv(), "hard_sigmoid"]),

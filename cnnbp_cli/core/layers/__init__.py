@@ -6,6 +6,7 @@ from cnnbp_cli.core.layers.pool import AvgPool2d, GlobalAvgPool2d, GlobalMaxPool
 from cnnbp_cli.core.layers.resample import AdaptiveAvgPool2d, Upsample
 from cnnbp_cli.core.layers.reshape import Flatten, Identity, PixelShuffle
 from cnnbp_cli.core.layers.border import Crop, Pad
+from cnnbp_cli.core.layers.channels import ChannelShuffle, SliceChannels
 from cnnbp_cli.core.layers.dense import Dense
 from cnnbp_cli.core.layers.norm import BatchNorm, GroupNorm, LayerNorm
 from cnnbp_cli.core.layers.local_response_norm import LocalResponseNorm

@@ -6,7 +6,7 @@ Activations are recognized before, by what they compute.
 
 from __future__ import annotations
 
-from cnnbp_cli.imports.operators import arithmetic, norms, pointwise, products, views, windows
+from cnnbp_cli.imports.operators import arithmetic, norms, parts, pointwise, products, views, windows
 from cnnbp_cli.imports.translation import Handler
 
 HANDLERS: dict[str, Handler] = {
@@ -20,7 +20,9 @@ HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze"), views.reshape),
     "Transpose": views.transpose,
     "Pad": views.pad,
-    "Slice": views.slice_,
+    "Slice": parts.slice_,
+    "Split": parts.split,
+    "Gather": parts.gather,
     **dict.fromkeys(("Resize", "Upsample"), views.resize),
     "DepthToSpace": views.depth_to_space,
     "Identity": views.identity,

@@ -44,6 +44,8 @@ def concat(t: Translation, op: Op) -> None:
 def arithmetic(t: Translation, op: Op) -> None:
     """Translate arithmetic with constants: a normalization of the input, or a depthwise convolution of one pixel."""
     at = [k for k, name in enumerate(op.inputs) if t.graph.constant(name) is None]
+    if op.kind == "Sub" and len(at) == 2:
+        return _difference(t, op)
     if len(at) != 1 or len(op.inputs) != 2:
         raise NoLayer("works on constants and more")
     x, constant = t.value(op, at[0]), t.constant(op, 1 - at[0], "number")
@@ -69,6 +71,17 @@ def arithmetic(t: Translation, op: Op) -> None:
     parameters = {"weight": scale.reshape(-1, 1, 1, 1)} | bias
     name = op.inputs[1 - at[0]]
     return t.write(op, t.emit("conv2d", [x], op, fields, parameters, [name]))
+
+
+def _difference(t: Translation, op: Op) -> None:
+    """Translate a difference of layers: the second times −1, for each channel, and a sum."""
+    x, y = _aligned([t.value(op), t.value(op, 1)])
+    if y.layout not in ("image", "last"):
+        raise NoLayer("there is no layer that subtracts vectors")
+    count = y.shape[0]
+    fields = {"filters": count, "kernel_size": 1, "groups": count, "bias": False}
+    negative = t.emit("conv2d", [y], op, fields, {"weight": np.full((count, 1, 1, 1), -1, np.float32)})
+    t.write(op, t.emit("add", [x, negative], op))
 
 
 def _normalizes(t: Translation, op: Op, amount: Array) -> bool:

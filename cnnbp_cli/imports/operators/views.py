@@ -42,7 +42,7 @@ def reshape(t: Translation, op: Op) -> None:
         return t.same(op, replace(x, layout="groups", image=after[1:]))
     if x.layout == "groups" and after == (batch, *x.shape):
         return t.same(op, replace(x, layout="image"))
-    if x.layout == "image" and _shuffles(t, op, x):
+    if x.layout == "image" and (_shuffles(t, op, x) or _deals(t, op, x)):
         return None
     raise NoLayer(f"makes {list(after)} of {list(before)}")
 
@@ -60,6 +60,24 @@ def _shuffles(t: Translation, op: Op, x: Value) -> bool:
     t.take(middle)
     t.take(last)
     t.write(op, t.emit("pixel_shuffle", [x], op, {"factor": r}), last.output)
+    return True
+
+
+def _deals(t: Translation, op: Op, x: Value) -> bool:
+    """Translate the three operators that may be written for a shuffle of channels."""
+    middle = t.graph.only_reader(op.output)
+    last = t.graph.only_reader(middle.output) if middle is not None else None
+    if middle is None or last is None or (middle.kind, last.kind) != ("Transpose", "Reshape"):
+        return False
+    (c, h, w), parts = x.shape, t.graph.shapes[op.output][1:]
+    groups = parts[0]
+    if parts not in ((groups, c // groups, h, w), (groups, c // groups, h * w)):
+        return False
+    if middle.get("perm") != [0, 2, 1, 3, 4][: 1 + len(parts)] or t.graph.shapes[last.output][1:] != x.shape:
+        return False
+    t.take(middle)
+    t.take(last)
+    t.write(op, t.emit("channel_shuffle", [x], op, {"groups": groups}), last.output)
     return True
 
 
@@ -103,30 +121,6 @@ def pad(t: Translation, op: Op) -> None:
     t.same(op, x)
 
 
-def slice_(t: Translation, op: Op) -> None:
-    """Translate what cuts a border off; other slices are no layer."""
-    x, shape = t.image(op), t.graph.shapes[op.inputs[0]]
-    starts, ends = (list(map(int, t.optional(op, k, name))) for k, name in ((1, "starts"), (2, "ends")))
-    axes = t.optional(op, 3, "axes")
-    steps = t.optional(op, 4, "steps")
-    axes = list(range(len(starts))) if axes is None else [int(axis) % 4 for axis in axes]
-    if steps is not None and any(int(step) != 1 for step in steps):
-        raise NoLayer("takes every so many-th only")
-    cut = [(0, 0)] * 4
-    for axis, start, end in zip(axes, starts, ends, strict=True):
-        first, last, _ = slice(start, end).indices(shape[axis])
-        cut[axis] = (first, shape[axis] - last)
-    if any(cut[0] + cut[1]):
-        raise NoLayer("takes some of the channels only")
-    t.write(op, t.emit("crop", [x], op, {"cropping": border([*cut[2], *cut[3]])}) if any(cut[2] + cut[3]) else x)
-
-
-def depth_to_space(t: Translation, op: Op) -> None:
-    if op.get("mode", "DCR") != "CRD":
-        raise NoLayer("orders channels by DCR, expected CRD, as PyTorch's pixel_shuffle does")
-    t.write(op, t.emit("pixel_shuffle", [t.image(op)], op, {"factor": op.get("blocksize")}))
-
-
 def resize(t: Translation, op: Op) -> None:
     x = t.value(op)
     if x.layout not in ("image", "last"):
@@ -151,6 +145,12 @@ def resize(t: Translation, op: Op) -> None:
     else:
         raise NoLayer(f"resizes by {mode} and {place}")
     t.write(op, t.emit("upsample", [x], op, fields))
+
+
+def depth_to_space(t: Translation, op: Op) -> None:
+    if op.get("mode", "DCR") != "CRD":
+        raise NoLayer("orders channels by DCR, expected CRD, as PyTorch's pixel_shuffle does")
+    t.write(op, t.emit("pixel_shuffle", [t.image(op)], op, {"factor": op.get("blocksize")}))
 
 
 def identity(t: Translation, op: Op) -> None:
