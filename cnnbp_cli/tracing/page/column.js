@@ -393,6 +393,7 @@ function facts(network, node) {
   if (dilation !== undefined && String(dilation) !== "1") found.push(`dilation ${dilation}`);
   if (groups > 1) found.push(`groups ${groups}`);
   if (rate !== undefined) found.push(`rate ${rate}`);
+  if (node.shares) found.push(`parameters of ${node.shares}`);
   const before = network.nodes[network.nodes.indexOf(node) - 1]?.name ?? INPUT;
   if (node.inputs.length > 1 || node.inputs[0] !== before) found.push(`reads ${node.inputs.join(", ")}`);
   return found.join(" · ");

@@ -313,7 +313,7 @@ function predictionStory(loss) {
 }
 
 /**
- * The rules that a cell follows; a gradient where branches meet follows one for each.
+ * The rules that a cell follows; a gradient where branches meet, or of a layer used several times, one for each.
  *
  * @param {Network} network
  * @param {string} tensor
@@ -338,7 +338,7 @@ export function stories(network, tensor, of) {
       : STORIES[node.type][which]?.(node);
     return story ? [{ by: name, story }] : [];
   };
-  if (owner) return of === "gradient" ? from(owner.node, owner.key) : [];
+  if (owner) return of === "gradient" ? (network.usesOf(tensor) ?? []).flatMap((use) => from(use, owner.key)) : [];
   if (network.byName.has(tensor) && of === "value") return from(tensor, "value");
   if (of === "value") {
     const k = network.predictedBy(tensor);

@@ -55,14 +55,10 @@ export function microscope(app, cell) {
     panel.append(make("p", { className: "why", "data-zero": why }, make("strong", {}, `0: ${why}. `), REASONS[why]));
   const told = stories(network, tensor, of);
   const branching = told.length > 1;
-  if (branching)
-    panel.append(
-      make(
-        "p",
-        {},
-        `Gradients meet here: ${counted(told.length, "layer")} read this output, and what they send back adds up.`,
-      ),
-    );
+  const meeting = network.owners.has(tensor)
+    ? `${counted(told.length, "layer")} share this parameter: its gradient is the sum of what each of them finds.`
+    : `Gradients meet here: ${counted(told.length, "layer")} read this output, and what they send back adds up.`;
+  if (branching) panel.append(make("p", {}, meeting));
   for (const { by, story } of told) {
     const block = make("div", { className: "story" });
     if (branching || of === "gradient") block.append(make("p", { className: "by" }, by));
@@ -111,7 +107,7 @@ function meaning(network, { tensor, of }, value) {
 }
 
 /**
- * A gradient where branches meet: what each layer sends back, and what that adds up to.
+ * A gradient where branches or uses meet: what each layer sends back, and what that adds up to.
  *
  * @param {App} app
  * @param {Term[]} terms

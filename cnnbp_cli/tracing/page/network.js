@@ -21,6 +21,7 @@ import { flatten, largest, parseCell, sizeOf, unpack } from "./tensor.js";
  * @property {string[]} inputs
  * @property {Record<string, any>} fields
  * @property {number[]} shape of one image's output
+ * @property {string} [shares] the layer whose parameters it computes with, where it has none of its own
  * @property {string} [opaque] why the page cannot compute this layer
  *
  * @typedef {NodeSpec & {
@@ -110,11 +111,14 @@ export class Network {
     this.masks = new Map();
     /** @type {Map<string, {node: string, key: string}>} */
     this.owners = new Map();
+    /** The layers that compute with the parameters of one, itself among them. @type {Map<string, string[]>} */
+    this.uses = new Map();
     /** @type {Set<string>} parameters with a gradient */
     this.trainable = new Set();
     for (const node of payload.nodes) {
       this.shapes.set(node.name, node.shape);
       this.readers.set(node.name, []);
+      this.uses.set(ownerOf(node), [...(this.uses.get(ownerOf(node)) ?? []), node.name]);
       if (node.mask) this.masks.set(node.name, unpack(node.mask));
       const shapes = { ...node.withheld, ...mapValues(node.parameters, (packed) => packed.shape) };
       for (const [key, shape] of Object.entries(shapes)) {
@@ -186,9 +190,14 @@ export class Network {
     return sizeOf(this.shape(tensor));
   }
 
+  /** The layers that compute with a parameter; undefined for another tensor. @param {string} tensor */
+  usesOf(tensor) {
+    return this.uses.get(this.owners.get(tensor)?.node ?? "");
+  }
+
   /** The first layer that the page cannot compute and that lies at a tensor or behind it. @param {string} tensor */
   blockedBy(tensor) {
-    const behind = new Set([this.owners.get(tensor)?.node ?? tensor]);
+    const behind = new Set(this.usesOf(tensor) ?? [tensor]);
     for (const node of this.nodes) {
       if (!behind.has(node.name) && node.inputs.some((source) => behind.has(source))) behind.add(node.name);
       if (behind.has(node.name) && node.opaque) return node;
@@ -260,8 +269,9 @@ export class Network {
   call(node, values, parameters, count) {
     /** @type {Record<string, Float64Array>} */
     const params = {};
-    for (const key of Object.keys(node.parameters)) {
-      params[key] = /** @type {Float64Array} */ (parameters.get(`${node.name}.${key}`));
+    const owner = /** @type {PackedNode} */ (this.byName.get(ownerOf(node)));
+    for (const key of Object.keys(owner.parameters)) {
+      params[key] = /** @type {Float64Array} */ (parameters.get(`${owner.name}.${key}`));
     }
     const inShapes = node.inputs.map((source) => this.shape(source));
     return {
@@ -298,7 +308,10 @@ export class Network {
       pass.calls.set(node.name, call);
       gradients.set(node.name, call.dy);
       const { dxs, grads } = node.opaque ? this.asWritten(node) : RULES[node.type].backward(call, mistake);
-      for (const [key, gradient] of Object.entries(grads)) gradients.set(`${node.name}.${key}`, gradient);
+      for (const [key, gradient] of Object.entries(grads)) {
+        const others = gradients.get(`${ownerOf(node)}.${key}`); // of later uses of a shared layer
+        gradients.set(`${ownerOf(node)}.${key}`, others ? others.map((value, l) => value + gradient[l]) : gradient);
+      }
       node.inputs.forEach((source, k) => {
         const others = mistake === "overwrite" ? undefined : gradients.get(source);
         gradients.set(source, others ? others.map((value, l) => value + dxs[k][l]) : dxs[k]);
@@ -389,8 +402,11 @@ export class Network {
       return predictionTerms(this.losses[k], judged[k], z, this.channels, this.size(layer), at, sample);
     }
     if (owner) {
-      const call = /** @type {Call} */ (calls.get(owner.node));
-      return call.node.opaque ? [] : RULES[call.node.type].parameterTerms(call, owner.key, at);
+      return (this.usesOf(tensor) ?? []).flatMap((use) => {
+        const call = /** @type {Call} */ (calls.get(use));
+        if (call.node.opaque) return [];
+        return RULES[call.node.type].parameterTerms(call, owner.key, at).map((term) => ({ ...term, via: use }));
+      });
     }
     const arriving = (this.readers.get(tensor) ?? []).flatMap(({ node, input }) => {
       const call = /** @type {Call} */ (calls.get(node));
@@ -544,6 +560,11 @@ export class Network {
     if (this.payload.target) return unpack(this.payload.target);
     return oneHot(this.payload.labels ?? [], this.size(this.output));
   }
+}
+
+/** The layer whose parameters a layer computes with: itself, unless it shares those of another. @param {NodeSpec} node */
+export function ownerOf(node) {
+  return node.shares ?? node.name;
 }
 
 /**

@@ -63,5 +63,11 @@ export function dy(call, at, sample) {
 
 /** @param {Call} call @param {string} key @param {number} at @returns {Factor} */
 export function parameter(call, key, at) {
-  return { tensor: `${call.node.name}.${key}`, of: "value", at, sample: 0, value: call.params[key][at] };
+  return {
+    tensor: `${call.node.shares ?? call.node.name}.${key}`,
+    of: "value",
+    at,
+    sample: 0,
+    value: call.params[key][at],
+  };
 }
