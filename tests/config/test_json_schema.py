@@ -175,6 +175,8 @@ BEYOND_A_SCHEMA = {
     *("early stopping by default on validation images that there are not", "the same after a warm-up"),
     *("early stopping on validation images that there are not", "a schedule on validation images that there are not"),
     *("an impossible pair", "an input without height", "a name with a slash", "a seed below zero"),
+    *("losses at layers that there are not, or twice", "losses without the output's"),
+    *("losses that do not fit the head", "label smoothing where one of several losses has no use for it"),
     "everything held out",
 }
 
