@@ -383,6 +383,23 @@ def test_formulas_of_shipped_layers_are_quoted(explanations, monkeypatch):
     }
 
 
+def test_a_fault_of_a_shared_layer_is_told_at_one_of_its_uses(explanations):
+    shared = [conv("sign"), {"type": "tanh"}, {"share": "conv"}]
+    found = explanations(*shared, image=(4, 6, 6))
+    assert found.keys() == {"conv.weight"}
+    assert found["conv.weight"].startswith("at conv: analytic is −1 × numeric: wrong sign; look at BadConv.backward")
+
+
+def test_a_graph_that_forgets_a_use_is_told(explanations, monkeypatch):
+    from cnnbp_cli.core import graph
+
+    monkeypatch.setattr(graph, "_sum_over_uses", lambda others, own, node, ctx: own)
+    layer = {"type": "conv2d", "name": "conv", "filters": 2, "kernel_size": 1}
+    found = explanations(layer, {"type": "tanh"}, {"share": "conv"})
+    text = "every layer's own backward pass is correct: look at how the gradients of its uses are added up"
+    assert found == {"conv.weight": text, "conv.bias": text}
+
+
 def test_a_graph_that_adds_up_wrongly_is_no_layers_fault(explanations, monkeypatch):
     from cnnbp_cli.core.graph import Graph
 

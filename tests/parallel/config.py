@@ -38,8 +38,8 @@ train:
 
 SHARED = (
     "model.layers=[{type: conv2d, name: stem, filters: 4, kernel_size: 3, padding: same, bias: false}, "
-    "{type: batch_norm, name: norm}, relu, {type: conv2d, name: step, filters: 4, kernel_size: 3, padding: same}, relu, "
-    "{share: step}, {share: norm}, relu, {type: max_pool2d, pool_size: 2}, {share: step}, flatten, "
+    "{type: batch_norm, name: norm}, relu, {type: conv2d, name: step, filters: 4, kernel_size: 3, padding: same}, "
+    "relu, {share: step}, {share: norm}, relu, {type: max_pool2d, pool_size: 2}, {share: step}, flatten, "
     "{type: dense, name: wide, units: 100}, relu, {share: wide}, relu, {type: dense, units: 4}]"
 )
 """Layers that are used several times, batch norm among them."""

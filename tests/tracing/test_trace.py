@@ -134,6 +134,28 @@ def test_where_an_output_feeds_two_layers_the_gradients_add():
     assert set(map(str, trace.used_by("stem[0,1,1]", "value"))) >= {"sum[0,1,1]", "branch[0,0,0]", "branch[0,2,2]"}
 
 
+def test_a_shared_parameter_has_the_terms_of_each_use():
+    model = network({**CONV, "filters": 1, "name": "conv"}, "tanh", {"share": "conv"}, *TAIL)
+    trace = cnnbp.trace(model, images(model), 2)
+    for cell in ("conv.weight[0,0,1,2]", "conv.bias[0]"):
+        found = trace.terms(cell)
+        parts = {told.via: fsum(told.products) for told in found.told}
+        assert [*parts] == ["conv", "conv_2"]
+        assert all(parts.values())
+        assert fsum(parts.values()) == pytest.approx(found.value, rel=1e-13)
+        assert found.formula.startswith("the sum over its uses: conv: d")
+    assert {str(cell)[:4] for cell in trace.used_by("conv.bias[0]", "value")} == {"conv"}
+    assert len(trace.used_by("conv.bias[0]", "value")) == 32
+    value = trace.terms("conv_2[0,1,1]", "value")
+    assert {factor.cell.tensor for term in value.terms for factor in term.factors} == {
+        *("conv.weight", "conv.bias", "tanh_1")
+    }
+    nodes = {node["name"]: node for node in json.loads(trace.to_json())["nodes"]}
+    assert nodes["conv_2"]["shares"] == "conv"
+    assert nodes["conv_2"]["parameters"] == {}
+    assert "shares" not in nodes["conv"]
+
+
 def test_what_leads_nowhere_is_detached():
     model = network({**CONV, "name": "dead"}, {"type": "flatten", "inputs": ["input"]}, {"type": "dense", "units": 2})
     trace = cnnbp.trace(model, images(model), 0)
