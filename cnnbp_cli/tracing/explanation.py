@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import fsum, isfinite, nan
+from typing import Literal
 
 from cnnbp_cli.core.terms import Reason, Ref, Term, Terms, products, why_zero
 from cnnbp_cli.tracing.cells import Cell
@@ -104,6 +105,8 @@ class Explanation:
         The rounding of the pass.
     detached : bool
         Nothing that leads to the loss reads the tensor.
+    tellers : {"readers", "uses"}
+        What those are called who tell of it, if they are several.
     """
 
     cell: Cell
@@ -112,6 +115,7 @@ class Explanation:
     told: tuple[Told, ...] = field(repr=False)
     epsilon: float = field(repr=False)
     detached: bool = False
+    tellers: Literal["readers", "uses"] = "readers"
 
     def __iter__(self) -> Iterator[Summand]:
         return iter(self.terms)
@@ -148,13 +152,7 @@ class Explanation:
     def _joined(self, text: Callable[[Terms], str]) -> str:
         if len(self.told) == 1:
             return text(self.told[0].terms)
-        those = "uses" if self.is_parameter else "readers"
-        return f"the sum over its {those}: " + "; ".join(f"{told.via}: {text(told.terms)}" for told in self.told)
-
-    @property
-    def is_parameter(self) -> bool:
-        """Whether it is one of a parameter, whose name alone has a dot."""
-        return "." in self.cell.tensor
+        return f"the sum over its {self.tellers}: " + "; ".join(f"{told.via}: {text(told.terms)}" for told in self.told)
 
     @property
     def retold(self) -> str:
