@@ -148,9 +148,11 @@ class TracedPass(Numbers):
                 return Explanation(cell, of, self.value(cell), (self._value_told(cell),), epsilon)
             case "gradient":
                 value, told = self.gradient(cell), tuple(self._gradient_told(cell))
-                detached = cell.tensor not in self._leading
-                tellers = "uses" if self.kind(cell.tensor) == "parameter" else "readers"
-                return Explanation(cell, of, value, told, epsilon, detached=detached, tellers=tellers)
+                return Explanation(
+                    *(cell, of, value, told, epsilon),
+                    detached=cell.tensor not in self._leading,
+                    tellers="uses" if self.kind(cell.tensor) == "parameter" else "readers",
+                )
             case "update":
                 update = self._update_told(cell)
                 return Explanation(cell, of, update.terms.numbers["change"], (update,), epsilon)
