@@ -16,6 +16,7 @@ from cnnbp_cli.data.augment import size_factor
 from cnnbp_cli.data.errors import DataError
 from cnnbp_cli.data.kept import Kept
 from cnnbp_cli.data.labels import Names, Task, one_hot, resolved
+from cnnbp_cli.data.leave_out import sifted
 from cnnbp_cli.data.normalization import Normalization
 from cnnbp_cli.data.source import Source
 from cnnbp_cli.data.split import Split, proportional, scaled
@@ -97,7 +98,8 @@ def load_dataset(
     `limit` keeps the first samples of each class, in the proportions of the whole and in the source's
     order, so that a file sorted by class still has all of them. `validation` is then held out of what
     remains, in the same proportions, by a permutation drawn from the seed. Regression targets have no
-    classes: the first samples, and a plain permutation.
+    classes: the first samples, and a plain permutation. `leave_out` takes away what it names of the
+    training images that are left, before they are measured.
 
     Raises
     ------
@@ -138,6 +140,10 @@ def _load(
         train, validation = _hold_out(train, data_config.validation, seed)
     elif data_config.validation:
         raise DataError(f"{source.origin}: has a validation split of its own; leave out `data.validation`")
+    if data_config.leave_out:
+        others = [split for split in (validation, test) if split is not None]
+        train, told = sifted(train, others, data_config.leave_out, source.origin)
+        remarks = (*remarks, *told)
     normalization = Normalization.fit(data_config.normalize, train.images, kept)
     return Dataset(
         train,

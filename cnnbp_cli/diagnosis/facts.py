@@ -88,6 +88,8 @@ class DataFacts:
         Among the training images, among the held-out ones, and of held-out images with training images.
     leaked : float
         Share of the held-out images that are among the training images, to the last pixel.
+    leaking : float
+        Share of the training images that are among the held-out ones.
     repeated : float
         Share of the training images that occur among the other training images.
     near_leaked, near_repeated : float
@@ -122,6 +124,7 @@ class DataFacts:
     held_labels: Labels | None = None
     across: Labels | None = None
     leaked: float = 0.0
+    leaking: float = 0.0
     repeated: float = 0.0
     near_leaked: float = 0.0
     near_repeated: float = 0.0
@@ -172,11 +175,14 @@ class StartFacts:
     slope : float or None
         How much the loss falls along its negative gradient, divided by how much it should: 1 for a right gradient,
         -1 for one with the wrong sign. None where it could not be measured.
+    unseen : float
+        Share of the pixels that get no gradient from any image.
     layers : dict of str to LayerStart
     """
 
     loss: float
     slope: float | None = 1.0
+    unseen: float = 0.0
     layers: Mapping[str, LayerStart] = field(default_factory=dict)
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import fields
+from math import prod
 from typing import Any
 
 from cnnbp_cli.config.schema import LayerSpec
 from cnnbp_cli.config.write import plain
 from cnnbp_cli.core.graph import INPUT, Node
 from cnnbp_cli.core.schedules import OneCycle
-from cnnbp_cli.core.types import Operation
+from cnnbp_cli.core.types import Operation, Shape, pair
 from cnnbp_cli.diagnosis.evidence import Evidence
 from cnnbp_cli.diagnosis.text import number
 
@@ -137,6 +138,45 @@ def with_layers(evidence: Evidence, layers: Iterable[tuple[str, str]]) -> tuple[
     return tuple(dict.fromkeys(overrides))
 
 
+def width_of(node: Node) -> tuple[str, int] | None:
+    """Return the field that tells how wide a layer is, and its value; None for other layers."""
+    return next(
+        ((field, getattr(node.layer, field)) for field in ("units", "filters") if hasattr(node.layer, field)), None
+    )
+
+
+UNSEEN = 0.5
+"""Share of the pixels that no output depends on, from which on strides are to blame: sound networks have none, or the
+last rows and columns."""
+
+
+def skipping(evidence: Evidence) -> list[tuple[Node, int]]:
+    """Return the layers whose stride jumps over values that their kernel does not reach, and the largest that does not.
+
+    Nothing where the network sees most pixels all the same.
+    """
+    if evidence.start is None or evidence.start.unseen <= UNSEEN:
+        return []
+    found: list[tuple[Node, int]] = []
+    for node in evidence.graph.nodes:
+        stride = getattr(node.layer, "stride", None)
+        size = getattr(node.layer, "kernel_size", None) or getattr(node.layer, "pool_size", None)
+        if not stride or not size or prod(evidence.graph.shapes[node.name][1:]) >= prod(_spatial(evidence, node)):
+            continue
+        if any(step > side for step, side in zip(pair(stride), pair(size), strict=True)):
+            found.append((node, min(pair(size))))
+    return found
+
+
+def _spatial(evidence: Evidence, node: Node) -> Shape:
+    return evidence.graph.shapes[node.inputs[0]][1:]
+
+
+def seeing_more(evidence: Evidence) -> tuple[str, ...]:
+    """Return the overrides that let layers read what their strides jump over; nothing where they read most of it."""
+    return with_layers(evidence, [(node.name, f".stride={stride}") for node, stride in skipping(evidence)])
+
+
 def with_inserted(evidence: Evidence, behind: Collection[str], word: str) -> tuple[str, ...]:
     """Return the override that writes all layers anew, with a layer of one word behind some.
 
@@ -207,9 +247,21 @@ def with_sound_init(evidence: Evidence, nodes: Sequence[Node]) -> tuple[str, ...
 
 
 def suitable_init(evidence: Evidence, node: Node) -> str:
-    """Return the initializer that keeps the signal's size through a layer and the activation behind it."""
+    """Return the initializer that keeps the signal's size through a layer and the activation behind it.
+
+    A head that reads large values starts small instead, so that the network begins without an opinion.
+    """
+    if node is evidence.weighted[-1] and evidence.config.model.head != "none" and evidence.start is not None:
+        start = evidence.start.layers.get(node.name)
+        if start is not None and start.scale_in > LARGE_FEATURES:
+            return SMALL_START
     activation = activation_behind(evidence, node)
     return "glorot_normal" if activation is None or activation.saturates else "he_normal"
+
+
+SMALL_START, LARGE_FEATURES = "{type: normal, std: 0.01}", 2.0
+"""How a head starts small, and the root mean square of what it reads from which on it has to: kept at their size, such
+values make a first loss that is a multiple of a guess's."""
 
 
 def sounder_init(evidence: Evidence) -> tuple[str, ...]:

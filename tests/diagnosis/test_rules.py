@@ -341,3 +341,75 @@ def test_a_class_whose_unit_is_never_on_is_told_even_where_the_rest_is_well():
         watched=watched(relu_1=layer(dead=0.25)),
     )
     assert [finding.severity for finding in RULES["dead-relu"].findings(one)] == ["warning"]
+
+
+def test_images_that_are_known_to_be_bad_are_left_out_by_one_override():
+    both = evidence(data={"leaked": 0.5, "leaking": 0.1, "constant": 0.3})
+    remedies = {told(name, both)[0].overrides for name in ("data-leak", "constant-images")}
+    assert remedies == {("data.leave_out=[blank, leaked]",)}
+    only = evidence("data.leave_out=[leaked]", data={"constant": 0.3})
+    assert told("constant-images", only)[0].overrides == ("data.leave_out=[blank, leaked]",)
+
+
+def test_where_hardly_an_image_would_remain_the_data_have_to_be_repaired():
+    most = evidence(data={"leaked": 1.0, "leaking": 0.8, "constant": 0.8})
+    for name in ("data-leak", "constant-images"):
+        assert not told(name, most)[0].overrides
+    near = evidence(data={"near_leaked": 0.5})
+    assert "every image and its copies on one side" in told("data-leak", near)[0].remedy
+
+
+RARE = {"class_counts": (180, 100, 60, 6)}
+PASSED_OVER = replace(POOR, recalls=(1.0, 1.0, 0.9, 0.1))
+BALANCED = "train.class_weights=balanced"
+
+
+def test_rare_classes_that_are_passed_over_get_the_remedy_with_which_a_trial_sees_them():
+    one = evidence(data=RARE, held=PASSED_OVER)
+    assert told("unbalanced-classes", one)[0].overrides == (BALANCED,)
+    useless = trial(one, [BALANCED], 0.05)
+    assert "more images of class 3" in told("unbalanced-classes", useless)[0].remedy
+    seen = replace(GOOD, recalls=(1.0, 0.9, 0.9, 0.9))
+    other = ("model.init=glorot_normal",)
+    cured = replace(useless, trials={**useless.trials, other: replace(one.record, train=GOOD, held=seen)})
+    assert told("unbalanced-classes", cured)[0].overrides == other
+    assert "with the remedy 90% and" in told("unbalanced-classes", cured)[0].evidence
+
+
+def test_weights_make_up_for_rare_classes_and_are_not_advised_twice():
+    assert not told("unbalanced-classes", evidence(BALANCED, data=RARE))
+    still = told("unbalanced-classes", evidence(BALANCED, data=RARE, held=PASSED_OVER))[0]
+    assert (still.severity, still.overrides) == ("error", ())
+
+
+def test_labels_from_one_are_counted_from_one():
+    read = "data={source: mnist-subset}"
+    one = evidence(read, data={"class_counts": (0, 70, 70, 60), "held_counts": (0, 20, 20, 10)})
+    assert told("missing-class", one)[0].overrides == ("data.first_label=1", "model.layers.dense_1.units=3")
+    tested = evidence(read, data={"class_counts": (0, 70, 70, 60), "held_counts": (10, 20, 20, 10)})
+    assert not told("missing-class", tested)[0].overrides
+    declared = evidence(read, "data.first_label=1", data={"class_counts": (0, 70, 70, 60)})
+    assert not told("missing-class", declared)[0].overrides
+
+
+STRIDES = ("model.layers.conv2d_1.stride=4", "model.layers.conv2d_2.kernel_size=1")
+
+
+def test_a_stride_beyond_the_kernel_is_named_where_most_pixels_are_unread():
+    flat = {"losses": (2.0,) * STEPS}
+    one = told("loss-not-falling", evidence(*STRIDES, start={"unseen": 0.9}, **flat))[0]
+    assert (one.layer, one.overrides) == ("conv2d_1", ("model.layers.conv2d_1.stride=3",))
+    assert "90% of the pixels unread" in one.evidence
+    assert not told("loss-not-falling", evidence(*STRIDES, start={"unseen": 0.4}, **flat))[0].overrides
+    useless = trial(evidence(*STRIDES, start={"unseen": 0.9}, **flat), ["model.layers.conv2d_1.stride=3"], 0.05)
+    assert not told("loss-not-falling", useless)[0].overrides
+
+
+def test_a_head_that_reads_large_values_starts_small():
+    layers = {"dense_1": begin(scale_in=4.0, scale=160.0)}
+    one = evidence("model.layers.dense_1.init={type: normal, std: 5}", start={"loss": 300.0, "layers": layers})
+    small = ("model.layers.dense_1.init={type: normal, std: 0.01}",)
+    assert told("badly-scaled-init", one)[0].overrides == told("bad-initial-loss", one)[0].overrides == small
+    layers = {"dense_1": begin(scale_in=1.0, scale=40.0)}
+    usual = evidence("model.layers.dense_1.init={type: normal, std: 5}", start={"loss": 300.0, "layers": layers})
+    assert told("badly-scaled-init", usual)[0].overrides == ("model.layers.dense_1.init=glorot_normal",)

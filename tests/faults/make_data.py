@@ -109,6 +109,11 @@ def without(sets: Arrays, classes: Sequence[int], split: str = "train") -> Array
     return sets | {f"x_{split}": sets[f"x_{split}"][kept], f"y_{split}": sets[f"y_{split}"][kept]}
 
 
+def from_one(sets: Arrays) -> Arrays:
+    """Count classes from 1 instead of 0."""
+    return {name: value + 1 if name.startswith("y") else value for name, value in sets.items()}
+
+
 def test_images(sets: Arrays, change: Callable[[Array], Array]) -> Arrays:
     """Change the test images alone."""
     return sets | {"x_test": change(sets["x_test"])}
@@ -187,6 +192,7 @@ FILES: dict[str, Callable[[], Arrays]] = {
     "same-picture": lambda: (sets := digits()) | {"x_train": np.repeat(sets["x_train"][:1], 1500, 0)},
     "without-nine": lambda: without(digits(), [9]),
     "without-three": lambda: without(mnist(), [0, 3, 7]),
+    "from-one": lambda: from_one(digits()),
     "untested": lambda: without(digits(), [2, 6], "test"),
     "test-inverted": lambda: test_images(digits(), lambda images: 255 - images),
     "test-range": lambda: test_images(pixels(mnist(), floats(1)), floats(1 / 255)),

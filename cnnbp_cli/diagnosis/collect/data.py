@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from hashlib import blake2b
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +12,7 @@ import numpy as np
 from cnnbp_cli.core.losses import one_hot
 from cnnbp_cli.core.types import Array
 from cnnbp_cli.data.dataset import Dataset
-from cnnbp_cli.data.file_rows import blocks_of
+from cnnbp_cli.data.leave_out import blank, digests
 from cnnbp_cli.data.split import Split
 from cnnbp_cli.diagnosis.facts import DataFacts, Labels, SplitMatch
 from cnnbp_cli.model import Model, quiet
@@ -68,7 +67,7 @@ def data_facts(model: Model, data: Dataset) -> DataFacts:
     losses = _losses(model, target)
     labeled = train.has_classes and model.target == "label"
     low, high = (None, None) if labeled else np.quantile(target, (0.01, 0.99)).tolist()
-    leaked, repeated, identical = _repetitions(train, held)
+    leaked, leaking, repeated, identical = _repetitions(train, held)
     pictures, held_pictures = _pictures(train), _pictures(held) if held else None
     near_leaked, near_repeated = _near_copies(pictures, held_pictures)
     known = [split.labels for split in (train, held) if split and split.has_classes]
@@ -97,6 +96,7 @@ def data_facts(model: Model, data: Dataset) -> DataFacts:
         held_labels=neighbors.held,
         across=neighbors.across,
         leaked=leaked,
+        leaking=leaking,
         repeated=repeated,
         near_leaked=near_leaked,
         near_repeated=near_repeated,
@@ -108,8 +108,7 @@ def data_facts(model: Model, data: Dataset) -> DataFacts:
 
 def _pictures(split: Split) -> Split:
     """Return a split without its blank images, which are like nothing and unlike nothing."""
-    flat = (block.reshape(len(block), -1) for block in blocks_of(split.images))
-    shown = np.concatenate([pixels.max(1) != pixels.min(1) for pixels in flat])
+    shown = ~blank(split.images)
     return split if shown.all() or not shown.any() else split.take(np.flatnonzero(shown))
 
 
@@ -180,17 +179,18 @@ def _losses(model: Model, target: Array) -> tuple[float, float, float]:
 # ---------------------------------------------------------------------- images that occur twice
 
 
-def _repetitions(train: Split, held: Split | None) -> tuple[float, float, float]:
-    """Return the shares of held-out images that are in training, of its repetitions, and of its most frequent image."""
-    digests = _digests(train)
-    known = Counter(digests)
-    repeated = 1 - len(known) / len(digests)
-    leaked = sum(digest in known for digest in _digests(held)) / len(held) if held else 0.0
-    return leaked, repeated, max(known.values()) / len(digests)
+def _repetitions(train: Split, held: Split | None) -> tuple[float, float, float, float]:
+    """Count the images that occur twice.
 
-
-def _digests(split: Split) -> list[bytes]:
-    return [blake2b(image.tobytes(), digest_size=16).digest() for block in blocks_of(split.images) for image in block]
+    Returns the shares of held-out images that are in training, of training images that are held out, of its
+    repetitions, and of its most frequent image.
+    """
+    own, others = digests(train.images), digests(held.images) if held else []
+    known, asked = Counter(own), set(others)
+    repeated = 1 - len(known) / len(own)
+    leaked = sum(digest in known for digest in others) / max(1, len(others))
+    leaking = sum(digest in asked for digest in own) / len(own)
+    return leaked, leaking, repeated, max(known.values()) / len(own)
 
 
 def _near_copies(train: Split, held: Split | None) -> tuple[float, float]:

@@ -34,7 +34,8 @@ def start_facts(model: Model, data: Dataset) -> StartFacts:
     target = model.targets_in(labels, x)
     point = ReferencePass(without_dropout(model), x, target, "training")  # dropout would tell twins apart, for one step
     layers = {node.name: _layer(point, node) for node in model.graph.nodes}
-    return StartFacts(loss=point.loss_value, slope=_slope(point), layers=layers)
+    unseen = float((point.gradients[INPUT] == 0).all(-1).mean())
+    return StartFacts(loss=point.loss_value, slope=_slope(point), unseen=unseen, layers=layers)
 
 
 def _layer(point: ReferencePass, node: Node) -> LayerStart:

@@ -19,6 +19,7 @@ from cnnbp_cli.core.schedules import Constant, LinearWarmup, Progress, ReduceOnP
 from cnnbp_cli.core.types import Array, Context, Workspace
 from cnnbp_cli.data.batches import make_batch, order
 from cnnbp_cli.data.dataset import Dataset, load_dataset
+from cnnbp_cli.data.leave_out import sifted
 from cnnbp_cli.data.normalization import Normalization
 from cnnbp_cli.data.progress import Reading, tell
 from cnnbp_cli.data.split import Split
@@ -81,8 +82,12 @@ class VariantFactory:
             model.set_parameters(self._start)
         data = self._data
         if config.data != old.data:
-            if replace(config.data, normalize=old.data.normalize, augment=old.data.augment) == old.data:
-                data = replace(data, normalization=Normalization.fit(config.data.normalize, data.train.whole.images))
+            was = old.data
+            own = replace(config.data, normalize=was.normalize, augment=was.augment, leave_out=was.leave_out)
+            if own == was and set(was.leave_out) <= set(config.data.leave_out):
+                held_out = [split for split in (data.validation, data.test) if split is not None]
+                train, _ = sifted(data.train, held_out, config.data.leave_out, data.name)
+                data = replace(data, train=train, normalization=Normalization.fit(config.data.normalize, train.whole.images))
             else:
                 data = load_dataset(config.data, config.model.input, config.seed, model.task)
         return model, data

@@ -7,10 +7,10 @@ from statistics import mean, median
 
 from cnnbp_cli.core.graph import INPUT
 from cnnbp_cli.diagnosis.evidence import CLEAR_GAIN, Evidence
-from cnnbp_cli.diagnosis.facts import DataFacts, Labels
+from cnnbp_cli.diagnosis.facts import DataFacts, Labels, TrainingRecord
 from cnnbp_cli.diagnosis.findings import Finding
 from cnnbp_cli.diagnosis.registry import rule
-from cnnbp_cli.diagnosis.remedies import as_remedy
+from cnnbp_cli.diagnosis.remedies import as_remedy, width_of, with_layers
 from cnnbp_cli.diagnosis.text import percent
 
 STANDARD = ("data.normalize=standard",)
@@ -89,7 +89,8 @@ same picture."""
     formula=f"share of training images whose pixels are all equal above {percent(FEW_CONSTANT)}, or share of the most "
     f"frequent image above {percent(SAME_PICTURE)}; an error from {percent(MANY_CONSTANT)} on",
     source="Northcutt, Athalye and Mueller 2021, arXiv:2103.14749, and common practice (look at the data first)",
-    advice="Look at some images as the network gets them, and at the code that loads, crops or scales them.",
+    advice="Look at some images as the network gets them, and at the code that loads, crops or scales them. "
+    "data.leave_out: [blank] trains on the others.",
 )
 def constant_images(evidence: Evidence) -> Iterator[Finding]:
     data = evidence.data
@@ -100,13 +101,27 @@ def constant_images(evidence: Evidence) -> Iterator[Finding]:
     if share <= FEW_CONSTANT:
         return
     what = "have a single value in all pixels" if data.constant >= same else "are the same picture"
+    remedy = _leave_out(evidence) if data.constant >= same and data.constant <= MOST_LEFT_OUT else ()
     yield Finding(
-        severity="error" if share >= MANY_CONSTANT else evidence.verdict(),
+        severity="error" if share >= MANY_CONSTANT else evidence.verdict(remedy),
         evidence=f"{percent(share)} of the {data.count:,} training images {what}",
         threshold=f"more than {percent(FEW_CONSTANT if data.constant >= same else SAME_PICTURE)}",
-        why="A blank image says nothing about its label.",
-        remedy="Look at some images, and fix the code that writes or loads them.",
+        why="A blank image says nothing about its label; the code that writes or loads images may have lost it.",
+        remedy=as_remedy(remedy) or "Look at some images, and fix the code that writes or loads them.",
     )
+
+
+MOST_LEFT_OUT = 0.75
+"""Share of the training images up to which those that remain can be trained on."""
+
+
+def _leave_out(evidence: Evidence) -> tuple[str, ...]:
+    """Return the override that leaves out all the training images that are known to be bad."""
+    data = evidence.data
+    assert data is not None
+    bad = {"blank": data.constant > FEW_CONSTANT, "leaked": _leaks(data)}
+    kinds = [kind for kind, found in bad.items() if found or kind in evidence.config.data.leave_out]
+    return (f"data.leave_out=[{', '.join(kinds)}]",)
 
 
 CHANCE_SKILL = 0.1
@@ -222,14 +237,16 @@ IMBALANCE = 5.0
 SUFFERS = 0.75
 """Recall of the rare classes divided by that of the frequent ones: below, the imbalance shows in the results."""
 
+BALANCED = ("train.class_weights=balanced",)
+
 
 @rule(
     definition="Some classes have many times the training images of others.",
     formula=f"images of the largest class divided by those of the smallest that has any, above {IMBALANCE:g}; an error "
     f"where the recall of the rarer half of the classes is less than {percent(SUFFERS)} of that of the others",
     source="Buda, Maki and Mazurowski 2018, arXiv:1710.05381",
-    advice="Collect or repeat images of the rare classes, or leave out some of the frequent ones; judge by recall per "
-    "class, not by accuracy.",
+    advice="Let images of rare classes count more: train.class_weights: balanced. Better still, collect more of them; "
+    "judge by recall per class, not by accuracy.",
 )
 def unbalanced_classes(evidence: Evidence) -> Iterator[Finding]:
     counts = evidence.data.class_counts if evidence.data else ()
@@ -238,23 +255,52 @@ def unbalanced_classes(evidence: Evidence) -> Iterator[Finding]:
         return
     most, fewest = max(present), min(present)
     frequent, rare = counts.index(most), counts.index(fewest)
-    score = evidence.record.held or evidence.record.train
-    limit = (most * fewest) ** 0.5  # the geometric middle parts the rare from the frequent
-    recalls = [pair for pair in zip(counts, score.recalls, strict=False) if pair[0]] if score else []
-    of_rare = [recall for count, recall in recalls if recall is not None and count < limit]
-    of_frequent = [recall for count, recall in recalls if recall is not None and count >= limit]
-    suffers = bool(of_rare and of_frequent) and mean(of_rare) < SUFFERS * mean(of_frequent)
-    told = ""
-    if suffers:
-        told = f"; recall is {percent(mean(of_rare))} for rare classes, {percent(mean(of_frequent))} for frequent ones"
+    pair = _recalls(counts, evidence.record)
+    suffers = _suffers(pair)
+    told = f"; recall is {percent(pair[0])} for rare classes, {percent(pair[1])} for frequent ones" if suffers else ""
+    weighted = evidence.config.train.class_weights is not None
+    remedy = _balancing(evidence) if suffers or not weighted else ()
+    if suffers and (tried := evidence.trials.get(remedy)):
+        after = _recalls(counts, tried)
+        told += f", with the remedy {percent(after[0])} and {percent(after[1])}"
     yield Finding(
-        severity="error" if suffers else "warning",
+        severity="error" if suffers else "info" if weighted else "warning",
         evidence=f"class {frequent} has {most:,} training images, class {rare} has {fewest:,}{told}",
         threshold=f"a ratio above {IMBALANCE:g}",
         why="Naming only the frequent classes is nearly always right, so the rare ones are ignored, and accuracy hides "
         "it.",
-        remedy=f"Balance the classes: more images of class {rare}, or fewer of class {frequent}.",
+        remedy=as_remedy(remedy) or f"Balance the classes: more images of class {rare}, or fewer of class {frequent}.",
     )
+
+
+def _recalls(counts: Sequence[int], record: TrainingRecord) -> tuple[float, float]:
+    """Return the mean recall of the rare and of the frequent classes; the same for both where one is not known."""
+    present = [count for count in counts if count]
+    limit = (max(present) * min(present)) ** 0.5  # the geometric middle parts the rare from the frequent
+    score = record.held or record.train
+    known = (
+        [(n, recall) for n, recall in zip(counts, score.recalls, strict=False) if n and recall is not None]
+        if score
+        else []
+    )
+    of_rare = [recall for count, recall in known if count < limit]
+    of_frequent = [recall for count, recall in known if count >= limit]
+    return (mean(of_rare), mean(of_frequent)) if of_rare and of_frequent else (1.0, 1.0)
+
+
+def _suffers(recalls: tuple[float, float]) -> bool:
+    return recalls[0] < SUFFERS * recalls[1]
+
+
+def _balancing(evidence: Evidence) -> tuple[str, ...]:
+    """Return the overrides with which a trial no longer passed over rare classes; weights where they were not tried."""
+    assert evidence.data is not None
+    counts, trials = evidence.data.class_counts, evidence.trials
+    for overrides in sorted(trials, key=lambda one: (one != BALANCED, BALANCED[0] not in one, len(one))):
+        if evidence.does_well(trials[overrides]) and not _suffers(_recalls(counts, trials[overrides])):
+            return overrides
+    can_be_weighted = evidence.config.train.class_weights is None and evidence.config.train.loss == "cross_entropy"
+    return BALANCED if can_be_weighted and evidence.helps(BALANCED) is not False else ()
 
 
 ENOUGH_HELD = 20
@@ -283,7 +329,8 @@ def missing_class(evidence: Evidence) -> Iterator[Finding]:
             + (f", but {tested:,} held-out ones" if tested else ""),
             threshold="at least one training image per class",
             why="The network cannot learn a class that it never sees.",
-            remedy="Add images of each class, or renumber the labels from 0 without gaps.",
+            remedy=as_remedy(_from_one(evidence) if untrained == [0] and not tested else ())
+            or "Add images of each class, or renumber the labels from 0 without gaps.",
         )
     if untested and sum(data.held_counts) >= ENOUGH_HELD * data.classes:
         yield Finding(
@@ -293,6 +340,15 @@ def missing_class(evidence: Evidence) -> Iterator[Finding]:
             why="The test says nothing about a class that it does not contain.",
             remedy="Split the data anew, with the same proportions of the classes on both sides.",
         )
+
+
+def _from_one(evidence: Evidence) -> tuple[str, ...]:
+    """Return the overrides for labels that start at 1; nothing where the config says what its classes are."""
+    declared, last = evidence.config.data, evidence.weighted[-1] if evidence.weighted else None
+    width = width_of(last) if last else None
+    if declared.first_label or declared.classes or last is None or width is None or width[1] < 3:
+        return ()
+    return ("data.first_label=1", *with_layers(evidence, [(last.name, f".{width[0]}={width[1] - 1}")]))
 
 
 def _classes(labels: Sequence[int]) -> str:
@@ -349,13 +405,14 @@ LEAK_SHARE, NEAR_LEAK_SHARE = 0.01, 0.05
     "above twice the share of repetitions among the training images; or share of those much nearer to a training "
     f"image than training images are to each other, above {percent(NEAR_LEAK_SHARE)} and twice that share among them",
     source="Barz and Denzler 2020, arXiv:1902.00423; Kapoor and Narayanan 2023, Leakage and the reproducibility crisis",
-    advice="Split the data anew so that no image is on both sides, and measure again.",
+    advice="Split the data anew so that no image is on both sides, and measure again. data.leave_out: [leaked] trains "
+    "without the images that are tested; near copies of them stay.",
 )
 def data_leak(evidence: Evidence) -> Iterator[Finding]:
     data = evidence.data
     if data is None or data.identical > SAME_PICTURE:
         return
-    exact = data.leaked > max(LEAK_SHARE, 2 * data.repeated)
+    exact = _leaks(data)
     if not exact and data.near_leaked <= max(NEAR_LEAK_SHARE, 2 * data.near_repeated):
         return
     yield Finding(
@@ -366,8 +423,13 @@ def data_leak(evidence: Evidence) -> Iterator[Finding]:
         "images",
         threshold=f"more than {percent(LEAK_SHARE if exact else NEAR_LEAK_SHARE)}",
         why="The test rewards memory, so it promises more than the network will do on new images.",
-        remedy="Split the data anew, with every image and its copies on one side only.",
+        remedy=as_remedy(_leave_out(evidence) if exact and data.leaking <= MOST_LEFT_OUT else ())
+        or "Split the data anew, with every image and its copies on one side only.",
     )
+
+
+def _leaks(data: DataFacts) -> bool:
+    return data.leaked > max(LEAK_SHARE, 2 * data.repeated)
 
 
 SHIFTED, STRETCHED, UNLIKE = 0.3, 1.5, 0.5

@@ -10,7 +10,7 @@ from cnnbp_cli.core.optim import AdamW
 from cnnbp_cli.diagnosis.evidence import CLEAR_GAIN, SMALL_GAIN, Evidence
 from cnnbp_cli.diagnosis.findings import Finding
 from cnnbp_cli.diagnosis.registry import rule
-from cnnbp_cli.diagnosis.remedies import as_remedy, with_layers
+from cnnbp_cli.diagnosis.remedies import as_remedy, width_of, with_layers
 from cnnbp_cli.diagnosis.text import percent
 
 STRONG_DECAY, STRONG_DROPOUT, STRONG_SMOOTHING = 0.01, 0.7, 0.5
@@ -192,13 +192,6 @@ def narrowest(evidence: Evidence) -> Node:
     """Return the layer before the last that hands on the fewest values for each image."""
     inner = [node for node in evidence.graph.nodes if node not in evidence.tail] or list(evidence.graph.nodes)
     return min(inner, key=lambda node: prod(evidence.graph.shapes[node.name]))
-
-
-def width_of(node: Node) -> tuple[str, int] | None:
-    """Return the field that tells how wide a layer is, and its value; None for other layers."""
-    return next(
-        ((field, getattr(node.layer, field)) for field in ("units", "filters") if hasattr(node.layer, field)), None
-    )
 
 
 def _is_width(override: str) -> bool:

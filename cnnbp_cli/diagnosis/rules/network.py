@@ -11,8 +11,7 @@ from cnnbp_cli.diagnosis.evidence import Evidence
 from cnnbp_cli.diagnosis.facts import Score
 from cnnbp_cli.diagnosis.findings import Finding, Severity
 from cnnbp_cli.diagnosis.registry import rule
-from cnnbp_cli.diagnosis.remedies import as_remedy, with_inserted, with_layers
-from cnnbp_cli.diagnosis.rules.generalisation import width_of
+from cnnbp_cli.diagnosis.remedies import as_remedy, width_of, with_inserted, with_layers
 from cnnbp_cli.diagnosis.text import percent
 
 

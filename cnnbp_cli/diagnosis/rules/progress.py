@@ -19,6 +19,8 @@ from cnnbp_cli.diagnosis.remedies import (
     lower_rate,
     lower_rates,
     rate_of,
+    seeing_more,
+    skipping,
 )
 from cnnbp_cli.diagnosis.text import number, percent
 
@@ -32,7 +34,8 @@ SMALL_DECREASE = 0.05
     "or of the best constant answer's",
     source="Karpathy 2019, A recipe for training neural networks (an input-independent baseline)",
     advice="This is a symptom: fix what else was found. If nothing was, check that images and labels belong together, "
-    "that a single batch can be overfitted, and that every layer gets a gradient.",
+    "that a single batch can be overfitted, that no stride jumps over most of the pixels, and that every layer gets a "
+    "gradient.",
 )
 def loss_not_falling(evidence: Evidence) -> Iterator[Finding]:
     record = evidence.record
@@ -45,13 +48,19 @@ def loss_not_falling(evidence: Evidence) -> Iterator[Finding]:
     if not still and not blind:
         return
     told = f"; the best answer that ignores the image has {constant:.3g}" if constant else ""
+    blind_layers, more = skipping(evidence), seeing_more(evidence)
+    if blind_layers and evidence.start:
+        told += f"; strides beyond the kernel leave {percent(evidence.start.unseen)} of the pixels unread"
+    helps = evidence.helps(more) if more else False
     yield Finding(
-        severity=evidence.symptom(),
+        severity="error" if helps else evidence.symptom(),
+        layer=blind_layers[0][0].name if blind_layers else None,
         step=record.steps,
         evidence=f"the loss is {first:.4g} in the first steps and {last:.4g} in the last of {record.steps:,}{told}",
         threshold=f"{percent(SMALL_DECREASE)} below either",
         why="The network has found nothing in the images that tells about the labels.",
-        remedy=as_remedy(better_rate(evidence)) or "Compare some images with their labels by eye.",
+        remedy=as_remedy(better_rate(evidence) if helps is False else more)
+        or "Compare some images with their labels by eye.",
     )
 
 

@@ -10,8 +10,16 @@ from cnnbp_cli.diagnosis.evidence import Evidence
 from cnnbp_cli.diagnosis.facts import LayerStart
 from cnnbp_cli.diagnosis.findings import Finding, Severity
 from cnnbp_cli.diagnosis.registry import RULES, rule
-from cnnbp_cli.diagnosis.remedies import as_remedy, is_sound, with_layers, with_sound_init
-from cnnbp_cli.diagnosis.rules.generalisation import NARROW, width_of
+from cnnbp_cli.diagnosis.remedies import (
+    SMALL_START,
+    as_remedy,
+    is_sound,
+    seeing_more,
+    width_of,
+    with_layers,
+    with_sound_init,
+)
+from cnnbp_cli.diagnosis.rules.generalisation import NARROW
 from cnnbp_cli.diagnosis.text import percent, share_of
 
 TWIN_SHARE = 0.5
@@ -156,7 +164,7 @@ def bad_initial_loss(evidence: Evidence) -> Iterator[Finding]:
         return
     last = evidence.weighted[-1]
     if is_sound(evidence, last):  # a head that starts small claims nothing, whatever it reads
-        remedy = with_layers(evidence, [(last.name, ".init={type: normal, std: 0.01}")])
+        remedy = with_layers(evidence, [(last.name, f".init={SMALL_START}")])
     else:
         remedy = with_sound_init(evidence, [last])
     overcome = evidence.record.last_loss < HIGH_FIRST_LOSS * data.uniform_loss
@@ -195,7 +203,7 @@ def cannot_overfit_batch(evidence: Evidence) -> Iterator[Finding]:
     if test is None or test.skill >= OVERFIT_SKILL or evidence.well or (evidence.learns_numbers and evidence.learns):
         return
     narrow = None if evidence.learns_numbers else _narrow(evidence)
-    remedy = _wider(evidence, narrow) if narrow else ()
+    remedy = seeing_more(evidence) or (_wider(evidence, narrow) if narrow else ())
     passes = f"; {narrow.name} hands on {prod(evidence.graph.shapes[narrow.name])} values per image" if narrow else ""
     slope = evidence.start.slope if evidence.start else None
     proven = slope is not None and slope > RIGHT_SLOPE
