@@ -162,8 +162,8 @@ class Data:
     """Height and width of the images in the data, where the network sees a part of them: the middle, or in training a
     random one with `augment.crop`. Pictures are resized to it. By default those of `model.input`."""
     leave_out: tuple[Literal["blank", "leaked"], ...] = ()
-    """Training images to leave out: `blank` ones, all of whose pixels are equal, and `leaked` ones, which are validation
-    or test images as well."""
+    """Training images to leave out: `blank` ones, with the same value in all pixels, and `leaked` ones, which are
+    validation or test images as well."""
     shuffle: Literal["full", "blocks"] = "full"
     """How an epoch mixes the training images: all of them, or blocks of them for files larger than the memory."""
 
