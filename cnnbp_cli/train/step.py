@@ -22,6 +22,7 @@ from cnnbp_cli.core.optim import Step, Updater, chain, clip_by_global_norm
 from cnnbp_cli.core.types import Array, Context, Params, Workspace
 from cnnbp_cli.data.batches import make_batch
 from cnnbp_cli.data.dataset import Dataset
+from cnnbp_cli.data.read_ahead import ReadAhead
 from cnnbp_cli.model import Model, quiet
 from cnnbp_cli.parallel.worker import Worker
 from cnnbp_cli.train.class_weights import class_weights
@@ -117,6 +118,7 @@ class TrainingStep:
         if self._weights is not None:
             weights: Any = {"class_weights": tuple(self._weights.tolist())}
             self._losses = tuple(replace(one, loss=replace(one.loss, **weights)) for one in self._losses)  # type: ignore[type-var]
+        self._images = ReadAhead(data.train)
         self._workspace = Workspace()
         for entry in model.layout.entries:
             self._workspace.place((entry.node, entry.key), workers.gradient[entry.start : entry.stop])
@@ -128,7 +130,7 @@ class TrainingStep:
         self._watcher = Watcher(model, workers, watch_every)
 
     @quiet
-    def __call__(self, batch: Array, step: int, rate: float) -> StepResult:
+    def __call__(self, batch: Array, step: int, rate: float, following: Array | None = None) -> StepResult:
         """Learn from a batch.
 
         Parameters
@@ -139,6 +141,8 @@ class TrainingStep:
             Updates before this one.
         rate : float
             The learning rate.
+        following : Array of int, optional
+            The batch after this one: what of it lies in a file is read meanwhile.
 
         Raises
         ------
@@ -152,6 +156,8 @@ class TrainingStep:
         observe("begin", "")
         images = workers.share(n)
         x, labels = self._gather(batch[images], step, images.start)
+        if following is not None:
+            self._images.expect(following[workers.share(len(following))])
         observe("batch", "", x)
         ctx = Context(
             training=True,
@@ -206,8 +212,7 @@ class TrainingStep:
         """Return this worker's slice of a batch: the input (c, h, w, n) and the labels."""
         model, shape = self._model, (*self._model.graph.shapes[INPUT], len(indices))
         return make_batch(
-            self._data.train,
-            indices,
+            *self._images.take(indices),
             self._data.normalization,
             model.dtype,
             augment=self._config.data.augment,

@@ -77,7 +77,7 @@ class Trainer:
         if self.state.step == 0 or changes:
             yield from self._saver.save(self.state)
         while not self._is_over():
-            for batch in self._rest_of_epoch():
+            for batch, following in self._rest_of_epoch():
                 stop, save = self._asked()
                 if stop or save:
                     yield from self._saver.save(self.state)
@@ -85,7 +85,8 @@ class Trainer:
                     yield Interrupted(step=self.state.step, checkpoint=_text(self._saver.last))
                     return
                 try:
-                    result = self._step(batch, self.state.step, rate := self._learning_rate(self.state.step))
+                    rate = self._learning_rate(self.state.step)
+                    result = self._step(batch, self.state.step, rate, following)
                 except NonFiniteError as error:
                     yield self._non_finite(error)
                     return
@@ -101,13 +102,13 @@ class Trainer:
     def _is_over(self) -> bool:
         return self.state.stopped or self.state.step >= self._total_steps
 
-    def _rest_of_epoch(self) -> Iterator[Array]:
-        """Yield the batches of the epoch that is under way, as numbers of training images."""
+    def _rest_of_epoch(self) -> Iterator[tuple[Array, Array | None]]:
+        """Yield the batches of the epoch that is under way, as numbers of training images, each with the one after."""
         epoch, begin = divmod(self.state.step, self._steps_per_epoch)
         end = min(self._steps_per_epoch, begin + self._total_steps - self.state.step)
         visit, size = self._order(epoch), self._train.batch_size
-        for batch in range(begin, end):
-            yield visit[batch * size : (batch + 1) * size]
+        batches = [visit[batch * size : (batch + 1) * size] for batch in range(begin, end)]
+        yield from zip(batches, [*batches[1:], None], strict=True)
 
     def _order(self, epoch: int) -> Array:
         return order(self._config.seed, epoch, len(self._data.train), self._config.data.shuffle)

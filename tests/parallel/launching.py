@@ -18,12 +18,21 @@ needs_mpi = pytest.mark.skipif(MPIEXEC is None or find_spec("mpi4py") is None, r
 LAUNCHERS = ("PMI", "PMIX", "OMPI", "SLURM", "MV2", "MPI", "HYDI")
 
 
+OPEN_MPI = {  # which refuses the administrator, and more processes than cores, unless it is told
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "OMPI_MCA_rmaps_base_oversubscribe": "1",  # up to 4
+    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",  # from 5 on
+}
+
+
 def plain_environment(**more: str) -> dict[str, str]:
     """Return an environment in which no launcher has started this program, and which finds the package."""
     paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     kept = {name: value for name, value in os.environ.items() if name.partition("_")[0] not in LAUNCHERS}
     scripts = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    return kept | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "PATH": scripts, "OMP_NUM_THREADS": "1"} | more
+    ours = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "PATH": scripts, "OMP_NUM_THREADS": "1"}
+    return kept | OPEN_MPI | ours | more
 
 
 def launch(size: int, *arguments: str, **options: object) -> subprocess.Popen[str]:

