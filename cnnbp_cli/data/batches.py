@@ -11,6 +11,7 @@ from numpy.typing import DTypeLike
 from cnnbp_cli.core.rng import generator
 from cnnbp_cli.core.types import Array
 from cnnbp_cli.data.augment import Moves, Strength, size_factor, warp
+from cnnbp_cli.data.file_rows import FileRows
 from cnnbp_cli.data.normalization import Normalization
 from cnnbp_cli.data.split import Split
 
@@ -81,7 +82,7 @@ def make_batch(
     DataError
         When targets are of a size that cannot move with the images.
     """
-    whole = split if augment is None or augment.crop is None else split.whole
+    whole = _read_of(split, augment)
     rows, labels, moves = whole.images[indices], whole.labels[indices], Moves()
     size = split.images.shape[2:]
     count, channels = rows.shape[:2]
@@ -103,3 +104,15 @@ def make_batch(
         x.reshape(pixels, count)[...] = np.ascontiguousarray(rows.reshape(count, pixels).T)
     normalization.apply_to(x)
     return x, labels
+
+
+def expect(split: Split, indices: Array, augment: Strength | None = None) -> None:
+    """Say which samples the next batch will be made of: images on a slow disk are fetched meanwhile."""
+    images = _read_of(split, augment).images
+    if isinstance(images, FileRows):
+        images.expect(indices)
+
+
+def _read_of(split: Split, augment: Strength | None) -> Split:
+    """Return the split whose images are read: as the source has them, where each is to be cut at another place."""
+    return split if augment is None or augment.crop is None else split.whole

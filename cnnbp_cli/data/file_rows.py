@@ -11,9 +11,9 @@ import os
 import weakref
 from collections.abc import Iterator
 from hashlib import sha256
-from itertools import pairwise
 from math import prod
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +27,10 @@ IN_MEMORY = 1 << 28
 
 BLOCK = 1 << 24
 """Bytes that are read at a time where all rows are looked at."""
+
+DISK_SECONDS, HINTED_BATCHES = 20e-6, 50
+"""Time of a read that has waited for a disk (from the page cache it takes 2 µs, and 8 while the disk still works), and
+for how many batches the system is told then what comes next."""
 
 
 Layout = Literal["channels first", "channels last", "no channels"]
@@ -71,6 +75,7 @@ class FileRows:
         self._channels_last, self._window = channels_last, window
         self._row = prod(shape[1:]) * self.dtype.itemsize
         self._file: int | None = None
+        self._hints = 0  # batches for which the system is told what comes next
 
     @property
     def shape(self) -> Shape:
@@ -159,6 +164,17 @@ class FileRows:
         rows = np.where(rows < 0, rows + len(self), rows)
         return self._read_rows(rows if self._order is None else self._order[rows])
 
+    def expect(self, rows: Array) -> None:
+        """Tell the system which rows will be asked for next, so that the disk works meanwhile.
+
+        Where rows have come from the system's page cache lately, that would cost more than it saves, and is left out.
+        """
+        if self._hints and hasattr(os, "posix_fadvise"):
+            self._hints -= 1
+            file = self._opened()
+            for at, size in self._runs(rows if self._order is None else self._order[rows]):
+                os.posix_fadvise(file, at, size, os.POSIX_FADV_WILLNEED)
+
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
         return np.asarray(self[:], dtype)
 
@@ -181,11 +197,26 @@ class FileRows:
 
     def _read_rows(self, rows: Array) -> Array:
         out = np.empty((len(rows), *self._whole[1:]), self.dtype)
-        view, size = _bytes(out), self._row
-        edges = [0, *(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]  # of runs that lie together
-        for begin, end in pairwise(edges if len(rows) else ()):
-            self._fill(view[begin * size : end * size], self._start + int(rows[begin]) * size)
+        view, began, done = _bytes(out), perf_counter(), 0
+        runs = self._runs(rows)
+        try:
+            file, read = self._opened(), os.preadv
+            for at, size in runs:
+                part = view[done : (done := done + size)]
+                if read(file, (part,), at) != size:
+                    self._fill(part, at)
+        except OSError as error:
+            raise unreadable(self.path, error) from None
+        if perf_counter() - began > DISK_SECONDS * len(runs):
+            self._hints = HINTED_BATCHES
         return self._arranged(out)
+
+    def _runs(self, rows: Array) -> list[tuple[int, int]]:
+        """Return where rows of the whole array begin that lie together in the file, and how many bytes they have."""
+        begins = np.flatnonzero(np.diff(rows, prepend=-2) != 1)
+        counts = np.diff(begins, append=len(rows))
+        places = self._start + rows[begins].astype(np.int64) * self._row
+        return list(zip(places.tolist(), (counts * self._row).tolist(), strict=True))
 
     def _arranged(self, rows: Array) -> Array:
         images = np.moveaxis(rows, -1, 1) if self._channels_last else rows
@@ -195,7 +226,7 @@ class FileRows:
         try:
             file = self._opened()
             while view:
-                found = os.preadv(file, [view], at)
+                found = os.preadv(file, (view,), at)
                 if not found:
                     raise DataError(f"{self.path}: has become shorter since the start; restore the file")
                 view, at = view[found:], at + found

@@ -192,7 +192,8 @@ def last_words() -> Callable[[str], None]:
         os.close(ready)
 
         def will_say(text: str) -> None:
-            os.write(writer, text.replace("\n", " ").encode() + b"\n")
+            with suppress(OSError):  # it may have been killed alone
+                os.write(writer, text.replace("\n", " ").encode() + b"\n")
 
         return will_say
     os.setsid()  # a launcher may kill the whole group

@@ -20,9 +20,8 @@ from cnnbp_cli.core.graph import INPUT
 from cnnbp_cli.core.losses import total_loss
 from cnnbp_cli.core.optim import Step, Updater, chain, clip_by_global_norm
 from cnnbp_cli.core.types import Array, Context, Params, Workspace
-from cnnbp_cli.data.batches import make_batch
+from cnnbp_cli.data.batches import expect, make_batch
 from cnnbp_cli.data.dataset import Dataset
-from cnnbp_cli.data.read_ahead import ReadAhead
 from cnnbp_cli.model import Model, quiet
 from cnnbp_cli.parallel.worker import Worker
 from cnnbp_cli.train.class_weights import class_weights
@@ -118,7 +117,6 @@ class TrainingStep:
         if self._weights is not None:
             weights: Any = {"class_weights": tuple(self._weights.tolist())}
             self._losses = tuple(replace(one, loss=replace(one.loss, **weights)) for one in self._losses)  # type: ignore[type-var]
-        self._images = ReadAhead(data.train)
         self._workspace = Workspace()
         for entry in model.layout.entries:
             self._workspace.place((entry.node, entry.key), workers.gradient[entry.start : entry.stop])
@@ -142,7 +140,7 @@ class TrainingStep:
         rate : float
             The learning rate.
         following : Array of int, optional
-            The batch after this one: what of it lies in a file is read meanwhile.
+            The batch after this one: what of it lies on a slow disk is fetched meanwhile.
 
         Raises
         ------
@@ -157,7 +155,7 @@ class TrainingStep:
         images = workers.share(n)
         x, labels = self._gather(batch[images], step, images.start)
         if following is not None:
-            self._images.expect(following[workers.share(len(following))])
+            expect(self._data.train, following[workers.share(len(following))], self._config.data.augment)
         observe("batch", "", x)
         ctx = Context(
             training=True,
@@ -212,7 +210,8 @@ class TrainingStep:
         """Return this worker's slice of a batch: the input (c, h, w, n) and the labels."""
         model, shape = self._model, (*self._model.graph.shapes[INPUT], len(indices))
         return make_batch(
-            *self._images.take(indices),
+            self._data.train,
+            indices,
             self._data.normalization,
             model.dtype,
             augment=self._config.data.augment,

@@ -211,3 +211,50 @@ def test_a_plain_idx_file_that_is_cut_short_is_complained_about(on_disk, tmp_pat
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(DataError, match=r"more than a file of its size can hold|contains"):
         cnnbp.load_data(config(tmp_path, "idx"))
+
+
+@pytest.fixture
+def hinted(monkeypatch):
+    """Return a list that grows by the place and the size of what the system is told to fetch."""
+    told = []
+    monkeypatch.setattr(file_rows.os, "posix_fadvise", lambda file, at, size, advice: told.append((at, size)))
+    return told
+
+
+def rows_of(tmp_path, order=None):
+    (tmp_path / "rows").write_bytes(bytes(8) + np.arange(40, dtype=np.uint8).repeat(6).tobytes())
+    return FileRows(tmp_path / "rows", 8, (40, 1, 2, 3), np.uint8, order)
+
+
+@pytest.mark.skipif(not hasattr(file_rows.os, "posix_fadvise"), reason="the system takes no hints")
+def test_the_system_is_told_what_comes_next_where_the_disk_has_made_a_batch_wait(tmp_path, monkeypatch, hinted):
+    rows = rows_of(tmp_path, np.arange(40)[::-1].copy())
+    monkeypatch.setattr(file_rows, "DISK_SECONDS", 1e9)
+    rows[np.array([3, 1])]
+    rows.expect(np.array([0, 5]))
+    assert hinted == []
+    monkeypatch.setattr(file_rows, "DISK_SECONDS", 0.0)
+    assert rows[np.array([3, 2, 9])][:, 0, 0, 0].tolist() == [36, 37, 30]
+    rows.expect(np.array([0, 6, 5]))
+    assert hinted == [(8 + 39 * 6, 6), (8 + 33 * 6, 12)]
+    monkeypatch.setattr(file_rows, "DISK_SECONDS", 1e9)
+    for _ in range(2 * file_rows.HINTED_BATCHES):
+        rows.expect(np.array([0]))
+    assert len(hinted) == 2 + file_rows.HINTED_BATCHES - 1
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_training_tells_all_batches_but_the_first_of_an_epoch(workers, on_disk, tmp_path, monkeypatch):
+    """Each worker those of its own share."""
+    told = tmp_path / "told"
+
+    def note(self, rows):
+        with told.open("a") as file:
+            file.write(f"{len(rows)}\n")
+
+    monkeypatch.setattr(FileRows, "expect", note)
+    write_npy(tmp_path)
+    made = with_workers(config(tmp_path, "npy", validation=0), workers)  # 60 images: seven batches of 8, and one of 4
+    list(fit(build(made), cnnbp.load_data(made)))
+    found = sorted(map(int, told.read_text().split()))
+    assert found == [4 // workers] * 2 * workers + [8 // workers] * 12 * workers

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -17,8 +19,10 @@ PAGE = (ROOT / "docs" / "cluster.md").read_text("utf-8")
 SCRIPTS = re.findall(r"^```bash\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 SLURM = next(script for script in SCRIPTS if "srun" in script)
 SSH = next(script for script in SCRIPTS if "mpiexec -f hosts" in script)
+DASK = next(script for script in SCRIPTS if "dask scheduler" in script)
 LINE = re.search(r"^mpiexec -n 8 cnnbp .*$", PAGE, re.MULTILINE)
 
+needs_dask = pytest.mark.skipif(find_spec("distributed") is None, reason="needs Dask")
 needs_bash = pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 
 
@@ -70,3 +74,30 @@ def test_what_is_typed_trains_on_two_processes(folder, script, run):
         assert done.returncode == 0, done.stderr
         assert f"run: {run}" in done.stdout
     assert '"workers": 2' in (folder / run / "events.jsonl").read_text()
+
+
+@needs_dask
+@needs_bash
+@pytest.mark.slow
+def test_the_dask_script_sweeps_and_leaves_nothing_behind(folder):
+    """A scheduler, and a worker on each of two machines, which are this one: ssh is a stand-in."""
+    (folder / "ssh").write_text(f'#!/bin/sh\necho "$1" >> {folder}/machines\nshift\nexec "$@"\n')
+    (folder / "ssh").chmod(0o755)
+    (folder / "cnnbp").write_text(
+        f'#!/bin/sh\nexec {sys.executable} -m cnnbp_cli "$@" --set train.max_steps=3 '
+        '--set "data.limit={train: 1000, test: 20}"\n'
+    )
+    here = plain_environment(HOME=str(folder), DASK_DISTRIBUTED__SCHEDULER__DASHBOARD__ENABLED="False")
+    here["PATH"] = os.pathsep.join([str(folder), here["PATH"]])
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    script = DASK.replace("node0", "127.0.0.1").replace("8786", port).replace("/shared", str(folder))
+    script = script.replace("--nworkers 8", "--nworkers 1").replace("0,1,2", "0")
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=folder, env=here, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted((folder / "machines").read_text().split()) == ["node1", "node2"]
+    assert len(list((folder / "sweeps" / "batch").glob("*/events.jsonl"))) == 3
+    running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert port not in running

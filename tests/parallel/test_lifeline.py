@@ -136,3 +136,23 @@ def test_last_words_outlive_their_process(words):
     )
     assert done.returncode == -signal.SIGKILL
     assert done.stderr == (f"{words}\n" if words else "")
+
+
+SPEECHLESS = """
+import os, signal, sys, threading, time
+from cnnbp_cli.parallel.lifeline import last_words
+say = last_words()
+child = int(open(f"/proc/self/task/{os.getpid()}/children").read().split()[0])
+os.kill(child, signal.SIGKILL)
+os.waitpid(child, 0)
+say("nobody hears this")
+print("and goes on")
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs the list of children in /proc")
+def test_without_the_child_there_are_no_last_words_and_all_else_goes_on():
+    """Somebody may kill it alone: the process that has to end the others must not stumble over that."""
+    command = [sys.executable, "-c", SPEECHLESS]
+    done = subprocess.run(command, env=plain_environment(), capture_output=True, text=True, timeout=20, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "and goes on\n", "")
