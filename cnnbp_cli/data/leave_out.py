@@ -44,7 +44,7 @@ def sifted(train: Split, held_out: Sequence[Split], kinds: Sequence[str], origin
     """
     left_out, told = np.zeros(len(train), bool), []
     for kind in kinds:
-        found = blank(train.images) if kind == "blank" else leaked(train, held_out)
+        found = blank(train.whole.images) if kind == "blank" else leaked(train, held_out)
         left_out |= found
         what = "have a single value in all pixels" if kind == "blank" else "are validation or test images as well"
         if found.any():
@@ -56,5 +56,5 @@ def sifted(train: Split, held_out: Sequence[Split], kinds: Sequence[str], origin
 
 def leaked(train: Split, held_out: Sequence[Split]) -> Array:
     """Return for each training image whether a held-out image has the same pixels."""
-    known = {digest for split in held_out for digest in digests(split.images)}
-    return np.array([digest in known for digest in digests(train.images)])
+    known = {digest for split in held_out for digest in digests(split.whole.images)}
+    return np.array([digest in known for digest in digests(train.whole.images)])

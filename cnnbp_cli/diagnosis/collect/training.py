@@ -87,7 +87,9 @@ class VariantFactory:
             if own == was and set(was.leave_out) <= set(config.data.leave_out):
                 held_out = [split for split in (data.validation, data.test) if split is not None]
                 train, _ = sifted(data.train, held_out, config.data.leave_out, data.name)
-                data = replace(data, train=train, normalization=Normalization.fit(config.data.normalize, train.whole.images))
+                data = replace(
+                    data, train=train, normalization=Normalization.fit(config.data.normalize, train.whole.images)
+                )
             else:
                 data = load_dataset(config.data, config.model.input, config.seed, model.task)
         return model, data
