@@ -257,6 +257,7 @@ class Graph:
                     wants_dx=ctx.wants_dx or any(self._needs_gradient[name] for name in node.inputs),
                     after_relu=ctx.fused and node.name in self.fusion.backward,
                     plus=plus,
+                    dy_is_free=ctx.fused and recycled.only_holds(flow, [*flows.values(), plus]),
                 )
             grads[node.owner] = _sum_over_uses(grads.get(node.owner), own, node, ctx)
             if done is not None and node is self.uses[node.owner][0]:

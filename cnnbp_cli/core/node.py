@@ -80,9 +80,10 @@ class Node:
         wants_dx: bool = True,
         after_relu: bool = False,
         plus: Array | None = None,
+        dy_is_free: bool = False,
     ) -> tuple[tuple[Array | None, ...], Params]:
         """Return the gradient to each input and the gradients to the parameters, from `dy` at the output."""
-        here = self._context(ctx, wants_dx=wants_dx, after_relu=after_relu, plus=plus)
+        here = self._context(ctx, wants_dx=wants_dx, after_relu=after_relu, plus=plus, dy_is_free=dy_is_free)
         dxs, grads = self.layer.node_backward(params, residuals, dy, here)
         return dxs, grads if self.trainable else {}
 

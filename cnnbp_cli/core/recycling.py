@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import DTypeLike
 
-from cnnbp_cli.core.types import Allocator, Array, Shape
+from cnnbp_cli.core.types import Allocator, Array, Shape, Workspace
 
 
 class RecycledArrays:
@@ -36,6 +36,13 @@ class RecycledArrays:
         number = self._free.pop()
         self._held[number] = self._arrays.empty(("", f"gradient {number}"), shape, dtype)
         return self._held[number]
+
+    def only_holds(self, array: Array, others: Iterable[Array | None]) -> bool:
+        """Return whether an array lies in a buffer, none of `others` does in the same, and the next pass reuses it."""
+        held = isinstance(self._arrays, Workspace) and any(
+            np.may_share_memory(array, one) for one in self._held.values()
+        )
+        return held and not any(other is not None and np.may_share_memory(array, other) for other in others)
 
     def keep(self, needed: Iterable[Array], results: Iterable[Array] = ()) -> None:
         """Take back all arrays but those that share memory with one of `needed`; with one of `results`, never."""

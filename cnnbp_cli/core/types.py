@@ -174,6 +174,11 @@ def aligned(count: int, dtype: np.dtype[Any]) -> Array:
     return memory[start : start + count * dtype.itemsize].view(dtype)
 
 
+def lies_by_rows(image: Array) -> bool:
+    """Return whether the rows of image (c, h, w, n) follow one another in memory, as `Context.empty` has it."""
+    return image.swapaxes(0, 1).flags.c_contiguous
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """What a pass carries that is neither hyper-parameter nor parameter.
@@ -207,6 +212,8 @@ class Context:
     plus : Array, optional
         Return dx + this in the place of dx (before the ReLU stops it): the gradient that other readers of the input
         have found.
+    dy_is_free : bool
+        Nobody else reads dy, so that dx may be written over it (see `over`).
     """
 
     training: bool = False
@@ -223,6 +230,7 @@ class Context:
     then_add: Array | None = None
     after_relu: bool = False
     plus: Array | None = None
+    dy_is_free: bool = False
 
     def at(
         self,
@@ -234,6 +242,7 @@ class Context:
         then_add: Array | None = None,
         after_relu: bool = False,
         plus: Array | None = None,
+        dy_is_free: bool = False,
     ) -> Context:
         """The same context, for another node."""
         return replace(
@@ -245,6 +254,7 @@ class Context:
             then_add=then_add,
             after_relu=after_relu,
             plus=plus,
+            dy_is_free=dy_is_free,
         )
 
     def empty(self, role: str, shape: Shape, dtype: DTypeLike) -> Array:
@@ -260,6 +270,15 @@ class Context:
             return arrays.empty((self.node, role), shape, dtype)
         c, h, w, n = shape
         return arrays.empty((self.node, role), (h, c, w, n), dtype).swapaxes(0, 1)
+
+    def over(self, dy: Array) -> Array:
+        """Where a layer that needs each value of dy once may write dx: over dy if it can, else in an array like it.
+
+        A step of ResNet-20 takes 0.96 of the time that it takes if batch norm never writes over dy.
+        """
+        if self.dy_is_free and (dy.ndim != 4 or lies_by_rows(dy)):
+            return dy
+        return self.empty("dx", dy.shape, dy.dtype)
 
     def scratch(self, role: str, shape: Shape, dtype: DTypeLike) -> Array:
         """An array that any node may overwrite as soon as this call of the layer returns."""

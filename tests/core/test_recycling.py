@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cnnbp_cli.core.graph import Graph, Node
-from cnnbp_cli.core.layers import Add, Conv2d, Dense, Flatten, GlobalAvgPool2d, Relu, Tanh
+from cnnbp_cli.core.layers import Add, BatchNorm, Conv2d, Dense, Flatten, GlobalAvgPool2d, Relu, Tanh
 from cnnbp_cli.core.recycling import RecycledArrays
 from cnnbp_cli.core.types import Context, FreshArrays, Layer, Workspace
 
@@ -74,6 +74,24 @@ def test_a_gradient_that_waits_for_a_branch_is_not_overwritten():
 def test_a_gradient_at_an_output_in_the_middle_is_not_overwritten():
     nodes = chain(CONV, Relu(), CONV, CONV, Relu(), CONV, CONV)
     same(Graph((4, 6, 6), nodes, [nodes[0].name, nodes[1].name, nodes[3].name]), images=3)
+
+
+def test_batch_norm_writes_over_the_gradient_at_its_output_where_nobody_else_reads_it():
+    arrays = Workspace()
+    backward(Graph((4, 6, 6), chain(CONV, BatchNorm(), BatchNorm(), BatchNorm(), CONV)), arrays, fused=True)
+    assert sum(role.startswith("gradient") for _, role in arrays._buffers) == 2  # the convolution's, and the image's
+    same(Graph((4, 6, 6), chain(CONV, BatchNorm(), Relu(), CONV, BatchNorm(), BatchNorm(), Relu(), CONV)), images=3)
+    same(Graph((4, 6, 6), chain(CONV, BatchNorm(), Flatten(), BatchNorm(), Dense(5))), images=3)
+
+
+def test_batch_norm_does_not_write_over_a_gradient_that_another_branch_reads():
+    nodes = [
+        *[Node("a", CONV, ("input",)), Node("b", BatchNorm(), ("a",)), Node("c", CONV, ("b",))],
+        *[Node("d", BatchNorm(), ("c",)), Node("e", BatchNorm(), ("a",)), Node("sum", Add(), ("d", "e", "b"))],
+        *[Node("f", BatchNorm(), ("sum",)), Node("g", CONV, ("f",)), Node("h", Add(), ("g", "f"))],
+    ]
+    same(Graph((4, 6, 6), nodes), images=3)
+    same(Graph((4, 6, 6), nodes, ["b", "d", "h"]), images=3)
 
 
 def test_a_layer_may_hand_on_a_view():

@@ -566,6 +566,11 @@ GRAPHS = [
     ),
     *of(
         RECYCLING,
+        "RecycledArrays.only_holds",
+        ("held and not any(", "held or any(", "writes over a gradient that a sibling shares"),
+    ),
+    *of(
+        RECYCLING,
         "RecycledArrays.keep",
         ("elif not any(np.may_share_memory(array, one) for one in needed)", "else", "overwrites what is still needed"),
     ),

@@ -374,6 +374,20 @@ ZOO: dict[str, Inhabitant] = {
         mean_loss=False,
         steps=True,
     ),
+    "steps-branches": alone(
+        [
+            conv(4, name="a"),
+            {"type": "batch_norm", "name": "b"},
+            conv(4, name="c"),
+            {"type": "batch_norm", "name": "d"},
+            {"type": "batch_norm", "name": "e", "inputs": ["a"]},
+            {"type": "add", "inputs": ["d", "e", "b"]},
+            conv(2),
+        ],
+        train=RUN,
+        mean_loss=False,
+        steps=True,
+    ),
     "steps-on-two-workers": alone(
         [conv(), "batch_norm", "tanh"], train=RUN | {"workers": 2}, mean_loss=False, steps=True
     ),

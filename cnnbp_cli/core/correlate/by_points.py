@@ -29,7 +29,7 @@ from cnnbp_cli.core.correlate import in_place
 from cnnbp_cli.core.correlate.grouping import by_group, clipped, matrix_of_rows
 from cnnbp_cli.core.correlate.in_place import Matrices, add_rows, add_weights
 from cnnbp_cli.core.correlate.products import multiply
-from cnnbp_cli.core.types import Array, Context
+from cnnbp_cli.core.types import Array, Context, lies_by_rows
 from cnnbp_cli.core.windows import Windows
 
 POINTS = (0.0, 1.0, -1.0, 0.5, -2.0)
@@ -105,12 +105,7 @@ def evaluation(m: int, r: int) -> tuple[Array, Array, Array]:
 def can(windows: Windows, weight: Array, *images: Array) -> bool:
     """Return whether these windows, weights and images can be computed so."""
     steps = windows.stride[0] == windows.dilation[0] == 1 and 2 <= windows.kernel[0] < VALUES
-    return steps and in_place.can(windows, weight, *images) and all(_lies_by_rows(image) for image in images)
-
-
-def _lies_by_rows(image: Array) -> bool:
-    """Return whether the rows of image (c, h, w, n) follow one another in memory (see `Context.empty`)."""
-    return image.swapaxes(0, 1).flags.c_contiguous
+    return steps and in_place.can(windows, weight, *images) and all(lies_by_rows(image) for image in images)
 
 
 def _rows(image: Array, ctx: Context, role: str = "rows") -> Array:

@@ -53,7 +53,7 @@ class Dropout(Layer[Array | None]):
     def backward(self, params: Params, residuals: Array | None, dy: Array, ctx: Context) -> tuple[Array, Params]:
         if residuals is None:
             return dy, {}
-        return np.multiply(dy, residuals, out=ctx.empty("dx", dy.shape, dy.dtype)), {}
+        return np.multiply(dy, residuals, out=ctx.over(dy)), {}
 
     def drawn_mask(self, residuals: Array | None) -> Array | None:
         return residuals

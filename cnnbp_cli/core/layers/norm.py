@@ -168,7 +168,7 @@ class BatchNorm(Layer[BatchNormResiduals]):
         sums = parts.sum(1)  # (2, c, 1)
         grads = {"weight": sums[1, :, 0], "bias": sums[0, :, 0]} if self.affine else {}
         scale = r * params["weight"][:, None] if self.affine else r
-        dx = ctx.empty("dx", dy.shape, dy.dtype)
+        dx = ctx.over(dy)
         dx_rows = by_row(dx)
         finish = backward_epilogue(dx_rows, rows, ctx)
         scales = broadcast_to_row("scale", scale, dx_rows, ctx)
