@@ -158,8 +158,8 @@ class Model:
 
     @property
     def named_classes(self) -> list[str] | None:
-        """The name of every class of a classifier whose classes have names."""
-        if not self.class_names or not self.classifies:
+        """The name of every class, of images or of the pixels of masks, where classes have names."""
+        if not self.class_names or not (self.classifies or self.target == "mask"):
             return None
         return [self.class_name(number) for number in range(self.classes)]
 

@@ -46,12 +46,15 @@ class Weights:
         Floats, by name.
     normalization : Normalization or None
         How raw images become inputs, where the file says it.
+    class_names : tuple of str, or None
+        In the order of the class numbers, where the file says it.
     in_order : bool
         Whether the parameters come in the order in which the layers were made; safetensors does not keep it.
     """
 
     parameters: dict[str, Array]
     normalization: Normalization | None = None
+    class_names: tuple[str, ...] | None = None
     in_order: bool = True
 
 
@@ -73,7 +76,7 @@ def read_weights(path: Path) -> Weights:
         parameters, metadata = _read_npz(path) if zipped else _read_safetensors(path)
         found = metadata.get("normalization")
         normalization = None if found is None else Normalization.from_dict(_json(path, found))
-        return Weights(parameters, normalization, in_order=zipped)
+        return Weights(parameters, normalization, _class_names(path, metadata.get("classes")), in_order=zipped)
     except OSError as error:
         raise WeightsError(str(unreadable(path, error))) from None
     except DataError as error:
@@ -85,7 +88,8 @@ def _read_npz(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
     arrays = read_arrays(path)
     if "header" in arrays:
         checkpoint = Checkpoint.read(path)
-        return checkpoint.parameters, {"normalization": json.dumps(checkpoint.normalization)}
+        known = {"normalization": json.dumps(checkpoint.normalization)}
+        return checkpoint.parameters, known | {"classes": json.dumps(checkpoint.class_names)}
     parameters = {name: value for name, value in arrays.items() if not name.endswith(COUNTER)}
     for name, value in parameters.items():
         if value.dtype.kind != "f":
@@ -111,6 +115,14 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
     except (safetensors.SafetensorError, ValueError, UnicodeError):
         raise WeightsError(f"{path}: is neither npz nor safetensors, or is damaged") from None
     return parameters, metadata
+
+
+def _class_names(path: Path, text: str | None) -> tuple[str, ...] | None:
+    """Return the names of the classes that a file says it has."""
+    names = [] if text is None else _json(path, text)
+    if not isinstance(names, list) or not all(isinstance(name, str) and name.isprintable() for name in names):
+        raise WeightsError(f"{path}: is damaged: its classes are no list of names")
+    return tuple(names) or None
 
 
 def _json(path: Path, text: str) -> Any:

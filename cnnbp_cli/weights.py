@@ -61,7 +61,10 @@ class WeightsFrom:
 
 
 def use_weights(model: Model, weights: WeightsFrom | Path) -> None:
-    """Give a model the parameters of a weight file, and its normalization where the file has one.
+    """Give a model the parameters of a weight file, and its normalization and names of classes where the file has any.
+
+    Names that the config has are kept, and no others are taken where the layer that gives the classes may not be the
+    file's.
 
     Floats of another width are converted to the model's.
 
@@ -89,6 +92,8 @@ def use_weights(model: Model, weights: WeightsFrom | Path) -> None:
         hint = "; --map auto matches layers by kind, shape and order" if names.keys() - model.parameters() else ""
         raise WeightsError(f"{path}: does not fit the model: {error}{hint}") from None
     model.normalization = found.normalization or model.normalization
+    if model.class_names is None and not wanted.partial and len(found.class_names or ()) == model.classes:
+        model.class_names = found.class_names
 
 
 def _matched(model: Model, wanted: WeightsFrom, found: Weights) -> Matching:

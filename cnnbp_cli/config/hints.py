@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -105,6 +105,8 @@ def describe(hint: Any) -> str:
                 parts.append(f"a list of {PLURALS.get(inner[0], 'values')}")
             else:
                 parts.append(f"a list of {len(inner)} {PLURALS.get(inner[0], 'values')}")
+        elif is_dataclass(option):
+            parts.append(f"a mapping with {' and '.join(field.name for field in fields(option))}")
         else:
             parts.append(NAMES.get(option, getattr(option, "__name__", str(option))))
     return " or ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
@@ -133,7 +135,12 @@ def _inner(option: Any, count: int) -> Sequence[Any] | None:
 def _known(option: Any) -> bool:
     if get_origin(option) is tuple:
         return all(_known(inner) for inner in get_args(option) if inner is not Ellipsis)
-    return option in NAMES or option is NoneType or get_origin(option) in (Literal, Union, UnionType)
+    return (
+        option in NAMES
+        or option is NoneType
+        or is_dataclass(option)
+        or get_origin(option) in (Literal, Union, UnionType)
+    )
 
 
 def _meant(options: Sequence[Any], node: YamlNode) -> str:

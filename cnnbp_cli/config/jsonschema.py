@@ -10,7 +10,9 @@ import ast
 import inspect
 import re
 from dataclasses import MISSING, fields, is_dataclass
+from functools import reduce
 from itertools import pairwise
+from operator import or_
 from pathlib import Path
 from textwrap import dedent
 from types import NoneType
@@ -252,6 +254,9 @@ def _value(hint: Any) -> Schema:
         schema: Schema = {"type": "string"}
     elif all(is_dataclass(option) for option in options):
         schema = _either([_record(option) for option in options]) if discriminator(options[0]) else _record(options[0])
+    elif declared := [option for option in options if is_dataclass(option) and isinstance(option, type)]:
+        others = reduce(or_, (option for option in options if option not in declared))
+        schema = {"anyOf": [adapter(others).json_schema(), *map(_record, declared)]}
     else:
         return adapter(hint).json_schema()
     return {"anyOf": [schema, {"type": "null"}]} if NoneType in members(hint) else schema

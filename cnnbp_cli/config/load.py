@@ -283,6 +283,9 @@ class _Reader:
                 kinds = {str(_default(option, key)): option for option in options}
                 return self._kind(kinds, key, node, path)
             return self._record(options[0], node, path)
+        declared: list[Any] = [option for option in options if is_dataclass(option)]
+        if isinstance(node, YamlMapping) and len(declared) == 1:
+            return self._record(declared[0], node, path)
         return check(hint, node, lambda at, message, inner: self._about((*path, *inner), message, at))
 
     def _kind(

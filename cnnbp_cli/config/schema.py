@@ -91,6 +91,30 @@ def _kind(node: YamlNode | None) -> YamlNode | None:
 
 
 @dataclass(frozen=True, slots=True)
+class MeanStd:
+    """What pixels are normalized with, (pixel − mean) / std, as published for weights that were trained elsewhere."""
+
+    mean: tuple[float, ...]
+    """Mean of each channel, or one for all: of pixels from 0 to 1, for example `[0.485, 0.456, 0.406]`, or to 255."""
+    std: tuple[float, ...]
+    """Standard deviation of each channel, or one for all, for example `[0.229, 0.224, 0.225]`."""
+
+    def __post_init__(self) -> None:
+        require(self._problems())
+
+    def _problems(self) -> BadFields:
+        if not self.mean or len(self.std) != len(self.mean):
+            yield "std", f"expected as many numbers as mean has, {len(self.mean)}, got {len(self.std)}"
+        elif not all(value > 0 for value in self.std):
+            yield "std", f"expected numbers above 0, got {show(self.std)}"
+
+    @property
+    def white(self) -> float:
+        """The value of white in pixels of this scale: 255 where a number is above 1."""
+        return 255.0 if max(*self.mean, *self.std) > 1 else 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Crop:
     """A part of each image at a random place, of the size of `model.input`; evaluation takes the middle."""
 
@@ -143,8 +167,9 @@ class Limit:
 class Data:
     """What all data sources have in common."""
 
-    normalize: Literal["standard", "unit", "none"] = "standard"
-    """standard (training mean 0 and standard deviation 1), unit (0..1) or none."""
+    normalize: Literal["standard", "unit", "none"] | MeanStd = "standard"
+    """standard (training mean 0 and standard deviation 1), unit (0..1), none, or given numbers, for example
+    `{mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}`."""
     validation: float | int = 0
     """Training images held out for validation: a fraction below 1, or a count."""
     augment: Augment | None = None

@@ -22,7 +22,7 @@ from cnnbp_cli.data.source import Source
 from cnnbp_cli.data.split import Split, proportional, scaled
 
 if TYPE_CHECKING:
-    from cnnbp_cli.config.schema import AnyData
+    from cnnbp_cli.config.schema import AnyData, MeanStd
 
 __all__ = ["DataError", "Dataset", "Normalization", "Split", "Task", "check_labels", "load_dataset"]
 
@@ -203,7 +203,7 @@ def _require_targets(source: Source, task: Task, input_shape: Shape) -> None:
         )
 
 
-def _with_normalized_targets(data: Dataset, normalization: Normalization | None, kind: str) -> Dataset:
+def _with_normalized_targets(data: Dataset, normalization: Normalization | None, kind: str | MeanStd) -> Dataset:
     """Return data whose target images are floats, normalized as images are."""
     measured = normalization or Normalization.fit(kind, data.train.labels)
 

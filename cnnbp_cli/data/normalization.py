@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -36,6 +36,25 @@ AGREEMENT = 0.99
 """The share of images with light (or dark) edges that makes it a property of the data set."""
 
 
+class Numbers(Protocol):
+    """Means and standard deviations that are given: the config's `normalize`, where that is a mapping."""
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """One for each channel, or one for all."""
+        ...
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """As many."""
+        ...
+
+    @property
+    def white(self) -> float:
+        """The value of white in the scale that they are in."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Normalization:
     """x = (raw − mean) / std, with one mean and one std per channel, and the scale that raw values are in.
@@ -43,7 +62,7 @@ class Normalization:
     Attributes
     ----------
     kind : str
-        The config's word: ``standard``, ``unit`` or ``none``.
+        The config's word: ``standard``, ``unit`` or ``none``; ``given`` where it has the numbers.
     mean, std : tuple of float
         One number per channel, in units of the raw pixels. `std` is never zero.
     low, high : float or None
@@ -70,15 +89,15 @@ class Normalization:
             raise DataError("normalization: expected minimum and maximum, both finite numbers")
 
     @classmethod
-    def fit(cls, kind: str, images: Images, kept: Kept | None = None) -> Normalization:
+    def fit(cls, kind: str | Numbers, images: Images, kept: Kept | None = None) -> Normalization:
         """Measure the normalization on training images.
 
         Parameters
         ----------
-        kind : str
+        kind : str or Numbers
             ``standard``: the mean and the (population) standard deviation of each channel, 1 in place of
             a deviation of 0. ``unit``: 0…255 to 0…1 for bytes, but for those that are 0 or 1; for floats the channels'
-            common minimum…maximum to 0…1. ``none``: raw values.
+            common minimum…maximum to 0…1. ``none``: raw values. Given numbers are brought to the scale of the images.
         images : Array or FileRows, shape (N, C, H, W)
         kept : Kept, optional
             What was measured on images in a file before; what is measured now is added.
@@ -86,21 +105,47 @@ class Normalization:
         Raises
         ------
         DataError
-            When images in a file have a pixel that is not finite.
+            When images in a file have a pixel that is not finite, or there are not as many numbers as channels.
         """
         channels, measured = images.shape[1], measure(images, kept)
         low, high = measured.low, measured.high
         white = white_of(low, high)
         mean, std = (0.0,) * channels, (1.0,) * channels
+        if not isinstance(kind, str):
+            return cls.given(kind, channels, white, low, high, light_edges=_light_edges(images, white))
         if kind == "standard":
             mean, std = measured.mean, tuple(value if value > 0 else 1.0 for value in measured.std)
         elif kind == "unit" and images.dtype == np.uint8:
             std = (1.0 if high <= 1 else 255.0,) * channels
         elif kind == "unit":
             mean, std = (low,) * channels, (high - low or 1.0,) * channels
-        step = -(-len(images) // EDGES_MEASURED)
-        light_edges = None if white is None else float(np.mean(have_light_edges(images[::step], white)))
-        return cls(kind, mean, std, low, high, light_edges)
+        return cls(kind, mean, std, low, high, _light_edges(images, white))
+
+    @classmethod
+    def given(
+        cls,
+        numbers: Numbers,
+        channels: int,
+        white: float | None = None,
+        low: float | None = None,
+        high: float | None = None,
+        light_edges: float | None = None,
+    ) -> Normalization:
+        """Return the normalization with given numbers, for pixels with this value of white; by default with their own.
+
+        Raises
+        ------
+        DataError
+            When there are not as many numbers as channels.
+        """
+        if len(numbers.mean) not in (1, channels):
+            raise DataError(
+                f"data.normalize: has {len(numbers.mean)} means, but the images have {channels} "
+                f"channel{'s' * (channels != 1)}"
+            )
+        scale, each = (white or numbers.white) / numbers.white, channels // len(numbers.mean)
+        mean, std = (tuple(scale * value for value in values) * each for values in (numbers.mean, numbers.std))
+        return cls("given", mean, std, low, high, light_edges)
 
     @property
     def white(self) -> float | None:
@@ -164,7 +209,7 @@ class Normalization:
 
     def is_raw(self, images: Array) -> bool:
         """Return whether floats look like training images before they are normalized: no normalized ones do."""
-        if self.kind != "standard" or self.low is None or self.high is None or not images.size:
+        if self.kind not in ("standard", "given") or self.low is None or self.high is None or not images.size:
             return False
         low, high = float(images.min()), float(images.max())
         return (
@@ -240,6 +285,12 @@ def white_of(low: float, high: float) -> float | None:
     if low < 0:
         return None
     return next((white for white, exceeded in WHITES if exceeded < high <= white or high == 0), None)
+
+
+def _light_edges(images: Images, white: float | None) -> float | None:
+    """Return the share of images with light edges, of some of them."""
+    step = -(-len(images) // EDGES_MEASURED)
+    return None if white is None else float(np.mean(have_light_edges(images[::step], white)))
 
 
 def _white_of_array(images: Array, low: float, high: float) -> float | None:

@@ -12,7 +12,7 @@ import numpy as np
 from cnnbp_cli.build import build, require_target
 from cnnbp_cli.config.errors import ConfigError
 from cnnbp_cli.config.load import config_from_dict, parse_config
-from cnnbp_cli.config.schema import LOSSES, Config, LayerSpec
+from cnnbp_cli.config.schema import LOSSES, Config, LayerSpec, MeanStd
 from cnnbp_cli.config.write import flow, plain
 from cnnbp_cli.core.types import Operation, Shape
 from cnnbp_cli.data.errors import DataError
@@ -64,6 +64,7 @@ def import_onnx(
     weights: Path | None = None,
     size: Shape | None = None,
     head: Head | None = None,
+    normalize: MeanStd | None = None,
     force: bool = False,
 ) -> ImportReport:
     """Write a config and weights that compute what an ONNX file computes.
@@ -79,6 +80,8 @@ def import_onnx(
         One image's (c, h, w), where the file leaves them open.
     head : {"softmax", "sigmoid", "none"}, optional
         Put on the output, where the file ends in logits; by default what the file ends in.
+    normalize : MeanStd, optional
+        What pixels are normalized with before the file gets them.
     force : bool
         Replace files that exist.
 
@@ -95,7 +98,7 @@ def import_onnx(
     for path in (config, weights):
         if path.exists() and not force:
             raise ImportProblem(f"{path}: exists already; name another file, or replace it with --force")
-    model, text, notes = read_onnx(source, config.stem, weights.name, size=size, head=head)
+    model, text, notes = read_onnx(source, config.stem, weights.name, size=size, head=head, normalize=normalize)
     save_weights(model, weights, form)
     try:
         replace_file(config, text.encode())
@@ -107,7 +110,13 @@ def import_onnx(
 
 
 def read_onnx(
-    source: Path, name: str, weights: str = "", *, size: Shape | None = None, head: Head | None = None
+    source: Path,
+    name: str,
+    weights: str = "",
+    *,
+    size: Shape | None = None,
+    head: Head | None = None,
+    normalize: MeanStd | None = None,
 ) -> tuple[Model, str, tuple[str, ...]]:
     """Return the model of an ONNX file, its config as text, and notes about it.
 
@@ -131,6 +140,8 @@ def read_onnx(
     if head and head != translation.head and translation.head != "none":
         raise ImportProblem(f"{source}: ends in {translation.head}, not in logits for the head {head}")
     known = _config_within(graph)
+    if normalize is not None:
+        _put_before(source, translation, normalize, known)
     notes = list(translation.notes)
     wanted = _described(translation, name, known, head or translation.head)
     comment = f"# {source.name}, imported" + (f"; its weights: --weights {weights}" if weights else "") + "\n"
@@ -147,6 +158,11 @@ def read_onnx(
     if translation.head == "none" and head is None and known is None and len(model.output_shape) == 1:
         notes.append("the file ends in logits; for classes: --head softmax")
     notes += _shared(translation.layers)
+    if translation.normalization is None and known is None and translation.input_shape[0] == 3:
+        notes.append(
+            "the file takes its images as they are; for pixels that are normalized before it, as by torchvision: "
+            "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225"
+        )
     try:
         require_target(config, model.graph)
     except ConfigError as error:
@@ -183,6 +199,9 @@ def _described(translation: Translation, name: str, known: Config | None, head: 
     output = translation.values[translation.graph.output].shape
     if min(h, w) >= DRAWABLE and (len(output) == 1 or (output == translation.input_shape and head != "softmax")):
         data = {"source": "synthetic", "image": list(translation.input_shape)}
+    if translation.normalization is not None:
+        mean, std = (list(map(_short, values)) for values in translation.normalization)
+        data["normalize"] = {"mean": mean, "std": std}
     return {"name": name, "dtype": dtype, "data": data, "model": model | {"head": head}}
 
 
@@ -231,6 +250,30 @@ def _as_onnx(layer: Operation[Any], in_shapes: list[Shape]) -> list[Any]:
         (one.operator, tuple(map(comparable, one.inputs)), {k: comparable(v) for k, v in one.attributes.items()})
         for one in layer.node_onnx(in_shapes)
     ]
+
+
+def _short(value: Any) -> float:
+    """Return the shortest decimal that is this number in float32, as a person writes it."""
+    return float(str(np.float32(value)))
+
+
+def _put_before(source: Path, translation: Translation, normalize: MeanStd, known: Config | None) -> None:
+    """Let pixels be normalized before what the file does to its input."""
+    channels = translation.input_shape[0]
+    if known is not None:
+        raise ImportProblem(
+            f"{source}: is a file of cnnbp, which has its own normalization; leave out --mean and --std"
+        )
+    if len(normalize.mean) not in (1, channels):
+        raise ImportProblem(
+            f"{source}: takes images of {channels} channels, but --mean has {len(normalize.mean)} numbers"
+        )
+    before = Normalization.given(normalize, channels)
+    mean, std = (np.array(values, np.float64) for values in (before.mean, before.std))
+    if translation.normalization is not None:
+        inner, scale = (np.asarray(values, np.float64) for values in translation.normalization)
+        mean, std = mean + std * inner, std * scale
+    translation.normalization = mean, std
 
 
 def _normalization(source: Path, translation: Translation, known: Config | None) -> Normalization | None:

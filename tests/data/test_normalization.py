@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from cnnbp_cli.config.schema import MeanStd
 from cnnbp_cli.data.dataset import DataError, Normalization
 from cnnbp_cli.data.normalization import PIXELS_AT_A_TIME, measure
 
@@ -16,6 +17,34 @@ def test_standard_gives_each_channel_mean_0_and_deviation_1():
     x = Normalization.fit("standard", images).apply(images, np.float64)
     np.testing.assert_allclose(x.mean(axis=(0, 2, 3)), 0, atol=1e-12)
     np.testing.assert_allclose(x.std(axis=(0, 2, 3)), 1, rtol=1e-12)
+
+
+IMAGENET = MeanStd((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@pytest.mark.parametrize("white", [1, 255, 65535])
+@pytest.mark.parametrize("unit", [1, 255])
+def test_given_numbers_are_brought_to_the_scale_of_the_images(white, unit):
+    """As torchvision's ToTensor and Normalize, whether the numbers are those of 0…1 or of 0…255."""
+    images = RNG.uniform(0, white, size=(6, 3, 5, 4))
+    images[0, 0, 0, 0] = white
+    given = MeanStd(*(tuple(unit * value for value in values) for values in (IMAGENET.mean, IMAGENET.std)))
+    normalization = Normalization.fit(given, images)
+    mean, std = (np.array(values)[:, None, None] for values in (IMAGENET.mean, IMAGENET.std))
+    np.testing.assert_allclose(normalization.apply(images, np.float64), (images / white - mean) / std, rtol=1e-10)
+    assert (normalization.kind, normalization.white) == ("given", white)
+    assert Normalization.from_dict(json.loads(json.dumps(normalization.to_dict()))) == normalization
+
+
+def test_one_given_number_is_for_all_channels():
+    images = RNG.integers(0, 256, size=(6, 3, 5, 4), dtype=np.uint8)
+    x = Normalization.fit(MeanStd((0.5,), (0.25,)), images).apply(images, np.float64)
+    np.testing.assert_allclose(x, (images / 255 - 0.5) / 0.25, rtol=1e-12)
+
+
+def test_given_numbers_for_other_channels_are_told():
+    with pytest.raises(DataError, match=r"data.normalize: has 3 means, but the images have 1 channel$"):
+        Normalization.fit(IMAGENET, np.zeros((2, 1, 3, 3), np.uint8))
 
 
 def test_standard_adds_up_over_chunks():

@@ -17,7 +17,7 @@ from cnnbp_cli.core.layers import BatchNorm, Conv2d, Dense, Flatten, MaxPool2d, 
 from cnnbp_cli.data.normalization import Normalization
 from cnnbp_cli.files import WriteError, replace_file
 from cnnbp_cli.model import Model
-from cnnbp_cli.weights import WeightsError, read_weights, save_weights, use_weights
+from cnnbp_cli.weights import WeightsError, WeightsFrom, read_weights, save_weights, use_weights
 
 Save = Callable[[dict[str, np.ndarray], Path], None]
 
@@ -85,6 +85,33 @@ def test_what_is_written_reads_back(model: Model, form: str, tmp_path: Path) -> 
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
+NAMES = ("cat", "dog", "hen", "Übung")
+
+
+def test_names_of_classes_come_back(model: Model, form: str, tmp_path: Path) -> None:
+    model.class_names = NAMES
+    cnnbp.export(model, tmp_path / "weights", to=form)
+    other = twin(model)
+    use_weights(other, tmp_path / "weights")
+    assert other.class_names == NAMES
+    other.class_names = own = ("a", "b", "c", "d")
+    use_weights(other, tmp_path / "weights")
+    assert other.class_names == own
+    partly = twin(model)
+    use_weights(partly, WeightsFrom(tmp_path / "weights", partial=True))  # its last layer may be another
+    assert partly.class_names is None
+
+
+def test_names_of_classes_that_are_none_are_one_complaint(model: Model, tmp_path: Path) -> None:
+    path = tmp_path / "weights.npz"
+    save_npz(model.parameters(), path)
+    for classes in ("{", '{"a": 1}', "[1]", '["\\u0007"]'):
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.comment = json.dumps({"classes": classes}).encode()
+        with pytest.raises(WeightsError, match=f"^{path}: is damaged: "):
+            use_weights(model, path)
+
+
 def test_the_name_of_the_file_does_not_matter(model: Model, form: str, tmp_path: Path) -> None:
     cnnbp.export(model, tmp_path / "weights", to=form)
     other = twin(model)
@@ -119,7 +146,7 @@ def test_safetensors_say_the_same_in_their_metadata(model: Model, tmp_path: Path
 def test_a_checkpoint_is_a_weight_file(tmp_path: Path) -> None:
     config = tmp_path / "bars.yaml"
     config.write_text(
-        "data: {source: synthetic, kind: bars, train: 24, test: 6}\n"
+        "data: {source: synthetic, kind: bars, train: 24, test: 6, classes: [upright, level]}\n"
         "model: {input: [1, 6, 6], layers: [flatten, {type: dense, units: 2}]}\n"
         "train: {epochs: 1, workers: 1}\n",
         encoding="utf-8",
@@ -131,6 +158,8 @@ def test_a_checkpoint_is_a_weight_file(tmp_path: Path) -> None:
     loaded = cnnbp.load(config, weights=checkpoint)
     assert_same(loaded, trained)
     assert loaded.normalization == trained.normalization
+    config.write_text(config.read_text(encoding="utf-8").replace("[upright, level]", "2"), encoding="utf-8")
+    assert cnnbp.load(config, weights=checkpoint).class_names == ("upright", "level")
 
 
 @pytest.mark.parametrize(("stored", "wanted"), [("float64", "float32"), ("float32", "float64"), ("float16", "float32")])

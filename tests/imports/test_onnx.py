@@ -13,13 +13,17 @@ import numpy as np
 import pytest
 from exports.models import one_layer, pixels, shuffle
 from laws.cases import ALL_CASES
+from typer.testing import CliRunner
 
 import cnnbp_cli as cnnbp
+from cnnbp_cli.analysis.predict import predict_files
 from cnnbp_cli.build import build
+from cnnbp_cli.cli.app import app
 from cnnbp_cli.config.load import load_config
 from cnnbp_cli.config.write import to_dict
 from cnnbp_cli.imports.errors import ImportProblem
 from cnnbp_cli.imports.onnx import import_onnx, read_onnx
+from cnnbp_cli.loading import load_data
 from cnnbp_cli.weights import WeightsFrom, use_weights
 
 onnx = pytest.importorskip("onnx")
@@ -326,6 +330,58 @@ def test_channels_that_are_moved_one_by_one_are_a_normalization(
     assert [spec.layer.type for spec in model.config.model.layers] == kinds
     np.testing.assert_allclose(model.normalization.std, 1 / np.array(factors), rtol=1e-6)
     np.testing.assert_allclose(model.normalization.mean, -0.1 * np.arange(3) / factors, rtol=1e-5, atol=1e-7)
+
+
+PUBLISHED_MEANS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@pytest.mark.parametrize("within", [False, True])
+def test_pictures_get_the_preprocessing_that_was_published(within: bool, tmp_path: Path) -> None:
+    """By --mean and --std, also before what the file itself does to its input."""
+    image = pytest.importorskip("PIL.Image")
+    rng, f = np.random.default_rng(2), np.float32
+    pixels = rng.integers(0, 256, (8, 8, 3), np.uint8)
+    image.fromarray(pixels).save(tmp_path / "cat.png")
+    mean, std = (np.array(values, f).reshape(1, 3, 1, 1) for values in PUBLISHED_MEANS)
+    constants = {"w": rng.normal(size=(5, 3, 8, 8)).astype(f), "half": f(0.5), "two": f(2)}
+    nodes = (
+        [helper.make_node("Sub", ["x", "half"], ["a"]), helper.make_node("Mul", ["a", "two"], ["b"])] if within else []
+    )
+    nodes += [helper.make_node("Conv", ["b" if within else "x", "w"], ["c"]), helper.make_node("Flatten", ["c"], ["f"])]
+    nodes.append(helper.make_node("Softmax", ["f"], ["y"]))
+    path = save(tmp_path / "net.onnx", nodes, [1, 3, 8, 8], constants)
+    given = ["--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225"]
+    done = CliRunner().invoke(app, ["import", str(path), str(tmp_path / "net.yaml"), *given])
+    assert done.exit_code == 0, done.stderr
+    assert "--mean" not in done.stderr
+    expected = run(path, ((pixels.transpose(2, 0, 1)[None] / f(255) - mean) / std).astype(f))
+    (weights,) = [file for file in tmp_path.iterdir() if file.stem == "net" and file.suffix in (".safetensors", ".npz")]
+    model = cnnbp.load(tmp_path / "net.yaml", weights=weights)
+    (found,) = predict_files(model, [tmp_path / "cat.png"])
+    np.testing.assert_allclose(found.probabilities, expected[0], atol=1e-5)
+    trained = load_data(model).normalization  # of other images, with the same numbers
+    scale = 255 / trained.white
+    np.testing.assert_allclose(np.array(trained.mean) * scale, np.array(model.normalization.mean) * 255, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--mean", "0.5"], "error: --mean: goes with --std, which says the rest"),
+        (
+            ["--mean", "0.5,a", "--std", "1"],
+            "error: --mean: expected numbers such as 0.5,0.5,0.5, got '0.5,a'",
+        ),
+        (["--mean", "0.5", "--std", "0"], "error: --std: expected numbers above 0, got [0.0]"),
+        (["--mean", "1,2", "--std", "1,1"], "net.onnx: takes images of 1 channels, but --mean has 2 numbers"),
+    ],
+)
+def test_means_that_cannot_be(options: list[str], expected: str, tmp_path: Path) -> None:
+    path = save(tmp_path / "net.onnx", [helper.make_node("Relu", ["x"], ["y"])], [1, 1, 8, 8])
+    done = CliRunner().invoke(app, ["import", str(path), str(tmp_path / "net.yaml"), *options])
+    assert done.exit_code == 2
+    assert expected in " ".join(done.stderr.split())
+    assert [file.name for file in tmp_path.iterdir()] == ["net.onnx"]
 
 
 def test_tensors_of_several_operators_are_shared_layers(tmp_path: Path) -> None:
