@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from by_type import OPTIMIZERS
-from parallel.config import CONFIG, SHARED
+from parallel.config import CONFIG, SEVERAL_LOSSES, SHARED
 from parallel.processes import distance, start
 
 from cnnbp_cli.config.custom_layers import load_layers
@@ -90,6 +90,15 @@ def test_every_optimizer_updates_its_shares(setup, optimizer):
 @pytest.mark.parametrize("workers", COUNTS)
 def test_shared_layers_are_one_layer_on_any_number_of_workers(setup, workers):
     assert_same_run(trained(setup, 1, SHARED), trained(setup, workers, SHARED), 1e-12)
+
+
+@pytest.mark.parametrize("workers", COUNTS)
+def test_several_losses_have_one_sum_on_any_number_of_workers(setup, workers):
+    runs = [trained(setup, count, *SEVERAL_LOSSES) for count in (1, workers)]
+    assert_same_run(*runs, 1e-12)
+    one, other = ([event.train_losses for event in run[1] if isinstance(event, EpochDone)] for run in runs)
+    for ours, theirs in zip(one, other, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-10)
 
 
 def test_shared_layers_give_the_same_bits_again(setup):

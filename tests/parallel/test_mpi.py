@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from parallel.config import CONFIG
+from parallel.config import CONFIG, SEVERAL_LOSSES
 from parallel.launching import launch, needs_mpi
 from parallel.processes import distance, wait_until
 
@@ -113,6 +113,16 @@ def test_batches_and_splits_smaller_than_the_team(setup, config, tmp_path):
     expected = alone(setup, tmp_path / "alone", *settings)
     found, _ = trained(config, 4, tmp_path / "run", *settings)
     assert distance(values(expected), values(found)) < 1e-12
+
+
+@pytest.mark.slow
+def test_several_losses(setup, config, tmp_path):
+    expected = alone(setup, tmp_path / "alone", *SEVERAL_LOSSES)
+    found, events = trained(config, 3, tmp_path / "run", *SEVERAL_LOSSES)
+    assert distance(values(expected), values(found)) < 1e-12
+    assert [list(event["train_losses"]) for event in events if event["event"] == "epoch"] == [
+        ["end", "side", "deep"]
+    ] * 2
 
 
 @pytest.mark.slow
