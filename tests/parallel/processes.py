@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +17,14 @@ from cnnbp_cli.core.types import Array
 
 
 def shared_files() -> set[str]:
-    """Return the names under which Python's processes share memory; other programs have theirs beside them."""
-    return {path.name for pattern in ("pym-*", "psm_*", "sem.*") for path in Path("/dev/shm").glob(pattern)}
+    """Return the names under which this process shares memory or a dead one did; others are left to the living."""
+    names = {path.name for pattern in ("pym-*", "psm_*", "sem.*") for path in Path("/dev/shm").glob(pattern)}
+    if names:
+        for other in Path("/proc").glob("[0-9]*/maps"):
+            with suppress(OSError):  # ended meanwhile, or somebody else's
+                if other.parent.name != str(os.getpid()):
+                    names -= set(re.findall(r"/dev/shm/(\S+)", other.read_text()))
+    return names
 
 
 def distance(one: Array, other: Array) -> float:

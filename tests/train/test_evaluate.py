@@ -80,6 +80,7 @@ def test_workers_find_what_one_finds(setup, monkeypatch, classes, cores):
         return local_workers(*arguments, **how)
 
     monkeypatch.setattr(team, "WORTHWHILE", 0)
+    monkeypatch.setattr(team, "WORTHWHILE_SPAWNED", 0)  # where another test has left a thread
     monkeypatch.setattr(team, "available_cores", lambda: cores)
     monkeypatch.setattr(team, "local_workers", workers)
     together, predicted = evaluate(model, split), model.predict(split.images)
