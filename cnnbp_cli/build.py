@@ -49,28 +49,8 @@ def build_graph(config: Config) -> Graph:
         trace = " → ".join(["…"] * (len(steps) > TRACE) + steps[-TRACE:])
         message = f"layer {error.node} {error.message} (shapes: {trace} → {error.node})"
         raise ConfigError([config.positions.problem(("model", "layers", index), message)]) from error
-    require_shared(config, graph)
     require_frozen(config, graph)
     return graph
-
-
-def require_shared(config: Config, graph: Graph) -> None:
-    """Complain about shares of layers without parameters, which would share nothing.
-
-    Raises
-    ------
-    ConfigError
-    """
-    problems = [
-        config.positions.problem(
-            ("model", "layers", k, "share"),
-            f"layer {spec.shares} ({spec.layer.type}) has no parameters to share: write another {spec.layer.type}",
-        )
-        for k, spec in enumerate(config.model.layers)
-        if spec.shares and not graph.param_shapes[spec.shares]
-    ]
-    if problems:
-        raise ConfigError(problems)
 
 
 def require_frozen(config: Config, graph: Graph) -> None:

@@ -26,7 +26,7 @@ from cnnbp_cli.config.nodes import (
     copy,
     show,
 )
-from cnnbp_cli.config.wiring import IMAGE, layer_names, uses_block
+from cnnbp_cli.config.wiring import IMAGE, SHARE_KEYS, layer_names, shares_layer, uses_block
 
 _REFERENCES = ("inputs", "share")
 """The keys of a layer whose values are names: of outputs, or of the layer itself whose parameters it shares."""
@@ -95,12 +95,22 @@ def expand_blocks(root: YamlNode, problems: list[Problem]) -> Expansion:
 class _Output:
     """The output of a layer, or of what stands for one: a block's use, a layer that is left out.
 
-    `what` says which of the latter two it is.
+    Attributes
+    ----------
+    name : str
+        Of the layer.
+    of : _Output, _Link or None
+        Which output it stands for, if it is no layer's.
+    what : str
+        Says then what it is.
+    use : _Use or None
+        A block's use, which may be shared.
     """
 
     name: str = ""
     of: _Output | _Link | None = None
     what: str = ""
+    use: _Use | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +134,8 @@ class _Link:
     node: YamlNode
     path: KeyPath
 
+
+_Again = tuple[str, str, Span | None]
 
 _Named = tuple[_Output, Span | None]
 """An output, and where a layer names it."""
@@ -157,6 +169,8 @@ class _Scope:
         The place of the use.
     around : tuple of str
         The blocks that this use is in, its own included.
+    again : (str, str, Span or None) or None
+        In a use that shares the layers of another: the prefixes of the names of both, and where it says so.
     """
 
     path: KeyPath = ("model", "layers")
@@ -166,6 +180,25 @@ class _Scope:
     prefix: str = ""
     used_at: Span | None = None
     around: tuple[str, ...] = ()
+    again: _Again | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """A use of a block that has been expanded.
+
+    Attributes
+    ----------
+    item : YamlMapping
+    scope : _Scope
+        Where it stands.
+    prefix : str
+        Of its layers' names.
+    """
+
+    item: YamlMapping
+    scope: _Scope
+    prefix: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +268,11 @@ class _Expander:
                 output.of = next((output for output, _ in self._links(item, "inputs", scope)), before)
                 output.what = "is left out here"
             elif isinstance(item, YamlMapping) and uses_block(item):
-                self._use(item, name, scope, before, output)
+                self._start(item, scope, before, output)
+                self._use(item, name, scope, output, _Use(item, scope, f"{scope.prefix}{name}_"), scope.again)
+            elif isinstance(item, YamlMapping) and (use := self._shared_use(item, scope)):
+                self._start(item, scope, before, output)
+                self._use_again(item, name, scope, output, use)
             else:
                 self._layer(item, name, scope, before, output)
             before = output
@@ -266,14 +303,61 @@ class _Expander:
             if given is None or (isinstance(given.node, YamlScalar) and isinstance(given.node.value, str)):
                 at = given.node.span if given else node.span
                 node.entries["name"] = YamlEntry(at, YamlScalar(output.name, at))
+        if scope.again and isinstance(node, YamlMapping):
+            own, shared, place = scope.again
+            owner = YamlScalar(shared + output.name.removeprefix(own), place)
+            node = YamlMapping({"share": YamlEntry(place, owner), "name": node.entries["name"]}, place)
+            links = {key: found for key, found in links.items() if key == "inputs"}
         self._spend(1 + sum(1 for _ in scalars(node)), node)
         self._flat.append(_Layer(node, output, before, links))
 
-    def _use(self, item: YamlMapping, name: str, scope: _Scope, before: _Output, output: _Output) -> None:
-        """Add the layers of a block, as often as it is repeated."""
+    def _start(self, item: YamlMapping, scope: _Scope, before: _Output, output: _Output) -> None:
+        """Let a use's output be that which it begins with."""
+        output.of, output.what = before, "is a use of a block"
+        if "inputs" in item.entries:
+            links = self._links(item, "inputs", scope)
+            if len(links) == 1:
+                output.of = links[0][0]
+            else:
+                message = "inputs: a block takes a list of one layer; other layers can be the values of parameters"
+                self._complain(message, self._value(item.entries["inputs"].node, scope))
+
+    def _shared_use(self, item: YamlMapping, scope: _Scope) -> _Use | None:
+        """Return the use of a block that an item shares, if it does."""
+        for output, _ in self._links(item, "share", scope) if shares_layer(item) else ():
+            if isinstance(output.of, _Link) and (found := output.of.names.get(output.of.name)):
+                return found.use
+        return None
+
+    def _use_again(self, item: YamlMapping, name: str, scope: _Scope, output: _Output, use: _Use) -> None:
+        """Add the layers of a use once more, each of which shares the one that it is."""
+        known = [*SHARE_KEYS, *(["when"] if scope.block else [])]
+        for key, entry in item.entries.items():
+            if key not in known:
+                message = f"unknown key '{key}' of a share{suggestion(key, known)}; all else is the block's"
+                self._complain(message, YamlScalar(key, self._placed(entry.key or entry.node.span, scope)))
+        prefix, place = f"{scope.prefix}{name}_", self._placed(item.entries["share"].node.span, scope)
+        self._use(use.item, name, scope, output, _Use(use.item, use.scope, prefix), (prefix, use.prefix, place))
+
+    def _use(
+        self,
+        item: YamlMapping,
+        name: str,
+        at: _Scope,
+        output: _Output,
+        use: _Use,
+        again: _Again | None,
+    ) -> None:
+        """Add the layers of a block, as often as it is repeated, behind what `output` stands for.
+
+        Parameters
+        ----------
+        name : str
+            Of the use, which stands `at` a place; what its item says is said in `use.scope`.
+        """
+        scope = use.scope
         word = self._value(item.entries["block"].node, scope)
         used_at = self._placed(item.entries["block"].node.span, scope)
-        output.of, output.what = before, "is a use of a block"
         if not isinstance(word, YamlScalar) or not isinstance(word.value, str):
             self._complain(f"block: expected the name of a block, got {show(word)}", word)
             return
@@ -291,13 +375,7 @@ class _Expander:
             self._stop(f"blocks nested more than {DEEPEST} deep", word)
         first = self._first(item, scope)
         self._check_keys(word.value, item, first, block, scope)
-        if "inputs" in item.entries:
-            links = self._links(item, "inputs", scope)
-            if len(links) == 1:
-                output.of = links[0][0]
-            else:
-                message = "inputs: a block takes a list of one layer; other layers can be the values of parameters"
-                self._complain(message, self._value(item.entries["inputs"].node, scope))
+        output.use = use
         path = self._path
         for index in self._repetitions(item, scope):
             self._path = path
@@ -311,13 +389,14 @@ class _Expander:
                 block=word.value,
                 values={**values, INPUT: _Output(of=output.of)},
                 names=names,
-                prefix=f"{scope.prefix}{own}_",
+                prefix=f"{at.prefix}{own}_",
                 used_at=used_at,
                 around=around,
+                again=again,
             )
             output.of = self._list(block.layers, inner, _Output(of=output.of))
             if index:
-                scope.names.setdefault(own, output.of)
+                at.names.setdefault(own, _Output(of=output.of, what="is a repetition of a block"))
 
     def _check_keys(
         self, name: str, item: YamlMapping, first: Mapping[str, YamlEntry], block: Block, scope: _Scope
@@ -508,7 +587,9 @@ class _Expander:
             return None
         if found.of is not None:
             self._path = link.path
-            self._complain(f"'{link.name}' {found.what}: share names a single layer that is there", link.node)
+            why = f"{found.what}: share names a layer, or a whole use of a block"
+            why = "stands further down: share one that stands above" if found.use else why
+            self._complain(f"'{link.name}' {why}", link.node)
             return None
         return found.name
 

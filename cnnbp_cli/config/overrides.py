@@ -26,7 +26,7 @@ from cnnbp_cli.config.nodes import (
     to_python,
 )
 from cnnbp_cli.config.shortcut import Shortcut
-from cnnbp_cli.config.wiring import layer_names, uses_block
+from cnnbp_cli.config.wiring import layer_names, shares_layer, uses_block
 
 _BARE_WORDS = ("init", "optimizer", "schedule", "then")
 """Keys whose value may be a word that stands for a mapping with that `type`, like layers."""
@@ -172,7 +172,7 @@ def _edit_or_wait(root: YamlNode, steps: Steps, value: YamlNode, later: list[Edi
     if [part for part, _ in steps[:2]] == ["model", "layers"] and len(steps) > 2:
         names = layer_names(items)
         part = steps[2][0]
-        uses = [name for name, item in zip(names, items, strict=True) if uses_block(item)]
+        uses = [name for name, item in zip(names, items, strict=True) if uses_block(item) or shares_layer(item)]
         if part not in names and any(part.startswith(f"{use}_") for use in uses):
             later.append((steps, value))
             return

@@ -106,8 +106,10 @@ class Graph:
                 self.shapes[node.name] = node.out_shape(self.in_shapes(node))
             except ShapeError as error:
                 raise NodeShapeError(node.name, str(error), list(self.shapes.items())) from error
-        self.uses = _by_owner(self.nodes)
         needed = {node.name: node.param_shapes(self.in_shapes(node)) for node in self.nodes}
+        # A layer without parameters is the same at each node: there is nothing to share.
+        self.nodes = tuple(node if needed[node.name] else replace(node, shares="") for node in self.nodes)
+        self.uses = _by_owner(self.nodes)
         self._require_fit(needed)
         self.param_shapes = {node.name: {} if node.shares else needed[node.name] for node in self.nodes}
         # In the order of first uses, so that backward completes the gradients from the last to the first.

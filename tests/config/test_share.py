@@ -104,6 +104,71 @@ def test_blocks_resolve_names_where_they_are_written():
     assert parse_config(as_yaml(to_dict_with_blocks(config))) == config
 
 
+TOWERS = """\
+  blocks:
+    unit:
+      parameters: {filters: 4, norm: true}
+      layers:
+        - {type: conv2d, name: conv, filters: $filters, kernel_size: 3, padding: same}
+        - {type: batch_norm, when: $norm}
+        - relu
+    tower:
+      parameters: {filters: null}
+      layers:
+        - {block: unit, name: first, filters: $filters}
+        - {block: unit, name: more, filters: $filters, repeat: 2, first: {norm: false}}
+        - {type: add, name: sum, inputs: [more, first]}
+        - {share: first, name: again, inputs: [$input]}
+        - {type: add, name: end, inputs: [sum, again]}
+  layers:
+    - {block: tower, name: left, filters: 3}
+    - {type: tanh, inputs: [input]}
+    - {share: left, name: right}
+    - {share: right, inputs: [input]}
+    - {type: add, inputs: [left, right, right_2]}
+    - flatten
+    - {type: dense, units: 10}
+"""
+
+
+def test_a_use_of_a_block_is_shared_layer_by_layer():
+    config = parse_config(HEAD + TOWERS)
+    specs = {spec.name: spec for spec in config.model.layers}
+    left = [name for name in specs if name.startswith("left_")]
+    assert len(left) == 13
+    for name in left:
+        rest = name.removeprefix("left_")
+        owner = specs[name].shares or name
+        for side, first in (("right", "tanh_1"), ("right_2", "input")):
+            spec = specs[f"{side}_{rest}"]
+            assert spec.shares == owner
+            renamed = tuple(
+                first if source == "input" else source.replace("left", side) for source in specs[name].inputs
+            )
+            assert spec.inputs == renamed
+    assert specs["left_again_conv"].shares == "left_first_conv"
+    assert specs["add_1"].inputs == ("left_end", "right_end", "right_2_end")
+    graph = build_graph(config)
+    assert {len(graph.uses[name]) for name in ("left_more_1_conv", "left_more_2_conv")} == {3}
+    assert len(graph.uses["left_first_conv"]) == 6
+    assert not any(node.shares for node in graph.nodes if node.layer.type in ("relu", "add", "tanh"))
+    assert parse_config(to_yaml(config)) == config
+    assert parse_config(as_yaml(to_dict_with_blocks(config))) == config
+
+
+def test_what_is_wrong_with_the_use_of_a_shared_block():
+    text = HEAD + TOWERS
+    said = message(text.replace("name: right}", "name: right, filters: 4}")).splitlines()[0]
+    assert said == (
+        "c.yaml:22:34: unknown key 'filters' of a share, expected one of: share, name, inputs; all else is the block's"
+    )
+    said = message(text.replace("{type: tanh, inputs: [input]}", "{type: conv2d, filters: 2, kernel_size: 1}"))
+    assert said.splitlines()[0].partition(" (shapes")[0] == (
+        "c.yaml:22:15: layer right_first_conv shares the parameters of left_first_conv, which takes 1×28×28, but takes "
+        "2×28×28 itself: weight would be 3×2×3×3 here and 3×1×3×3 there"
+    )
+
+
 def test_the_schema_knows_it():
     validator = Draft202012Validator(json_schema())
     for text in (TEXT, HEAD + BLOCKS):
@@ -130,7 +195,6 @@ def test_completion(tmp_path):
         ("share: third", "c.yaml:8:14: the layer 'third' stands further down: share one that stands above"),
         ("{share: me, name: me}", "c.yaml:8:15: a layer cannot share itself: name one that stands above"),
         ("share: 3", "c.yaml:8:14: share: expected text, got 3"),
-        ("share: relu_1", "c.yaml:8:14: layer relu_1 (relu) has no parameters to share: write another relu"),
         (
             "{share: step, filters: 8}",
             "c.yaml:8:21: unknown key 'filters' of a share, expected one of: share, name, inputs; "
@@ -162,9 +226,10 @@ def test_complaints(share, complaint):
     ("old", "new", "complaint", "used_at"),
     [
         ("share: own", "share: oen", "11:19: unknown layer 'oen' in block twice, did you mean 'own'?", "15:15"),
-        ("share: $conv", "share: own_2", "9:19: 'own_2' is left out here: share names a single layer", "16:15"),
+        ("share: $conv", "share: own_2", "9:19: 'own_2' is left out here: share names a layer, or", "16:15"),
         ("share: $conv", "share: $input", "share: expected the name of a layer, not $input, which is an output", ""),
-        ("conv: body", "conv: end", "15:28: 'end' is a use of a block: share names a single layer", "15:15"),
+        ("conv: body", "conv: end", "15:28: 'end' stands further down: share one that stands above", "15:15"),
+        ("share: end_own", "share: twice_1_1", "17:15: 'twice_1_1' is a repetition of a block: share names", ""),
         ("conv: body", "conv: end_own", "15:28: the layer 'end_own' stands further down: share one", "15:15"),
         ("conv: body", "conv: nobody", "15:28: unknown layer 'nobody', did you mean 'body'?", "15:15"),
     ],
