@@ -278,6 +278,7 @@ POOLING = [
         POOL,
         "MaxPool2d.backward",
         ("won &= open_windows", "pass", "every tied pixel takes the gradient"),
+        ("if k < last:", "if k < last - 1:", "the last pixel but one takes what it has not won"),
         ("maximum > 0 if ctx", "maximum >= 0 if ctx", "a fused ReLU's dead units pass the gradient"),
         ("tap == maximum", "tap >= maximum", "winners found by another comparison", f"{SAME}: no pixel is above it"),
         ("tap == maximum", "tap < maximum", "losers take the gradient"),

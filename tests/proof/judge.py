@@ -43,7 +43,6 @@ def _changes(inhabitant: Inhabitant) -> Iterator[AbstractContextManager[Any]]:
         yield patch.object(by_strips, "STRIP_BYTES", 2000)
         yield patch.object(by_strips, "LARGE_STRIP_BYTES", 8000)
         yield patch.object(rows, "BLOCK_BYTES", 2000)
-        yield patch.object(rows, "PIECE_BYTES", 2000)
     if inhabitant.points:
         for name, value in {"POINT_TYPES": "fd", "POINT_TERMS": 1, "POINT_PRODUCT": 1}.items():
             yield patch.object(correlate, name, value)

@@ -133,10 +133,13 @@ class MaxPool2d(Layer[MaxPoolResiduals]):
             maximum, dy_block = y[:, rows], dy[:, rows]
             # Those whose winner has not been met yet; a ReLU's zeros pass no gradient on, so they need none.
             open_windows = maximum > 0 if ctx.after_relu else np.ones(maximum.shape, bool)
-            for tap, dtap in zip(windows.taps(image, rows), windows.taps(dimage, rows), strict=True):
-                won = tap == maximum
-                won &= open_windows
-                open_windows ^= won
+            last = windows.kernel[0] * windows.kernel[1] - 1
+            for k, (tap, dtap) in enumerate(zip(windows.taps(image, rows), windows.taps(dimage, rows), strict=True)):
+                won = open_windows
+                if k < last:  # else all that is left
+                    won = tap == maximum
+                    won &= open_windows
+                    open_windows ^= won
                 if windows.overlap:
                     dtap += dy_block * won
                 else:
