@@ -91,6 +91,6 @@ def test_buffers_can_lie_in_the_gradient_vector():
     results = []
     for ctx in (Context(training=True, arrays=workspace), Context(training=True)):
         _, tape = GRAPH.forward(params, x, ctx)
-        _, grads = GRAPH.backward(params, tape, dy, ctx)
+        _, grads = GRAPH.backward(params, tape, [dy], ctx)
         results.append(LAYOUT.gather(grads, gradient if ctx.arrays is workspace else np.empty(79)))
     np.testing.assert_array_equal(*results)
