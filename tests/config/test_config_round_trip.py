@@ -174,6 +174,7 @@ def test_as_written(good):
         "  classes: null\n"
         "  first_label: 0\n"
         "  image_size: null\n"
+        "  leave_out: []\n"
         "  shuffle: full\n"
         "\n"
         "model:\n"
