@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
@@ -33,6 +34,13 @@ def plain_environment(**more: str) -> dict[str, str]:
     scripts = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     ours = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "PATH": scripts, "OMP_NUM_THREADS": "1"}
     return kept | OPEN_MPI | ours | more
+
+
+@cache
+def is_open_mpi() -> bool:
+    """Return whether the launcher is Open MPI's, which has exit codes of its own."""
+    said = subprocess.run([str(MPIEXEC), "--version"], env=plain_environment(), capture_output=True, check=False).stdout
+    return b"Open MPI" in said or b"OpenRTE" in said
 
 
 def launch(size: int, *arguments: str, **options: object) -> subprocess.Popen[str]:

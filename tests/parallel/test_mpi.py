@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from parallel.config import CONFIG, SEVERAL_LOSSES
-from parallel.launching import launch, needs_mpi
+from parallel.launching import is_open_mpi, launch, needs_mpi
 from parallel.processes import distance, wait_until
 
 from cnnbp_cli.parallel.mpi import INTACT
@@ -189,8 +189,10 @@ def test_an_interrupt_saves_a_checkpoint(setup, config, tmp_path, number):
         assert wait_until(lambda: events.exists() and b'"event": "step"' in events.read_bytes(), seconds=40)
         process.send_signal(number)
         _, err = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert err.count("stopping after this step") == 1
+    if is_open_mpi():  # whose launcher says that it was interrupted, and passes on nothing more
+        assert process.returncode == 1
+    else:
+        assert (process.returncode, err.count("stopping after this step")) == (130, 1)
     step = last(tmp_path / "run").progress["step"]
     assert step > 0
     longer = (f"train.epochs={step // 4 + 2}",)
@@ -215,8 +217,8 @@ def test_a_process_that_is_lost_ends_the_run(setup, config, tmp_path, rank, how,
     with start(config, 3, tmp_path / "run", *settings, options=options) as process:
         _, err = process.communicate(timeout=50)
     assert time.monotonic() - began < 30
-    assert process.returncode in (code, 9)  # the launcher kills the others, and may return that
-    assert said in err
+    assert process.returncode in (code, 9, 128 + 9)  # the launcher kills the others, and may return that
+    assert said in err or (how == "kill" and f"process {rank} of 3 has died (on " in err)  # whoever notices it first
     assert INTACT in err  # Open MPI's launcher has something to add
     assert err.count("the trap has shut") == (how == "raise")
     assert last(tmp_path / "run").progress["step"] == 5
@@ -256,7 +258,7 @@ def test_a_traceback_of_any_process_reaches_the_log(tmp_path):
     (tmp_path / "program.py").write_text(PROGRAM)
     with launch(3, "program.py", cwd=tmp_path) as process:
         _, err = process.communicate(timeout=50)
-    assert process.returncode in (1, 9)  # the launcher kills the others, and may return that
+    assert process.returncode in (1, 9, 128 + 9)  # the launcher kills the others, and may return that
     assert "process 2 on " in err
     assert 'program.py", line ' in err
     assert "ZeroDivisionError: a defect" in err

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from parallel.launching import plain_environment
 
 from cnnbp_cli.parallel.launcher import Launch, mpi_launch
 
@@ -24,7 +25,9 @@ OPTIONS = ("--set", "train.epochs=3", "--set", "train.optimizer.learning_rate=0.
 def sweep(folder, *options, processes=0):
     launcher = [MPIEXEC, "-n", str(processes)] if processes else []
     command = [*launcher, sys.executable, "-m", "cnnbp_cli", "sweep", *options, "--format", "csv", "--quiet"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        command, cwd=folder, env=plain_environment(), capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 def figures(text):
