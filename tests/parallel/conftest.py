@@ -20,7 +20,7 @@ from cnnbp_cli.loading import load_data
 from cnnbp_cli.model import Model
 from cnnbp_cli.parallel import local
 
-LIMIT = 60 + 10 * int(os.environ.get("CRASH_KILLS", "0"))
+LIMIT = 180 + 10 * int(os.environ.get("CRASH_KILLS", "0"))
 """Seconds before a test that hangs is ended, with a traceback of every thread; `make crash` takes longer."""
 
 
