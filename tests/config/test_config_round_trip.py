@@ -112,10 +112,12 @@ def models(draw):
     names = draw(st.lists(NAMES, min_size=1, max_size=6, unique=True))
     specs = []
     for i, name in enumerate(names):
-        layer = draw(st.sampled_from(sorted(LAYERS)).map(LAYERS.get).flatmap(declarations))
+        shared = draw(st.sampled_from([None, None, *specs]))  # a share of a share is one of the layer that owns
+        shares = (shared.shares or shared.name) if shared else ""
+        layer = shared.layer if shared else draw(st.sampled_from(sorted(LAYERS)).map(LAYERS.get).flatmap(declarations))
         before = st.sampled_from(["input", *names[:i]])
         inputs = draw(st.lists(before, min_size=2, max_size=3)) if layer.several_inputs else [draw(before)]
-        specs.append(LayerSpec(name, tuple(inputs), layer))
+        specs.append(LayerSpec(name, tuple(inputs), layer, shares=shares))
     size = draw(st.tuples(*[st.integers(1, 99)] * 3))
     init = draw(st.sampled_from(sorted(INITIALIZERS)).map(INITIALIZERS.get).flatmap(declarations))
     return ModelConfig(size, tuple(specs), init, draw(st.sampled_from(list(LOSSES))))
