@@ -94,7 +94,8 @@ model:
     - {type: batch_norm, momentum: 0.9, epsilon: 1e-5, affine: true}
     - &act {type: leaky_relu, name: act, slope: 0.01}
     - {type: conv2d, name: skip, filters: 4, kernel_size: 1, inputs: [input]}
-    - {type: add, inputs: [act, skip]}
+    - {share: skip, name: again, inputs: [input]}
+    - {type: add, inputs: [act, skip, again]}
     - {type: group_norm, groups: 2}
     - {type: avg_pool2d, pool_size: 2, stride: 2, padding: 0, count_include_pad: false}
     - {type: conv_transpose2d, filters: 2, kernel_size: 2, stride: 2, padding: valid, output_padding: 0}
