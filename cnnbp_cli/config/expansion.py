@@ -223,6 +223,7 @@ class _Expander:
         self._blocks: dict[str, Block] = {}
         self._used: set[str] = set()
         self._flat: list[_Layer] = []
+        self._open: list[YamlMapping] = []  # the uses that are being expanded, each within the one before
         self._count = 0
         self._wrong = False
         self._path: KeyPath = ()
@@ -325,7 +326,8 @@ class _Expander:
     def _shared_use(self, item: YamlMapping, scope: _Scope) -> _Use | None:
         """Return the use of a block that an item shares, if it does."""
         for output, _ in self._links(item, "share", scope) if shares_layer(item) else ():
-            if isinstance(output.of, _Link) and (found := output.of.names.get(output.of.name)):
+            found = output.of.names.get(output.of.name) if isinstance(output.of, _Link) else None
+            if found and found.use and all(found.use.item is not item for item in self._open):
                 return found.use
         return None
 
@@ -371,11 +373,11 @@ class _Expander:
         around = (*scope.around, word.value)
         if word.value in scope.around:
             self._stop(f"a block cannot use itself: {' → '.join(around)}", word)
-        if len(around) > DEEPEST:
+        if len(around) > DEEPEST or len(self._open) > DEEPEST:
             self._stop(f"blocks nested more than {DEEPEST} deep", word)
         first = self._first(item, scope)
         self._check_keys(word.value, item, first, block, scope)
-        output.use = use
+        self._open.append(use.item)
         path = self._path
         for index in self._repetitions(item, scope):
             self._path = path
@@ -397,6 +399,8 @@ class _Expander:
             output.of = self._list(block.layers, inner, _Output(of=output.of))
             if index:
                 at.names.setdefault(own, _Output(of=output.of, what="is a repetition of a block"))
+        output.use = use
+        self._open.pop()
 
     def _check_keys(
         self, name: str, item: YamlMapping, first: Mapping[str, YamlEntry], block: Block, scope: _Scope
@@ -588,7 +592,7 @@ class _Expander:
         if found.of is not None:
             self._path = link.path
             why = f"{found.what}: share names a layer, or a whole use of a block"
-            why = "stands further down: share one that stands above" if found.use else why
+            why = "does not stand above: share what does" if found.use else why
             self._complain(f"'{link.name}' {why}", link.node)
             return None
         return found.name
