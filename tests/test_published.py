@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tracemalloc
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from jsonschema import Draft202012Validator
 
 import cnnbp_cli as cnnbp
 from cnnbp_cli.analysis.summary import summary
-from cnnbp_cli.build import build_graph
+from cnnbp_cli.build import build_graph, require_target
 from cnnbp_cli.config import templates
 from cnnbp_cli.config.jsonschema import json_schema
 from cnnbp_cli.config.load import load_config, parse_config
@@ -119,6 +120,22 @@ def test_the_largest_is_described_without_its_numbers():
 def test_the_wide_network_with_a_hundred_classes():
     found = summary(config_of("wrn-16-4", "model.layers.classifier.units=100"))
     assert round(found.trainable_parameters / 1e6, 2) == 2.77
+
+
+def test_the_auxiliary_classifiers_of_googlenet():
+    """As docs/published.md says; torchvision's googlenet(aux_logits=True), before its weights are loaded."""
+    document = (FOLDER.parents[1] / "docs" / "published.md").read_text("utf-8").split("auxiliary classifiers\n")[1]
+    block, uses, losses, *_ = re.findall(r"```text\n(.*?)```", document, re.DOTALL)
+    before, _, after = (FOLDER / "googlenet.yaml").read_text("utf-8").partition("    - {block: conv, name: conv1")
+    blocks, rest = before.removesuffix("  layers:\n"), after.partition("\n")[2]
+    whole = f"{blocks}{block}  layers:\n{uses}{rest}".replace("train:\n", f"train:\n{losses}")
+    config = parse_config(whole)
+    found = summary(config)
+    assert found.trainable_parameters == 13_004_888
+    assert found.inference_macs == NETWORKS["googlenet"].macs
+    own = sum(layer.trainable_parameters for layer in found.layers if layer.name.startswith("aux"))
+    assert own == 13_004_888 - NETWORKS["googlenet"].parameters == 6_379_984
+    require_target(config, build_graph(config))
 
 
 def test_the_u_net_of_the_paper():

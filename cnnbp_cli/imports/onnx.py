@@ -193,6 +193,8 @@ def _described(translation: Translation, name: str, known: Config | None, head: 
     model: dict[str, Any] = {"input": list(translation.input_shape), "layers": [plain(spec) for spec in specs]}
     if known is not None:
         whole = plain(known)
+        if not {one.layer for one in known.losses} <= {spec.name for spec in specs}:  # the file has no auxiliary layers
+            whole["train"] |= {"loss": known.losses[0].loss, "losses": []}
         return whole | {"dtype": dtype, "model": whole["model"] | model | {"head": head}}
     _, h, w = translation.input_shape
     data: dict[str, Any] = {"source": "npz", "path": "data.npz"}

@@ -45,13 +45,13 @@ def trace_document(trace: TracedPass, layers: Sequence[str] = ()) -> dict[str, A
         "image": {"split": source.split, "index": source.index, "label": source.label},
         "loss": plain(trace.loss),
         "prediction": plain(trace.prediction),
-        **({"losses": _losses(trace)} if len(trace.losses) > 1 else {}),
+        "losses": _losses(trace),
         "nodes": nodes,
     }
 
 
 def _losses(trace: TracedPass) -> list[dict[str, Any]]:
-    """Return what each of several losses has met; the document's own loss is their weighted sum."""
+    """Return what each loss has met, that of the output first; the document's own loss is their weighted sum."""
     return [
         {
             "layer": one.layer,

@@ -216,10 +216,11 @@ def test_evaluation_and_prediction_know_the_output_alone():
     assert found.accuracy == np.mean(predicted.argmax(1) == data.test.labels)
 
 
-def test_onnx_has_no_auxiliary_layers():
+def test_onnx_has_no_auxiliary_layers(tmp_path):
     onnx = pytest.importorskip("onnx")
     reference = pytest.importorskip("onnx.reference")
     from cnnbp_cli.exports.onnx import to_onnx
+    from cnnbp_cli.imports.onnx import import_onnx
 
     model, data = setup("dtype=float32")
     list(fit(model, data))
@@ -231,6 +232,11 @@ def test_onnx_has_no_auxiliary_layers():
     raw = data.test.images.astype(np.float32)
     (given,) = reference.ReferenceEvaluator(proto).run(None, {"input": raw})
     np.testing.assert_allclose(given, model.predict(data.test.images), atol=1e-5)
+    (tmp_path / "three.onnx").write_bytes(proto.SerializeToString())
+    import_onnx(tmp_path / "three.onnx", tmp_path / "again.yaml")
+    again = cnnbp.load(tmp_path / "again.yaml")
+    assert [(one.layer, one.weight) for one in again.losses] == [("classifier", 1.0)]
+    assert again.config.train.optimizer == model.config.train.optimizer
 
 
 def test_diagnose_compares_the_sum_with_the_sum_of_guesses():
