@@ -48,7 +48,8 @@ SEVERAL_LOSSES = (
     "model.layers=[{type: conv2d, name: stem, filters: 4, kernel_size: 3}, {type: batch_norm, name: norm}, relu, "
     "{type: global_avg_pool2d, name: low}, {type: dense, name: side, units: 4}, "
     "{type: conv2d, name: step, filters: 4, kernel_size: 3, inputs: [relu_1]}, relu, flatten, "
-    "{type: dropout, rate: 0.3}, {type: dense, name: deep, units: 4}, batch_norm, relu, {type: dense, name: end, units: 4}]",
+    "{type: dropout, rate: 0.3}, {type: dense, name: deep, units: 4}, batch_norm, relu, "
+    "{type: dense, name: end, units: 4}]",
     "train.losses=[{layer: side, weight: 0.3}, {layer: end}, {layer: deep, weight: 0.5, loss: mse}]",
 )
 """Losses at three layers, one of which another layer reads."""

@@ -348,7 +348,7 @@ def test_numbers_that_are_not_finite_do_not_stop_a_trace():
 
 def test_the_document_has_the_keys_of_the_contract(toy):
     document = json.loads(toy.to_json())
-    assert list(document) == ["format", "version", "mode", "image", "loss", "prediction", "nodes"]
+    assert list(document) == ["format", "version", "mode", "image", "loss", "prediction", "losses", "nodes"]
     assert (document["format"], document["version"], document["mode"]) == ("cnnbp-trace", 1, "evaluation")
     assert document["image"] == {"split": "test", "index": 0, "label": int(toy.source.label)}
     first, conv, relu, pool, *_ = document["nodes"]
