@@ -19,6 +19,10 @@ LARGEST_FOLDED = 1 << 24
 """The most numbers that a computed constant may have: shapes and masks have few."""
 
 
+LARGEST_READ = 4096
+"""The most numbers of a constant that shapes may depend on."""
+
+
 @dataclass(eq=False)
 class Op:
     """One operator: what it reads and writes by name, `""` for an input that is left out."""
@@ -162,6 +166,8 @@ def _fix_input(path: Path, value: Any, size: Shape | None, dims: list[int | None
         if any(has not in (None, want) for has, want in zip(dims[1:], size, strict=True)):
             raise ImportProblem(f"{path}: takes images of {dims[1:]}, not of {list(size)}")
         dims = list(wanted)
+    if any(size is not None and size < 1 for size in dims):
+        raise ImportProblem(f"{path}: takes images of {dims[1:]}, which cannot be")
     if None in dims:
         raise ImportProblem(f"{path}: leaves the size of its input open; say it: --input 3,224,224")
     for dim, known in zip(value.type.tensor_type.shape.dim, dims, strict=True):
@@ -220,8 +226,8 @@ class _Folding:
 
     def run(self) -> None:
         while True:
-            self._infer()
-            if not self._fold() and not self._tell() and not self._choose():
+            goes_on = self._infer()
+            if not self._fold() and not self._tell() and not self._choose() and not goes_on:
                 break
         self._skip_gathers()
         self._drop_unread()
@@ -231,29 +237,50 @@ class _Folding:
                     raise ImportProblem(f"{self.path}: the shape of {name!r}, which {op.kind} writes, depends on data")
         self.graph.index()
 
-    def _infer(self) -> None:
-        """Let onnx infer shapes, from operators and the constants that are known."""
+    def _infer(self) -> bool:
+        """Let onnx infer shapes, from operators and the constants that are known; return whether it can go on.
+
+        Its inference of `Slice` ends the process where a size is negative, as behind a kernel that is larger than the
+        image. So each waits until the sizes of its input are known, and found to be sizes.
+        """
         import onnx
-        from onnx import numpy_helper
+        from onnx import helper, numpy_helper
 
         graph, proto = self.graph, self.proto
-        for name, value in graph.constants.items():
-            if not any(tensor.name == name for tensor in proto.graph.initializer):
-                proto.graph.initializer.append(numpy_helper.from_array(value, name))
         kept = [node for node in proto.graph.node if not all(not o or o in graph.constants for o in node.output)]
-        del proto.graph.node[:]
-        proto.graph.node.extend(kept)
-        del proto.graph.value_info[:]  # an exporter may have written sizes of its own
-        proto.graph.value_info.extend(self.told)
-        for value in proto.graph.output:
-            value.type.tensor_type.ClearField("shape")
+        waiting = [node for node in kept if node.op_type == "Slice" and not self._is_known(node.input)]
+        small = {name: value for name, value in graph.constants.items() if value.size <= LARGEST_READ}
+        large = [
+            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
+            for name, value in graph.constants.items()
+            if name not in small
+        ]
+        outline = helper.make_graph(
+            [node for node in kept if node not in waiting],
+            "outline",
+            proto.graph.input,
+            [helper.make_empty_tensor_value_info(value.name) for value in proto.graph.output],
+            [numpy_helper.from_array(value, name) for name, value in small.items()],
+            value_info=[*self.told, *large],  # an exporter may have written sizes of its own, which are left out
+        )
+        model = helper.make_model(outline, opset_imports=proto.opset_import, ir_version=proto.ir_version)
         try:
-            inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+            inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
         except Exception as error:
             raise ImportProblem(f"{self.path}: its shapes contradict each other: {_first_line(error)}") from None
         for value in (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output):
-            graph.shapes[value.name] = tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+            shape = tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+            if min(shape, default=0) < 0:
+                raise ImportProblem(
+                    f"{self.path}: the image is too small: {value.name!r} would have the shape {list(shape)}"
+                )
+            graph.shapes[value.name] = shape
         graph.shapes |= {name: value.shape for name, value in graph.constants.items()}
+        return any(self._is_known(node.input) for node in waiting)
+
+    def _is_known(self, inputs: Sequence[str]) -> bool:
+        """Return whether the sizes of the first of some inputs are known."""
+        return bool(inputs) and 0 not in self.graph.shapes.get(inputs[0], (0,))
 
     def _fold(self) -> bool:
         """Compute every operator whose inputs are known; return whether there was any."""
@@ -295,7 +322,10 @@ class _Folding:
             if branch is None or len(branch.output) != len(node.output):
                 raise ImportProblem(f"{self.path}: is not valid ONNX: node {node.name!r} (If) has no {wanted}")
             given.initializer.extend(branch.initializer)
-            nodes.extend(_in_place(branch, node.output))
+            try:
+                nodes.extend(_in_place(branch, node.output))
+            except ValueError as error:  # names that are no text, or others than were announced
+                raise ImportProblem(f"{self.path}: is not valid ONNX: {_first_line(error)}") from None
         if not found:
             return False
         nodes = [type(node).FromString(node.SerializeToString()) for node in nodes]  # out of the list that is emptied

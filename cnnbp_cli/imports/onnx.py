@@ -26,7 +26,7 @@ from cnnbp_cli.imports.operators import HANDLERS
 from cnnbp_cli.imports.response_norm import recognize_response_norms
 from cnnbp_cli.imports.translation import Imported, Translation
 from cnnbp_cli.model import Model
-from cnnbp_cli.weights import save_weights
+from cnnbp_cli.weights import first_non_finite, save_weights
 
 SHOWN = 8
 """The most operators that a message lists."""
@@ -125,6 +125,13 @@ def read_onnx(
     ImportProblem
         As `import_onnx` says.
     """
+    with np.errstate(all="ignore"):  # of a file that may hold any numbers; those that matter are looked at in the end
+        return _read(source, name, weights, size, head, normalize)
+
+
+def _read(
+    source: Path, name: str, weights: str, size: Shape | None, head: Head | None, normalize: MeanStd | None
+) -> tuple[Model, str, tuple[str, ...]]:
     graph = read_graph(source, size)
     recognize_normalization(graph)
     recognize_response_norms(graph)
@@ -150,7 +157,10 @@ def read_onnx(
         model = build(config, any_target=True)
     except ConfigError as error:
         raise ImportProblem(f"{source}: {error}") from None
-    model.set_parameters(_parameters(translation.layers, model), complete=True)
+    parameters = _parameters(translation.layers, model)
+    if bad := first_non_finite(parameters):
+        raise ImportProblem(f"{source}: parameter {bad} has values that are not finite")
+    model.set_parameters(parameters, complete=True)
     model.normalization = _normalization(source, translation, known)
     text = comment + brief_yaml(config)
     if parse_config(text, label=str(source)) != config:  # the text is what counts

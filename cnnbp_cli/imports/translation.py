@@ -109,7 +109,13 @@ class Translation:
                 self._translate(op)
             except (NoLayer, ShapeError, FieldErrors) as error:
                 self.problems.append(f"node {op.name or op.output!r} ({op.kind}): {error}")
-            except (TypeError, ValueError, KeyError, IndexError):  # of a file that may say anything
+            except (
+                TypeError,
+                ValueError,
+                LookupError,
+                ArithmeticError,
+                AttributeError,
+            ):  # it may say anything
                 self.problems.append(f"node {op.name or op.output!r} ({op.kind}): is not as its definition wants it")
         output = self.values.get(graph.output)
         if output is None and not self.problems:

@@ -15,11 +15,13 @@ from collections.abc import Callable
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from cli.bars import BARS
+from fuzz.models import onnx_files, read_model
 from fuzz.mutations import VALUES, WORDS, byte_edits, contents, edited_bytes, places, replaced, texts
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
@@ -591,4 +593,5 @@ def kinds() -> list[Kind]:
         Kind("runs", run_files, read_run, 6),
         Kind("images", image_files(), read_image, 10, memory=1 << 30),
         Kind("folders", folders(), read_folder, 4, memory=1 << 30),
+        *([Kind("ONNX", onnx_files(), read_model, 6)] if find_spec("onnx") else []),
     ]
