@@ -85,6 +85,15 @@ def test_figures(name):
         assert abs(counted - millions) <= half_a_digit + 1e-9, key
 
 
+@pytest.mark.parametrize("name", ["all-cnn-c", "wrn-16-4", "dcgan-generator", "unet"])
+def test_what_nobody_publishes_is_what_pytorch_counts(name):
+    """In the network of the paper, written in PyTorch, by its own counter of operations."""
+    pytest.importorskip("torch")
+    from published_in_torch import counted
+
+    assert counted(name) == (NETWORKS[name].parameters, NETWORKS[name].macs)
+
+
 @every_network
 def test_is_a_page_and_reads_back(name):
     path = FOLDER / f"{name}.yaml"
