@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cnnbp_cli.cli.help import Group, UsageError, told
+from cnnbp_cli.cli.help import Group, UsageError
 from cnnbp_cli.cli.interrupts import INTERRUPTED, Interruptible
-from cnnbp_cli.cli.words import HINTS, spelled_out
+from cnnbp_cli.cli.mistakes import told, told_of_word
+from cnnbp_cli.cli.words import spelled_out
 from cnnbp_cli.data.progress import Reading, listening
 from cnnbp_cli.errors import UserError
 
@@ -46,8 +47,9 @@ class Boundary(Group):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the command of a call; a word that is none, but known, gets its hint."""
-        if self.get_command(ctx, args[0]) is None and args[0] in HINTS and not ctx.resilient_parsing:
-            fail(f"there is no command '{args[0]}': {HINTS[args[0]]}")
+        unknown = self.get_command(ctx, args[0]) is None and not ctx.resilient_parsing
+        if unknown and (text := told_of_word(args[0])):
+            fail(text)
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:

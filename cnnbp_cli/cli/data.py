@@ -109,7 +109,9 @@ def convert(
 
 
 def fetch(
-    data_set: Annotated[DataSet, typer.Argument(metavar="NAME", help="One of " + ", ".join(DataSet) + ".")],
+    data_set: Annotated[
+        DataSet, typer.Argument(metavar="NAME", case_sensitive=False, help=f"One of {', '.join(DataSet)}.")
+    ],
     folder: Annotated[
         Path | None, typer.Argument(metavar="DIR", help="Target folder; by default one with the name of the data set.")
     ] = None,

@@ -89,7 +89,7 @@ def diagnose(
         _about_rules(explain, format)
         return
     if source is None:
-        ctx.fail("Missing argument 'CONFIG|RUN'.")
+        ctx.fail("missing CONFIG|RUN, as in `cnnbp diagnose lenet5`")
     if Path(source).is_dir():
         given = {as_typed(overrides): overrides, "--steps": steps, "--confirm": confirm}
         for option in (option for option, value in given.items() if value):

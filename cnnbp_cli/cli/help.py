@@ -1,7 +1,6 @@
-"""How `--help`, usage lines and usage errors look: plain text, a column of names beside a column of sentences.
+"""How `--help` and usage lines look: plain text, a column of names beside a column of sentences.
 
-Typer's own help draws boxes, writes `{CONFIG}` and `<bool>`, and cuts choices in the middle of a word; its errors are
-four lines or a box, where all other errors are one line.
+Typer's own help draws boxes, writes `{CONFIG}` and `<bool>`, and cuts choices in the middle of a word.
 """
 
 from __future__ import annotations
@@ -16,13 +15,11 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from cnnbp_cli.cli.mistakes import WORDS
 from cnnbp_cli.cli.sources import settle
-from cnnbp_cli.cli.words import options_meant
 from cnnbp_cli.report.terminal import plain, width
 
 WIDEST = 100  # columns: longer lines are hard to read
-WORDS = "cnnbp.words"
-"""Where a command's context keeps the words that it was called with."""
 WIDEST_NAME = 26  # columns of a name that has its sentence beside it
 GLUE = "\N{NO-BREAK SPACE}"
 OPTION_AND_VALUE = re.compile(r"(--\S+) (?!-)")
@@ -44,28 +41,6 @@ def usage(command: Any, ctx: Any) -> str:
     if isinstance(command, TyperGroup):
         words += ["COMMAND", "[ARGS]..."]
     return "Usage: " + " ".join(words)
-
-
-def told(error: Any) -> str:
-    """Return a usage error as one line that begins with the option or the argument that it is about."""
-    if type(error) is typer.BadParameter:
-        text = error.message.removeprefix("Value error, ").rstrip(".")
-        place = error.param_hint or (error.param and _place(error.param))
-        return f"{place}: {_in_a_sentence(text)}" if place else text
-    if meant := getattr(error, "possibilities", None):
-        return f"no such option: {error.option_name}, did you mean {' or '.join(sorted(meant))}?"
-    text = _in_a_sentence(error.format_message().rstrip("."))
-    if ". Did you mean " in text:
-        return text.replace(". Did you mean ", ", did you mean ")
-    return f"{text}; `{error.ctx.command_path} --help` says what there is" if error.ctx else text
-
-
-def _in_a_sentence(text: str) -> str:
-    return text[:1].lower() + text[1:] if text[1:2].islower() else text
-
-
-def _place(param: Any) -> str:
-    return str(param.metavar if param.param_type_name == "argument" else max(param.opts, key=len))
 
 
 def help_text(command: Any, ctx: Any) -> str:
@@ -151,20 +126,13 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the words of a call; an empty one, as of a variable that is not set, would name the current folder."""
-        try:
-            given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
-        except Exception as error:  # an unknown option, whose class is no part of what typer promises
-            known = [name for param in self.get_params(ctx) for name in param.opts]
-            unknown: Any = error
-            if hasattr(error, "possibilities") and (meant := options_meant(unknown.option_name, known)):
-                unknown.possibilities = meant
-            raise
+        ctx.meta[WORDS] = [*args]
+        given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
         params: list[Any] = [] if ctx.resilient_parsing else [*self.get_params(ctx)]
         for param in params:
             value = given.get(param.name)
             if value == "" or (isinstance(value, list | tuple) and "" in value):
                 raise typer.BadParameter("is empty", ctx=ctx, param=param)
-        ctx.meta[WORDS] = [*args]
         rest = super().parse_args(ctx, args)
         settle(ctx, params)
         return rest

@@ -45,6 +45,10 @@ def init(
 
         render([(one, summary(parse_config(one.text))) for one in templates.templates()])
         return
+    if file is None and Path(template).suffix in (".yaml", ".yml"):
+        raise typer.BadParameter(
+            f"name one before the file, as in `cnnbp init lenet5 {shlex.quote(template)}`", param_hint="TEMPLATE"
+        )
     chosen = templates.template(template)
     if file == "-":
         print(chosen.text, end="")

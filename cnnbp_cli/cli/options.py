@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from cnnbp_cli.cli import complete
-from cnnbp_cli.cli.help import WORDS, choices
+from cnnbp_cli.cli.help import choices
+from cnnbp_cli.cli.mistakes import WORDS
 from cnnbp_cli.config.shortcut import Shortcut
 
 

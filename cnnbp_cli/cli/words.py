@@ -24,6 +24,11 @@ _WATCH = "`cnnbp train CONFIG --grad-norms` watches every layer, and `cnnbp grad
 _PROFILE = "`cnnbp profile CONFIG` measures the time of each layer"
 _LOAD = "`cnnbp train CONFIG --weights FILE` begins with the weights of a file, from PyTorch for one"
 
+_DELETE = "a run is a folder: delete it like any other; `cnnbp runs` lists them"
+_BOARD = "`cnnbp export RUN --to tensorboard DIR` writes curves for TensorBoard, and `cnnbp plot RUN` draws them"
+_COMPARE = "`cnnbp compare RUN RUN` shows what sets runs apart"
+_INSTALL = "`cnnbp init` lists the networks there are, and `cnnbp data fetch NAME` downloads a data set"
+
 _TOPICS = {
     _TRAIN: ("fit", "learn", "resume", "continue", "run", "start"),
     _NEW: (
@@ -49,7 +54,11 @@ _TOPICS = {
     _CHECK: ("check", "verify", "lint", "doctor", "debug"),
     _CONFIG: ("set", "options", "settings", "defaults", "edit", "override"),
     _GRADIENTS: ("gradients", "gradient", "grad", "grads", "backward", "backprop", "forward"),
-    _PREDICT: ("infer", "inference", "classify", "recognize", "apply"),
+    _PREDICT: ("infer", "inference", "classify", "recognize", "apply", "detect"),
+    _DELETE: ("rm", "delete", "remove", "clean", "prune"),
+    _BOARD: ("tensorboard", "board", "wandb", "mlflow"),
+    _COMPARE: ("diff", "difference"),
+    _INSTALL: ("install", "pull", "add", "clone"),
     _WATCH: ("watch", "monitor", "norms", "stats"),
     _PROFILE: ("time", "speed", "bench", "timing", "perf"),
     _LOAD: ("load", "pretrained", "finetune", "fine-tune"),
@@ -58,16 +67,69 @@ _TOPICS = {
 HINTS = {word: hint for hint, words in _TOPICS.items() for word in words}
 """What to call instead of a command that there is not."""
 
+ARGUMENTS = ("config", "cfg", "c", "model", "m", "arch", "network", "net", "file", "f")
+"""Options of other programs whose value is an argument here."""
+
+_CPU = "cnnbp computes with NumPy, on the CPU; `--workers N` shares each batch among N processes"
+_LESS = "`--quiet` shows less, and `--format json` shows all that happens"
+_CHECKED = "`cnnbp validate CONFIG --data` checks a config and its data without training"
+
+ABSENT = {
+    **dict.fromkeys(("gpu", "gpus", "device", "cuda", "mps", "tpu", "cpu", "no-cuda", "accelerator"), _CPU),
+    **dict.fromkeys(
+        ("amp", "fp16", "half", "bf16", "compile"), "all numbers are float32, or float64 with `--set dtype=float64`"
+    ),
+    **dict.fromkeys(("v", "vv", "verbose", "debug", "log-level"), _LESS),
+    **dict.fromkeys(("dry-run", "dryrun", "check", "n"), _CHECKED),
+    **dict.fromkeys(("tensorboard", "logdir", "log-dir", "wandb", "logger"), _BOARD),
+}
+"""Options of other programs for what is done otherwise here, or not at all."""
+
+KEYS = {
+    **dict.fromkeys(("optimizer", "optim", "opt"), "train.optimizer"),
+    **dict.fromkeys(("loss", "criterion", "loss-function"), "train.loss"),
+    **dict.fromkeys(("schedule", "scheduler", "lr-scheduler", "lr-schedule", "sched"), "train.schedule"),
+    **dict.fromkeys(("momentum",), "train.optimizer.momentum"),
+    **dict.fromkeys(("weight-decay", "wd", "l2"), "train.optimizer.weight_decay"),
+    **dict.fromkeys(("label-smoothing", "smoothing"), "train.label_smoothing"),
+    **dict.fromkeys(("clip", "clip-norm", "clip-grad", "grad-clip", "max-norm"), "train.clip_norm"),
+    **dict.fromkeys(("patience", "early-stopping"), "train.early_stopping.patience"),
+    **dict.fromkeys(("checkpoint-every", "save-every", "save-freq"), "train.checkpoint_every"),
+    **dict.fromkeys(("validation", "val-split", "validation-split", "val"), "data.validation"),
+    **dict.fromkeys(("data", "dataset", "data-set", "source"), "data.source"),
+    **dict.fromkeys(("data-dir", "data-path", "root", "path"), "data.path"),
+    **dict.fromkeys(("imgsz", "img-size", "image-size", "input-shape", "input-size"), "model.input"),
+    **dict.fromkeys(("init", "initializer"), "model.init"),
+    **dict.fromkeys(("dtype", "precision"), "dtype"),
+    **dict.fromkeys(("name", "exp-name", "run-name"), "name"),
+}
+"""Options of other programs whose value is a key of the config here."""
+
 _OPTIONS = {
     **dict.fromkeys(("output", "output-dir", "outdir", "o", "dir", "save", "save-dir", "run"), "out"),
     **dict.fromkeys(("continue", "restart", "r"), "resume"),
     **dict.fromkeys(("silent", "s"), "quiet"),
-    **dict.fromkeys(("override", "param", "config"), "set"),
-    **dict.fromkeys(("json", "csv", "output-format", "f"), "format"),
+    **dict.fromkeys(("override", "param", "option", "grid", "values"), "set"),
+    **dict.fromkeys(("json", "csv", "output-format"), "format"),
     **dict.fromkeys(("e", "num-epochs", "n-epochs", "epoch"), "epochs"),
     **dict.fromkeys(("b", "batch-size", "batchsize"), "batch-size"),
     **dict.fromkeys(("num-workers", "n-workers", "processes", "threads", "jobs"), "workers"),
 }
+
+
+_MORE = {
+    **dict.fromkeys(("eps", "epsilon", "h", "delta"), ("step",)),
+    **dict.fromkeys(("tol", "atol", "rtol"), ("tolerance",)),
+    **dict.fromkeys(("format", "onnx", "type"), ("to",)),
+    **dict.fromkeys(("threshold", "min-acc"), ("min-accuracy",)),
+    **dict.fromkeys(("pretrained", "checkpoint", "ckpt", "load"), ("weights",)),
+    **dict.fromkeys(("topk", "top-k", "k"), ("top",)),
+    **dict.fromkeys(("overwrite", "y"), ("force",)),
+}
+"""What some commands call them."""
+
+LIKE = 0.75
+"""From which likeness on an option may be what was meant."""
 
 
 def spelled_out(words: Sequence[str]) -> list[str]:
@@ -83,5 +145,13 @@ def options_meant(option: str, known: Iterable[str]) -> list[str]:
 
     name = option.lstrip("-").replace("_", "-").lower()
     word = SYNONYMS.get(name.replace("-", "_"), name).replace("_", "-")
-    there = set(known)
-    return [f"--{found}" for found in dict.fromkeys((word, _OPTIONS.get(name, word))) if f"--{found}" in there]
+    there = [one for one in known if one.startswith("--")]
+    words = dict.fromkeys((word, _OPTIONS.get(name, word), *_MORE.get(name, ())))
+    if found := [f"--{one}" for one in words if f"--{one}" in there]:
+        return found
+    if name in {*ABSENT, *KEYS, *ARGUMENTS} or len(name) < 3:
+        return []
+    from difflib import get_close_matches
+
+    begun = [one for one in there if one.startswith(f"--{name}")]
+    return begun if len(begun) == 1 else get_close_matches(f"--{name}", there, n=2, cutoff=LIKE)

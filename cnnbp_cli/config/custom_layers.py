@@ -92,7 +92,11 @@ def load_layers(path: str | Path) -> list[type[Operation[Any]]]:
     try:
         code = compile(path.read_bytes(), str(path), "exec")
     except OSError as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+        reason = (
+            "no such file; expected a Python file"
+            if isinstance(error, FileNotFoundError)
+            else f"cannot be read: {error.strerror}"
+        )
         raise CustomLayerError(f"{path}: {reason}") from None
     except SyntaxError as error:
         shown = f"\n  {error.lineno} | {error.text.strip()}" if error.text and error.text.strip() else ""

@@ -8,6 +8,7 @@ import stat
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from cnnbp_cli.config.errors import (
     LINE_BREAK,
     MOST_PROBLEMS,
     SHOWN,
+    SYNONYMS,
     ConfigError,
     KeyPath,
     Problem,
@@ -40,7 +42,7 @@ from cnnbp_cli.config.nodes import (
 )
 from cnnbp_cli.config.overrides import Setting, overridden
 from cnnbp_cli.config.schema import Config, LayerSpec, Positions
-from cnnbp_cli.config.sources import is_template, located, meant
+from cnnbp_cli.config.sources import inside, is_template, located, meant
 from cnnbp_cli.config.templates import template
 from cnnbp_cli.config.wiring import (
     SHARE_KEYS,
@@ -207,7 +209,10 @@ def _read(path: Path, *, file_only: bool = False) -> bytes:
         nearest = meant(path, template=not file_only, run=not file_only)
         raise ConfigError([Problem(f"{path}: no such file{nearest}")]) from None
     except IsADirectoryError:
-        raise ConfigError([Problem(f"{path}: a directory, expected a YAML file")]) from None
+        wanted = inside(path)
+        raise ConfigError(
+            [Problem(f"{path}: a directory, expected a YAML file{' or a run' * bool(wanted)}{wanted}")]
+        ) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError([Problem(f"{path}: cannot be read: {reason}")]) from None
@@ -362,8 +367,9 @@ class _Reader:
         for key, entry in node.entries.items():
             if key not in keys:
                 of = f" of {title}" if title else ""
-                message = f"unknown key '{key}'{of}{suggestion(key, keys)}"
-                self._add(Problem(message, path, entry.key or entry.node.span))
+                there = "" if closest(key, keys) or "layers" in path else elsewhere(key)
+                meant = f", did you mean {there}?" if there else suggestion(key, keys)
+                self._add(Problem(f"unknown key '{key}'{of}{meant}", path, entry.key or entry.node.span))
 
     def _path(self, node: YamlNode, path: KeyPath) -> Any:
         if not isinstance(node, YamlScalar) or not isinstance(node.value, str) or not node.value or "\0" in node.value:
@@ -476,6 +482,29 @@ class _Reader:
         self._problems.append(problem)
         if len(self._problems) > MOST_PROBLEMS:
             raise ConfigError(self._problems)
+
+
+def elsewhere(key: str) -> str:
+    """Return where a key belongs that stands in another section, as ``'train.epochs'``; nothing where it is unknown."""
+    return " or ".join(f"'{path}'" for path in _paths().get(SYNONYMS.get(key, key), ()))
+
+
+@cache
+def _paths() -> dict[str, dict[str, None]]:
+    """Return the paths of each key below the sections of a config, those that are least deep."""
+    found: dict[str, dict[str, None]] = {}
+    level: list[tuple[str, Any]] = [("", Config)]
+    while level:
+        below: list[tuple[str, Any]] = []
+        for above, cls in level:
+            for f in fields(cls):
+                if f.init and f.name not in ("type", "source", "positions", "layers"):
+                    path = f"{above}.{f.name}" if above else f.name
+                    if above and all(other.count(".") == path.count(".") for other in found.get(f.name, ())):
+                        found.setdefault(f.name, {})[path] = None
+                    below += [(path, option) for option in members(hints_of(cls)[f.name]) if is_dataclass(option)]
+        level = below
+    return found
 
 
 def _label(path: KeyPath) -> str:

@@ -130,6 +130,14 @@ def meant(word: str | Path, *, file: bool = True, template: bool = True, run: bo
     return "; `cnnbp init` lists the templates" if template and path.name == str(word) and not path.suffix else ""
 
 
+def inside(folder: Path, *, file: bool = True, run: bool = True) -> str:
+    """Return the end of a message about a folder that is none of a run: what in it would have done."""
+    runs = runs_under(folder, 1) if run else ()
+    files = folder.glob("*.yaml") if file else ()
+    one = next((path for path in (*sorted(files), *runs) if path != folder), None)
+    return f", such as '{one}'" if one else ""
+
+
 def _candidates(path: Path, *, file: bool, template: bool, run: bool) -> Iterator[tuple[str, str]]:
     """Yield what there is, as a message names it, and by what name it is known."""
     if file:

@@ -21,8 +21,9 @@ def render(verdicts: Sequence[Verdict], format: str) -> None:
     elif format == "csv":
         write_csv(("config", "ok", "layers", "parameters", "line", "column", "message"), _rows(verdicts))
     else:
+        told: set[str] = set()
         for verdict in verdicts:
-            _lines(verdict)
+            _lines(verdict, told)
 
 
 def _rows(verdicts: Sequence[Verdict]) -> Iterator[list[object]]:
@@ -34,9 +35,12 @@ def _rows(verdicts: Sequence[Verdict]) -> Iterator[list[object]]:
             yield [verdict.config, "false", None, None, problem["line"], problem["column"], problem["message"]]
 
 
-def _lines(verdict: Verdict) -> None:
+def _lines(verdict: Verdict, told: set[str]) -> None:
+    """Write a verdict; what is wrong with an option is said once, and not for each config."""
     if verdict.error:
-        note(complaint(verdict.error))
+        if (text := complaint(verdict.error)) not in told:
+            note(text)
+        told.add(text)
         return
     for remark in verdict.remarks:
         note(f"{verdict.config}: {remark}")

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from cnnbp_cli.config.schema import Config
-from cnnbp_cli.config.sources import meant
+from cnnbp_cli.config.sources import inside, meant
 from cnnbp_cli.data.errors import DataError, require_file
 from cnnbp_cli.files import appending, replacing
 from cnnbp_cli.train.events import EPOCH_FIGURES, EpochDone, Event, RunFinished, StepDone, from_dict, to_dict
@@ -113,7 +113,9 @@ def run_events(run: Path, *, without: tuple[type[Event], ...] = ()) -> Iterator[
     directory = RunDirectory(run)
     directory.require_files()
     if not run.is_dir() or not directory.events.exists():
-        nearest = "" if run.exists() else meant(run, file=False, template=False)
+        nearest = meant(run, file=False, template=False) if not run.exists() else ""
+        if runs := inside(run, file=False):
+            nearest = f"; expected one{runs}"
         raise RunError(f"{run}: is not a run directory{nearest or '; `cnnbp train` makes one from a config'}")
     for number, record in _numbered(directory.events, tuple(_start(kind) for kind in without)):
         try:

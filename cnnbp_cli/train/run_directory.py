@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cnnbp_cli.config.sources import inside
 from cnnbp_cli.data.kept import Kept
 from cnnbp_cli.errors import UserError
 from cnnbp_cli.files import appending, remove_leftovers, replacing, require_files, reserved, sync
@@ -213,5 +214,7 @@ class RunDirectory:
             return self.best
         paths = self.checkpoints()
         if not paths:
-            raise RunError(f"{self.path}: contains no checkpoint; train it first")
+            runs = "" if self.events.exists() else inside(self.path, file=False)
+            expected = f"; expected a run{runs}" if runs else "; train it first"
+            raise RunError(f"{self.path}: contains no checkpoint{expected}")
         return paths[0]
