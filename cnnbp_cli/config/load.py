@@ -24,6 +24,7 @@ from cnnbp_cli.config.errors import (
     Source,
     Span,
     closest,
+    dotted,
     suggestion,
 )
 from cnnbp_cli.config.expansion import Expansion
@@ -367,7 +368,7 @@ class _Reader:
         for key, entry in node.entries.items():
             if key not in keys:
                 of = f" of {title}" if title else ""
-                there = "" if closest(key, keys) or "layers" in path else elsewhere(key)
+                there = "" if closest(key, keys) or "layers" in path else elsewhere(key, path)
                 meant = f", did you mean {there}?" if there else suggestion(key, keys)
                 self._add(Problem(f"unknown key '{key}'{of}{meant}", path, entry.key or entry.node.span))
 
@@ -484,9 +485,11 @@ class _Reader:
             raise ConfigError(self._problems)
 
 
-def elsewhere(key: str) -> str:
+def elsewhere(key: str, here: KeyPath) -> str:
     """Return where a key belongs that stands in another section, as ``'train.epochs'``; nothing where it is unknown."""
-    return " or ".join(f"'{path}'" for path in _paths().get(SYNONYMS.get(key, key), ()))
+    name = SYNONYMS.get(key, key)
+    places = [path for path in _paths().get(name, ()) if path != dotted((*here, name))]
+    return " or ".join(f"'{path}'" for path in places)
 
 
 @cache

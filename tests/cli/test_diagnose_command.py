@@ -179,7 +179,7 @@ class TestRules:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "missing argument 'CONFIG|RUN'"),
+        ((), "missing CONFIG|RUN"),
         (("bars.yaml", "--select", "dead-rel"), "error: unknown rule or family 'dead-rel', did you mean 'dead-relu'?"),
         (("bars.yaml", "--ignore", "flaw"), "error: unknown rule or family 'flaw', did you mean 'flow'?"),
         (("--explain", "overfiting"), "error: unknown rule 'overfiting', did you mean 'overfitting'?"),

@@ -156,6 +156,7 @@ def test_folders_of_runs_and_options_by_the_wrong_name(cnnbp: Command, bars_run:
         ("epochs", "'train.epochs'"),
         ("batch", "'train.batch_size'"),
         ("train.validation", "'data.validation'"),
+        ("train.optimizer.epochs", "'train.epochs'"),
         ("patience", "'train.schedule.patience' or 'train.early_stopping.patience'"),
         ("train.epoch", "'epochs'"),
     ],

@@ -163,7 +163,7 @@ def test_another_number_of_workers_is_refused(config, tmp_path):
     )
 
 
-@pytest.mark.parametrize(("arguments", "said"), [(["nowhere.yaml"], "nowhere.yaml"), ([], "missing argument")])
+@pytest.mark.parametrize(("arguments", "said"), [(["nowhere.yaml"], "nowhere.yaml"), ([], "missing CONFIG|RUN")])
 def test_bad_input_is_said_once(tmp_path, arguments, said):
     with launch(3, "-m", "cnnbp_cli", "train", *arguments, cwd=tmp_path) as process:
         out, err = process.communicate(timeout=50)
