@@ -5,7 +5,7 @@ The terms of a gradient are those of all layers that read the output; behind eac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -248,7 +248,8 @@ class TracedPass(Numbers):
         """Yield what each reader of an output, the loss among them, or each use of a parameter says of its gradient."""
         match self.kind(cell.tensor):
             case "parameter":
-                yield from self._said_of_parameter(cell)
+                uses = self._uses(cell.tensor)
+                yield from self._said_of_parameter(cell, [u for u in uses if u.name in self._leading] or uses[:1])
             case "loss" if cell.tensor != LOSS:
                 yield given("how much this loss counts in the total", self.gradient(cell))
             case "loss":
@@ -264,10 +265,9 @@ class TracedPass(Numbers):
                     if node.name in self._leading:
                         yield self._said(node, node.layer.dx_terms, k, where)
 
-    def _said_of_parameter(self, cell: Cell) -> Iterator[Told]:
+    def _said_of_parameter(self, cell: Cell, uses: Sequence[Node]) -> Iterator[Told]:
         _, key = self.owner(cell.tensor)
-        uses = self._uses(cell.tensor)
-        for node in [node for node in uses if node.name in self._leading] or uses[:1]:
+        for node in uses:
             yield self._said(node, node.layer.grad_terms, key, cell.index)
 
     def _update_told(self, cell: Cell) -> Told:
@@ -291,7 +291,7 @@ class TracedPass(Numbers):
             case "loss" if cell.tensor != LOSS:
                 yield Cell(LOSS)
             case "parameter" if self.is_learned(cell.tensor):
-                for told in self._said_of_parameter(cell):
+                for told in self._said_of_parameter(cell, self._uses(cell.tensor)):
                     yield from self._outputs_in(told)
             case "input" | "layer":
                 for node, k in self._readers[cell.tensor]:
