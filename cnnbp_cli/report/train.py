@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -111,6 +111,7 @@ class Tables:
         self._norms = NormTable("gradient", norms) if norms is not None else None
         self._step: StepDone | None = None
         self._epochs: list[EpochDone] = []
+        self._losses: dict[str, float] | None = None
         self._table: Table | None = None
 
     def wants(self, event: Event) -> bool:
@@ -124,11 +125,12 @@ class Tables:
                 self._norms.add(norm_row(self._step, event, "gradient"))
         elif isinstance(event, EpochDone):
             self._epochs.append(event)
+            self._losses = event.train_losses
             if self._norms is None:
                 self._write_epochs()
         elif isinstance(event, RunFinished):
             self.close()
-            _write_end(event)
+            _write_end(event, self._losses)
 
     def close(self) -> None:
         """Write what was kept until the table of norms was complete."""
@@ -171,11 +173,13 @@ def _cells(event: EpochDone) -> list[tuple[Column, str]]:
     return [(column, words) for column, words in cells if words]
 
 
-def _write_end(event: RunFinished) -> None:
+def _write_end(event: RunFinished, losses: Mapping[str, float] | None) -> None:
     figures = f"loss {_loss(event.test_loss)}"
     if event.test_accuracy is not None:
         figures += f", accuracy {percent(event.test_accuracy)}"
     line()
+    if losses:
+        line(f"train losses: {', '.join(f'{layer} {figure(loss)}' for layer, loss in losses.items())}")
     line(f"test: {figures}" if event.test_loss is not None else "no test split", "bold")
     if event.run:
         line(f"run: {event.run}")

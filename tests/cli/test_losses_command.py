@@ -28,6 +28,13 @@ def test_train_has_a_column_of_each_loss(three):
     assert all(map(float, rows[0][-3:]))
 
 
+def test_train_ends_with_each_loss(three):
+    lines = three("train", "three.yaml", "--out", "run", "--quiet").stdout.splitlines()
+    *_, last = (json.loads(line) for line in Path("run/events.jsonl").read_text().splitlines() if '"epoch",' in line)
+    said = ", ".join(f"{layer} {last['train_losses'][layer]:.4f}" for layer in LAYERS)
+    assert lines[-3] == f"train losses: {said}"
+
+
 def test_summary_names_the_losses(three):
     found = summary(parse_config(THREE))
     macs = {layer.name: layer.macs for layer in found.layers}
