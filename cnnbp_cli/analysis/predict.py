@@ -45,6 +45,8 @@ class Prediction:
         Of all classes; their numbers where they have no names.
     is_named : bool
         Whether they have.
+    id : str
+        What the image is called where it comes from; empty where it has no name there.
     """
 
     image: str
@@ -56,6 +58,7 @@ class Prediction:
     is_normalized: bool = False
     names: Sequence[str] = ()
     is_named: bool = False
+    id: str = ""
 
     def best(self, count: int) -> list[tuple[str, float]]:
         """Return the most likely classes, each with its probability, the best first."""
@@ -77,7 +80,12 @@ class Prediction:
 
 
 def predict_files(
-    model: Model, paths: Sequence[Path], *, invert: bool | None = None, progress: Tick | None = None
+    model: Model,
+    paths: Sequence[Path],
+    *,
+    invert: bool | None = None,
+    ids: str | None = None,
+    progress: Tick | None = None,
 ) -> list[Prediction]:
     """Return a prediction for each image in pictures and arrays.
 
@@ -91,6 +99,8 @@ def predict_files(
     invert : bool, optional
         Swap dark and light. By default a picture or an array of gray images is inverted if it has light edges and the
         training images had dark ones, or the other way round.
+    ids : str, optional
+        What a table may call a column that names its images.
     progress : callable, optional
         Called after each file with the number of those done, and of all.
 
@@ -101,16 +111,16 @@ def predict_files(
     """
     files, found = list[RawImages](), list(_globbed(paths))
     for number, path in enumerate(found, start=1):
-        files += read_for(model, path)
+        files += read_for(model, path, ids)
         if progress is not None:
             progress(number, len(found))
     return [prediction for together in _alike(model, files, invert) for prediction in together]
 
 
-def read_for(model: Model, path: Path) -> list[RawImages]:
+def read_for(model: Model, path: Path, ids: str | None = None) -> list[RawImages]:
     """Read every image of a file, and cut it to the part that the model takes; see `read_pictures`."""
     data, shape = model.config.data, model.config.model.input
-    raw = read_pictures(path, image_shape(data, shape), getattr(data, "label", "auto"))
+    raw = read_pictures(path, image_shape(data, shape), getattr(data, "label", "auto"), ids)
     return [replace(one, images=one.images[:, :, *middle(one.images.shape[2:], shape[1:])]) for one in raw]
 
 
@@ -135,8 +145,8 @@ def _alike(model: Model, files: Sequence[RawImages], invert: bool | None) -> Ite
         with warnings.catch_warnings(action="ignore", category=UserWarning):  # whether they are normalized is known
             found = predict(model, images, [raw.name for raw in pictures])
         yield [
-            replace(one, pixels=image, inverted=each.inverted, is_normalized=each.is_normalized)
-            for one, image, each in zip(found, shown, ready, strict=True)
+            replace(one, pixels=image, inverted=each.inverted, is_normalized=each.is_normalized, id=raw.ids[0])
+            for one, image, each, raw in zip(found, shown, ready, pictures, strict=True)
         ]
 
 
@@ -190,8 +200,8 @@ def _predict_raw(model: Model, raw: RawImages, invert: bool | None) -> list[Pred
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # whether they are normalized is known
         found = predict(model, ready.images, raw.names)
     return [
-        replace(one, pixels=image, inverted=ready.inverted, is_normalized=ready.is_normalized)
-        for one, image in zip(found, ready.shown, strict=True)
+        replace(one, pixels=image, inverted=ready.inverted, is_normalized=ready.is_normalized, id=name)
+        for one, image, name in zip(found, ready.shown, raw.ids or [""] * len(found), strict=True)
     ]
 
 

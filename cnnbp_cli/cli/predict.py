@@ -55,7 +55,8 @@ def predict(
         typer.Option(
             "--id-column",
             metavar="NAME",
-            help="Write a table of two columns, this one, which counts from 1, and Label: what Kaggle takes. "
+            help="Write a table of two columns, this one and Label: what Kaggle takes. It has the values of the column "
+            "that a table calls so, the names of pictures without their endings, and counts from 1 otherwise. "
             "With --format csv.",
         ),
     ] = None,
@@ -82,7 +83,7 @@ def predict(
     if not model.classifies and (id_column is not None or top is not None):
         fail(f"{trained}: {'--top' if top else '--id-column'} is for models that classify")
     with working("predicting, file") as tick:
-        predictions = predict_files(model, images, invert=invert, progress=tick)
+        predictions = predict_files(model, images, invert=invert, ids=id_column, progress=tick)
     name_origin(origin)
     columns = None if id_column is None else (id_column, label_column)
     render(predictions, format.value, asked_to_invert=bool(invert), origin=origin, top=top, columns=columns)

@@ -72,11 +72,14 @@ class Table(NamedTuple):
         Bytes, or floats where the pixels are none.
     labels : Array of str, shape (N,), or None
     remarks : list of str
+    ids : Array of str, shape (N,), or None
+        What the samples are called, where that was asked for and is there, in the place of labels.
     """
 
     images: Array
     labels: Array | None
     remarks: list[str]
+    ids: Array | None = None
 
 
 def read_tables(path: Path, test_path: Path | None, input_shape: Shape, label: int | str, delimiter: str) -> Source:
@@ -106,6 +109,7 @@ def read_table(
     delimiter: str = "auto",
     *,
     may_lack_labels: bool = False,
+    ids: str | None = None,
 ) -> Table:
     """Read one table: a line per sample, the label and the pixels, channel by channel.
 
@@ -123,6 +127,8 @@ def read_table(
         See `config.schema.Csv`.
     may_lack_labels : bool
         Whether lines may consist of pixels alone, in spite of `label`.
+    ids : str, optional
+        What the header may call a column that names the samples.
 
     Raises
     ------
@@ -133,7 +139,7 @@ def read_table(
     pixels = prod(input_shape)
     try:
         with path.open(encoding="utf-8-sig") as file:
-            layout = _layout(path, file, pixels, label, delimiter, may_lack_labels=may_lack_labels)
+            layout = _layout(path, file, pixels, label, delimiter, may_lack_labels=may_lack_labels, ids=ids)
             labels = dict[str, int]()
             for dtype in (np.uint8, np.float32):
                 labels.clear()
@@ -151,6 +157,8 @@ def read_table(
         raise unreadable(path, error) from None
     images = np.ascontiguousarray(rows["pixels"]).reshape(-1, *input_shape)
     texts = None if layout.label is None else np.array(list(labels))[rows["label"]]
+    if layout.label is not None and ids is not None and layout.names[layout.label : layout.label + 1] == [ids]:
+        return Table(images, None, [], texts)
     remarks = [f"csv {path}: {remark}" for remark in _remarks(layout, label)]
     return Table(images, texts, remarks)
 
@@ -207,7 +215,14 @@ def _ascii_pixels(file: TextIO, layout: Layout) -> bool:
 
 
 def _layout(
-    path: Path, file: TextIO, pixels: int, label: int | str, delimiter: str, *, may_lack_labels: bool
+    path: Path,
+    file: TextIO,
+    pixels: int,
+    label: int | str,
+    delimiter: str,
+    *,
+    may_lack_labels: bool,
+    ids: str | None,
 ) -> Layout:
     """Look at the lines as far as their form goes."""
     header, start, first, ascii_only = "", None, "", True
@@ -225,7 +240,7 @@ def _layout(
     names = [name.strip(" \t\n\"'") for name in layout.fields(header)] if header else []
     columns = len(layout.fields(first))
     lacks_labels = label == "none" or (may_lack_labels and columns == pixels)
-    at = None if lacks_labels else _label_column(path, names, label, pixels)
+    at = None if lacks_labels else _label_column(path, names, ids if ids in names else label, pixels)
     return layout._replace(names=names, columns=pixels + (at is not None), label=at)
 
 

@@ -251,6 +251,8 @@ def check_labels(dataset: Dataset, classes: int) -> None:
         outside = np.flatnonzero((split.labels < 0) | (split.labels >= classes))
         if outside.size:
             label, remedy = split.labels[outside[0]], _remedy(dataset, classes)
+            if dataset.name.startswith("csv "):
+                remedy = f"is it in another column? `data.label` says which it is; else {remedy}"
             raise DataError(
                 f"{dataset.name}: label {label} of sample {outside[0]} in the {split_name} split is outside "
                 f"the model's {classes} classes (0 to {classes - 1}); {remedy}"

@@ -225,7 +225,8 @@ def check_header(where: str, head: BytesIO, size: int, writer: str, kinds: str =
     """Complain unless an array of one of these kinds, by NumPy's letters, takes exactly `size` bytes."""
     shape, dtype, _ = read_header(where, head, writer)
     if dtype.hasobject:
-        raise DataError(f"{where}: contains Python objects, which are never loaded; store numbers")
+        texts = ", or texts, as with y.astype(str)" if "U" in kinds else ""
+        raise DataError(f"{where}: contains Python objects, which are never loaded; store numbers{texts}")
     if dtype.kind not in kinds:
         raise DataError(f"{where}: has dtype {dtype}, expected numbers")
     declared = prod(shape) * dtype.itemsize

@@ -40,12 +40,15 @@ class RawImages:
         The value of white: 255 in pictures, not known of arrays.
     light_edges : bool or None
         Whether the median of a picture's outermost pixels is above half of white; None for arrays.
+    ids : tuple of str
+        What the images are called where they come from: in a column of a table, or a picture by its file.
     """
 
     name: str
     images: Array
     white: float | None = None
     light_edges: bool | None = None
+    ids: tuple[str, ...] = ()
 
     @property
     def names(self) -> list[str]:
@@ -54,7 +57,7 @@ class RawImages:
         return [self.name] if count == 1 else [f"{self.name}[{k}]" for k in range(count)]
 
 
-def read_pictures(path: Path, input_shape: Shape, label: int | str = "auto") -> list[RawImages]:
+def read_pictures(path: Path, input_shape: Shape, label: int | str = "auto", ids: str | None = None) -> list[RawImages]:
     """Read every image of a file.
 
     Parameters
@@ -67,6 +70,8 @@ def read_pictures(path: Path, input_shape: Shape, label: int | str = "auto") -> 
         The model's (channels, height, width).
     label : int or str
         The column of a table that is no pixel, where it has one more than there are pixels; see `config.schema.Csv`.
+    ids : str, optional
+        What a table may call a column that names its images.
 
     Raises
     ------
@@ -93,7 +98,8 @@ def read_pictures(path: Path, input_shape: Shape, label: int | str = "auto") -> 
     elif path.suffix == ".csv":
         from cnnbp_cli.data.csv import read_table
 
-        return [RawImages(str(path), read_table(path, input_shape, "IMAGE", label, may_lack_labels=True).images)]
+        table = read_table(path, input_shape, "IMAGE", label, may_lack_labels=True, ids=ids)
+        return [RawImages(str(path), table.images, ids=() if table.ids is None else tuple(table.ids.tolist()))]
     else:
         return [_read_picture(path, input_shape)]
     if not arrays:
@@ -114,7 +120,7 @@ def _read_picture(path: Path, input_shape: Shape) -> RawImages:
     """Return a picture as bytes; `read_pictures` says what is done to it."""
     with decoding(input_shape, str(path)):
         array, is_light = fitted(path, input_shape)
-    return RawImages(str(path), array[None], white=255.0, light_edges=is_light)
+    return RawImages(str(path), array[None], white=255.0, light_edges=is_light, ids=(path.stem,))
 
 
 def pictures_in(folder: Path) -> list[Path]:

@@ -44,7 +44,7 @@ def render(
     top : int, optional
         Show so many of the most likely classes alone.
     columns : (str, str), optional
-        What Kaggle calls the number of an image, from 1, and its class: a table of these two.
+        What Kaggle calls an image's own name, or else its number from 1, and its class: a table of these two.
     """
     if not asked_to_invert:
         _notes(
@@ -58,7 +58,7 @@ def render(
     elif predictions[0].output is not None:
         _outputs(predictions, format)
     elif columns:
-        write_csv(columns, [[number, one.name] for number, one in enumerate(predictions, 1)])
+        write_csv(columns, [[one.id or number, one.name] for number, one in enumerate(predictions, 1)])
     elif top:
         _best(predictions, format, min(top, len(predictions[0].names)))
     elif format == "csv":

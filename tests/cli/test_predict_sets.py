@@ -48,6 +48,29 @@ def test_kaggle(cnnbp: Command, bars_run: Path, sets: np.ndarray) -> None:
     assert cnnbp("predict", bars_run, "test.csv", "--format", "json", "--id-column", "id").code == 2
 
 
+@pytest.mark.parametrize("place", [0, 36, 5])
+def test_kaggle_with_names_of_its_own(cnnbp: Command, bars_run: Path, sets: np.ndarray, place: int) -> None:
+    """They come back, wherever their column is; without it, they are no label and no pixel either."""
+    classes = [one["class"] for one in predicted(cnnbp, bars_run, "test.csv")]
+    names = [*(f"pixel{k}" for k in range(36))]
+    names.insert(place, "id")
+    rows = np.insert(sets.reshape(12, 36).astype(int), place, 100 + np.arange(12), 1)
+    np.savetxt("named.csv", rows, "%d", ",", header=",".join(names), comments="")
+    arguments = ("--format", "csv", "--no-invert", "--id-column")
+    found = cnnbp("predict", bars_run, "named.csv", *arguments, "id").lines
+    assert found == ["id,Label", *(f"{100 + k},{label}" for k, label in enumerate(classes))]
+
+
+def test_kaggle_with_pictures(cnnbp: Command, bars_run: Path, sets: np.ndarray) -> None:
+    image = pytest.importorskip("PIL.Image")
+    Path("test").mkdir()
+    for k in (1, 2, 10):
+        image.fromarray(sets[k]).save(f"test/{k}.png")
+    classes = {k: one["class"] for k, one in enumerate(predicted(cnnbp, bars_run, "set.npy"))}
+    found = cnnbp("predict", bars_run, "test", "--format", "csv", "--no-invert", "--id-column", "id").lines
+    assert found == ["id,Label", f"1,{classes[1]}", f"10,{classes[10]}", f"2,{classes[2]}"]
+
+
 def test_the_most_likely_classes(cnnbp: Command, bars_run: Path, sets: np.ndarray) -> None:
     one = predicted(cnnbp, bars_run, "test.csv", "--top", "1")[0]
     assert one["top"] == [{"name": str(one["class"]), "probability": max(one["probabilities"])}]  # type: ignore[call-overload]

@@ -7,7 +7,7 @@ import pytest
 
 from cnnbp_cli.config.schema import Csv
 from cnnbp_cli.data.csv import read_table
-from cnnbp_cli.data.dataset import load_dataset
+from cnnbp_cli.data.dataset import check_labels, load_dataset
 from cnnbp_cli.data.errors import DataError
 
 SHAPE = (1, 2, 2)
@@ -236,3 +236,16 @@ def test_as_a_source(write, tmp_path, data_config):
     assert (dataset.name, dataset.classes) == (f"csv {path}", 4)
     np.testing.assert_array_equal(dataset.test.images, np.full((1, 1, 2, 2), 9))
     assert load_dataset(data_config("csv", path=path), SHAPE, seed=0).test is None
+
+
+def test_labels_that_are_no_classes_may_be_in_another_column(tmp_path):
+    """As where a table without a header has them last."""
+    np.savetxt(tmp_path / "last.csv", [[200, 3, 9, 7, 1], [90, 2, 5, 6, 0]], "%d", ";")
+    data = load_dataset(Csv(path=tmp_path / "last.csv"), (1, 2, 2), 0)
+    with pytest.raises(DataError) as caught:
+        check_labels(data, 2)
+    assert str(caught.value) == (
+        f"csv {tmp_path}/last.csv: label 200 of sample 0 in the train split is outside the model's 2 classes (0 to 1); "
+        "is it in another column? `data.label` says which it is; else the labels are 90, 200: number them from 0, as with "
+        "np.unique(y, return_inverse=True)[1]"
+    )

@@ -267,7 +267,7 @@ COMPLAINTS = {
     ),
     "objects": (
         {"y_train": np.array([0, 1, 2, 0, 1, "two"], object)},
-        ": y_train: contains Python objects, which are never loaded; store numbers",
+        ": y_train: contains Python objects, which are never loaded; store numbers, or texts, as with y.astype(str)",
     ),
     "words as pixels": ({"x_train": np.array(list("abcabc"))}, ": x_train: has dtype <U1, expected numbers"),
     "words and numbers": (
