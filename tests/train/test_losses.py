@@ -264,3 +264,10 @@ def test_the_trace_adds_up():
     ]
     assert [str(cell) for cell in trace.used_by("low_logits.loss", "value")] == ["loss"]
     assert trace.gradient("low_logits.loss") == 0.3
+
+
+def test_a_remedy_changes_the_loss_of_the_output():
+    losses = "train.losses=[{layer: low_logits, loss: cross_entropy}, {layer: classifier, loss: mse}]"
+    report = cnnbp.diagnose_model(*setup(losses), select=["loss-head-mismatch"])
+    (finding,) = report.findings
+    assert "train.losses.1.loss=cross_entropy" in finding.remedy

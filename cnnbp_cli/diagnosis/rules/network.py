@@ -97,6 +97,12 @@ def _mismatch(
     )
 
 
+def _loss_key(evidence: Evidence) -> str:
+    """Return the key of the loss of the network's output."""
+    chosen = [one.layer for one in evidence.config.train.losses]
+    return f"train.losses.{chosen.index(evidence.graph.output)}.loss" if chosen else "train.loss"
+
+
 def _wrong_loss(evidence: Evidence) -> Iterator[Finding]:
     """Classes that are learned as if they were something else."""
     classes = evidence.data.classes if evidence.data else None
@@ -122,7 +128,7 @@ def _wrong_loss(evidence: Evidence) -> Iterator[Finding]:
         fitting = "cross_entropy" if head == "softmax" else "binary_cross_entropy"
         yield _mismatch(
             evidence,
-            (f"train.loss={fitting}",),
+            (f"{_loss_key(evidence)}={fitting}",),
             f"a {head} head with squared error",
             f"{head} goes with {fitting}",
             "Its gradient vanishes where the head is sure of a wrong answer, just where it is needed most.",
