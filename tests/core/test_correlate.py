@@ -74,6 +74,7 @@ def by_rows_in_memory(image, ctx=CTX):
 def test_the_sums_by_points_are_those_of_the_reference(windows, size, data):
     """Transposed as well, and cut into pieces of any size."""
     groups, small = data.draw(st.integers(1, 3)), data.draw(st.sampled_from([10, 300, 10**6]))
+    long = data.draw(st.sampled_from([0, 10**6]))
     x, w, dy = problem(windows, groups, *size)
     x, y, dy, dx = (by_rows_in_memory(image) for image in (x, unset(dy.shape), dy, unset(x.shape)))
     if not by_points.can(windows, w, x, y):
@@ -84,6 +85,7 @@ def test_the_sums_by_points_are_those_of_the_reference(windows, size, data):
         patch.setattr(products, "SMALL_TRANSPOSED", max(16 * 16, small))
         patch.setattr(products, "COLUMNS", 2)
         patch.setattr(products, "ROWS", 2)
+        patch.setattr(in_place, "LONG", long)
         forget_calls()
         assert list(by_points.correlate(x, w, windows, groups, y, CTX)) == list(range(windows.out[0]))
         dw = by_points.correlate_weights(x, dy, windows, groups, CTX)
@@ -96,8 +98,7 @@ def test_the_sums_by_points_are_those_of_the_reference(windows, size, data):
 
 def forget_calls():
     """Let calls be made anew: they depend on the sizes that a test changes."""
-    in_place._row_calls.cache_clear()
-    in_place._weight_calls.cache_clear()
+    in_place._kept.cache_clear()
 
 
 @pytest.mark.skipif(gemm("f") is None, reason="NumPy's products are not OpenBLAS's")

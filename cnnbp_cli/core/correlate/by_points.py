@@ -27,7 +27,7 @@ import numpy as np
 
 from cnnbp_cli.core.correlate import in_place
 from cnnbp_cli.core.correlate.grouping import by_group, clipped, matrix_of_rows
-from cnnbp_cli.core.correlate.in_place import Matrices, add_rows, add_weights
+from cnnbp_cli.core.correlate.in_place import Matrices, row_calls, run, weight_calls
 from cnnbp_cli.core.correlate.products import multiply
 from cnnbp_cli.core.types import Array, Context, lies_by_rows
 from cnnbp_cli.core.windows import Windows
@@ -53,13 +53,13 @@ def correlate(x: Array, weight: Array, windows: Windows, groups: int, y: Array, 
     values = ctx.scratch("values", (VALUES, groups, cg, w * n), x.dtype)
     products = ctx.scratch("products", (VALUES, groups, fg, ow * n), x.dtype)
     matrices = Matrices.of(windows, kernel, values, products)
-    fill = matrices.fill
+    calls, fill = row_calls(matrices), matrices.fill
     for top in range(0, oh, m):
         rows = slice(top, min(top + m, oh))
         _evaluate(B, x_rows, top - windows.before[0], values)
         if not fill:
             products.fill(0)
-        add_rows(matrices)
+        run(calls, x.dtype.char)
         multiply(A[: rows.stop - top], products.reshape(VALUES, -1), y_rows[rows])
         yield from range(rows.start, rows.stop)
 
@@ -74,11 +74,11 @@ def correlate_weights(x: Array, dy: Array, windows: Windows, groups: int, ctx: C
     dy_values = ctx.scratch("products", (VALUES, groups, fg, ow * n), x.dtype)
     products = ctx.scratch("kernel", (VALUES, groups, kw, fg, cg), x.dtype)
     products.fill(0)
-    matrices = Matrices.of(windows, products, values, dy_values)
+    calls = weight_calls(Matrices.of(windows, products, values, dy_values))
     for top in range(0, oh, m):
         _evaluate(B, x_rows, top - windows.before[0], values)
         _evaluate(G, dy_rows, top, dy_values)
-        add_weights(matrices)
+        run(calls, x.dtype.char)
     dw = (A @ products.reshape(VALUES, -1)).reshape(kh, groups, kw, fg, cg)
     return dw.transpose(1, 0, 2, 4, 3)
 

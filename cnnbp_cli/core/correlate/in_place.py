@@ -3,8 +3,8 @@
 A row of an image, all channels together, is a matrix (k, w·n) as it lies in memory, and so it is from any column on. So
 if windows move by single columns, nothing has to be copied or shifted; W_j (f, k) are the columns of the kernel:
 
-    add_rows         y    = Σ_j W_j @ x from column j on
-    add_weights      dW_j += dy @ (x from column j on)ᵀ
+    row_calls        y    = Σ_j W_j @ x from column j on
+    weight_calls     dW_j += dy @ (x from column j on)ᵀ
 
 BLAS adds a product to what lies there already, which NumPy has no name for; so it is called with addresses. Its small
 kernels (see `products`) do so at the same speed: 16×48 · 48×1024: 97 GFLOP/s added, 99 not.
@@ -12,6 +12,7 @@ kernels (see `products`) do so at the same speed: 16×48 · 48×1024: 97 GFLOP/s
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from ctypes import c_double, c_float, c_int, c_int64, c_void_p
 from functools import lru_cache
 from itertools import product
@@ -25,9 +26,10 @@ from cnnbp_cli.core.windows import Windows
 Call = tuple[Any, ...]
 """The arguments of `gemm`."""
 
-KEPT_CALLS = 300
-"""How many rows' calls are kept for the next step, whose arrays lie where they lay: a call takes 0.9 µs more than its
-product, and 1.8 with arguments that are to be converted."""
+KEPT, LONG = 200, 150
+"""For how many rows of windows calls are kept for the next step, whose arrays lie where they lay, and of how many calls
+at the most. A call takes 0.9 µs more than its product, and 1.8 with arguments that are to be converted, but these take
+2 kB: 60 MB at the worst, 5 MB for ResNet-20, with 57 rows of 18 to 72 calls. Longer rows have larger products."""
 
 
 class Matrices(NamedTuple):
@@ -83,19 +85,21 @@ class Matrices(NamedTuple):
         return self.seen[0][:2] == (0, self.windows.out[1] * self.n)
 
 
-def add_rows(matrices: Matrices) -> None:
-    """Write the products' sums to all y, or add them to zeros there, where they do not fill it."""
-    multiply = gemm(matrices.dtype)
-    assert multiply is not None, "see `can`"
-    for call in _row_calls(matrices):
-        multiply(*call)
+def row_calls(matrices: Matrices) -> Sequence[Call]:
+    """Return the calls that write the sums of products to all y, or add them to zeros if they do not `fill` it."""
+    return _kept(_row_calls, matrices) or _row_calls(matrices)
 
 
-def add_weights(matrices: Matrices) -> None:
-    """Add the gradients to W, from x and the gradients at y."""
-    multiply = gemm(matrices.dtype)
+def weight_calls(matrices: Matrices) -> Sequence[Call]:
+    """Return the calls that add the gradients to W, from x and the gradients at y."""
+    return _kept(_weight_calls, matrices) or _weight_calls(matrices)
+
+
+def run(calls: Sequence[Call], dtype: str) -> None:
+    """Make the calls, whose arrays are of a type with this character."""
+    multiply = gemm(dtype)
     assert multiply is not None, "see `can`"
-    for call in _weight_calls(matrices):
+    for call in calls:
         multiply(*call)
 
 
@@ -104,28 +108,35 @@ def can(windows: Windows, *arrays: Array) -> bool:
     return windows.stride[1] == 1 and len({a.dtype for a in arrays}) == 1 and gemm(arrays[0].dtype.char) is not None
 
 
-@lru_cache(KEPT_CALLS)
+@lru_cache(KEPT)
+def _kept(make: Callable[[Matrices], list[Call]], matrices: Matrices) -> list[Call] | None:
+    """Return calls with their arguments converted, or None if they are many."""
+    calls = make(matrices)
+    scalar = c_float if matrices.dtype == "f" else c_double
+    types = (*[c_int] * 3, *[c_int64] * 3, scalar, *[c_void_p, c_int64] * 2, scalar, c_void_p, c_int64)
+    converted = ([convert(value) for convert, value in zip(types, call, strict=True)] for call in calls)
+    return [tuple(call) for call in converted] if len(calls) <= LONG else None
+
+
 def _row_calls(m: Matrices) -> list[Call]:
-    """Return the calls that compute all y."""
     calls: list[Call] = []
+    seen, fill = m.seen, m.fill
     row, line = m.windows.out[1] * m.n, m.windows.image[1] * m.n
     height, width = piece(m.filters, m.terms, row)
     cuts = range(m.stack), range(0, row, max(1, width)), range(0, m.filters, height)
     for number, left, f in product(*cuts):
-        for order, (first, stop, shift, j) in enumerate(m.seen):
+        for order, (first, stop, shift, j) in enumerate(seen):
             a, b = max(left, first), min(left + width, stop)
             if a < b:
                 w = ((number * m.windows.kernel[1] + j) * m.filters + f) * m.terms
                 x, y = number * m.terms * line + a + shift, (number * m.filters + f) * row + a
-                keeps = 0.0 if m.fill and order == 0 else 1.0  # what to multiply y by before the product is added
+                keeps = 0.0 if fill and order == 0 else 1.0  # what to multiply y by before the product is added
                 size = min(height, m.filters - f), b - a, m.terms
                 calls.append(_call(m, AS_IT_IS, size, (m.kernel, w, m.terms), (m.x, x, line), keeps, (m.y, y, row)))
     return calls
 
 
-@lru_cache(KEPT_CALLS)
 def _weight_calls(m: Matrices) -> list[Call]:
-    """Return the calls that add to all W."""
     calls: list[Call] = []
     row, line = m.windows.out[1] * m.n, m.windows.image[1] * m.n
     height, width, length = transposed_piece(m.filters, m.terms, row)
@@ -144,8 +155,6 @@ Place = tuple[int, int, int]
 
 
 def _call(m: Matrices, turned: int, size: tuple[int, int, int], a: Place, b: Place, keeps: float, out: Place) -> Call:
-    scalar, item = (c_float, 4) if m.dtype == "f" else (c_double, 8)
-    matrices = ((c_void_p(address + item * first), c_int64(line)) for address, first, line in (a, b, out))
-    left, right, result = matrices
-    order = (c_int(number) for number in (ROW_MAJOR, AS_IT_IS, turned))
-    return (*order, *map(c_int64, size), scalar(1.0), *left, *right, scalar(keeps), *result)
+    item = 4 if m.dtype == "f" else 8
+    left, right, result = ((address + item * first, line) for address, first, line in (a, b, out))
+    return (ROW_MAJOR, AS_IT_IS, turned, *size, 1.0, *left, *right, keeps, *result)
