@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from typing import Annotated
 
@@ -61,9 +62,9 @@ def config(
 ) -> None:
     """Print the complete config, with all defaults and overrides."""
     from cnnbp_cli.config.load import load_config
-    from cnnbp_cli.config.write import as_yaml, to_dict, to_dict_with_blocks
+    from cnnbp_cli.config.write import as_yaml, folded, to_dict, to_dict_with_blocks
     from cnnbp_cli.report.records import write_json
-    from cnnbp_cli.report.terminal import note
+    from cnnbp_cli.report.terminal import note, width
     from cnnbp_cli.report.void import warn_of_void_keys
 
     loaded = load_config(config, overrides or ())
@@ -74,4 +75,5 @@ def config(
     if format is Notation.JSON:
         write_json(values)
     else:
-        print(as_yaml(values), end="")
+        text = as_yaml(values)
+        print(folded(text, width()) if sys.stdout.isatty() else text, end="")

@@ -13,6 +13,7 @@ from cnnbp_cli.config.nodes import resolve, to_python
 from cnnbp_cli.config.schema import Config, LayerSpec
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(/[A-Za-z0-9_-]+)*", re.ASCII)
+_PAIR = re.compile(r"(?<=,) (?=[A-Za-z_]\w*: )", re.ASCII)
 _EXPRESSION = re.compile(r"[$(0-9][$\w.+*/() -]*[\w)]", re.ASCII)
 
 
@@ -54,6 +55,21 @@ def as_yaml(values: Mapping[str, Any]) -> str:
                 lines += ["  blocks:", *(line for block in value.items() for line in _block(*block))]
             else:
                 lines.append(f"  {name}: {flow(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def folded(text: str, columns: int) -> str:
+    """Return what `as_yaml` wrote with no line longer than a terminal is wide, as far as the commas allow."""
+    lines: list[str] = []
+    for line in text.splitlines():
+        first, *more = _PAIR.split(line) if len(line) > columns else [line]
+        lines.append(first)
+        indent = " " * (len(line) - len(line.lstrip(" -")) + 2)
+        for pair in more:
+            if len(lines[-1]) + 1 + len(pair) <= columns:
+                lines[-1] += f" {pair}"
+            else:
+                lines.append(f"{indent}{pair}")
     return "\n".join(lines) + "\n"
 
 

@@ -14,6 +14,9 @@ if os.name == "nt":
 
 from cli.pseudo import on_terminal
 
+from cnnbp_cli.config import templates
+from cnnbp_cli.config.load import parse_config
+from cnnbp_cli.config.write import folded, to_yaml
 from cnnbp_cli.report import diagnose, scale, terminal
 
 SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -94,3 +97,21 @@ def test_a_diagnosis_is_dim_in_its_labels_alone(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.delenv("NO_COLOR", raising=False)
     diagnose.field("evidence", "it is wrong")
     assert capsys.readouterr().out == "\x1b[2m  evidence  \x1b[0mit is wrong\n"
+
+
+@pytest.mark.parametrize("columns", [50, 80])
+def test_a_folded_config_is_the_same(columns: int) -> None:
+    for name in templates.names():
+        config = parse_config(templates.template(name).text)
+        text = to_yaml(config)
+        shown = folded(text, columns)
+        assert parse_config(shown) == config
+        assert shown.split() == text.split()
+        assert not any(len(line) > columns and re.search(r", \w+: ", line) for line in shown.splitlines()), name
+
+
+def test_a_config_folds_on_a_terminal(tmp_path: Path) -> None:
+    code, shown = on_terminal("config", "toy", folder=tmp_path, columns=80)
+    assert code == 0
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "filters: 1,\n        kernel_size: 3, stride: 1" in shown
