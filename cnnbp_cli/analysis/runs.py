@@ -192,9 +192,8 @@ def _from_events(run: Path, row: RunRow) -> RunRow:
 def _config(directory: RunDirectory) -> tuple[dict[str, Any], str | None]:
     """Return the values of a run's config, or why it cannot be read."""
     try:
-        directory.require_files()
         return values_of(read_config(directory.config).text), None
-    except (ConfigError, RunError) as error:
+    except ConfigError as error:
         return {}, str(error).splitlines()[0]
 
 
@@ -218,9 +217,14 @@ def _with_differences(rows: Sequence[RunRow]) -> list[RunRow]:
 
 def _not_all_equal(configs: Sequence[dict[str, Any]]) -> list[str]:
     """Return the keys that some of the configs have another value for than the first."""
-    first = configs[0]
-    keys = dict.fromkeys(key for config in configs for key in config)
-    return [key for key in keys if any(config.get(key) != first.get(key) for config in configs)]
+    first, *others = configs
+    keys = dict.fromkeys(first)
+    different: set[str] = set()
+    for other in others:
+        if other != first:
+            keys.update(dict.fromkeys(other))
+            different |= {key for key in keys if other.get(key) != first.get(key)}
+    return [key for key in keys if key in different]
 
 
 def _with_own(row: RunRow, differs_from: str, different: Sequence[str]) -> RunRow:

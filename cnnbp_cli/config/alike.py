@@ -48,7 +48,7 @@ def _by_sections(text: str) -> dict[str, Any]:
     for key in (f.name for f in fields(Config) if f.compare):
         value, by_keys = sections[key]
         whole = getattr(config, key)
-        values |= by_keys if whole is value else flat(plain(whole), (key,))
+        values |= by_keys if whole == value else flat(plain(whole), (key,))
     return values
 
 
