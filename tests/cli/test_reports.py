@@ -116,7 +116,7 @@ one image takes 304 multiply-accumulate operations (MACs) forward
 
 class TestGradcheck:
     def test_table(self, cnnbp: Command) -> None:
-        done = cnnbp("gradcheck", "bars.yaml")
+        done = cnnbp("gradcheck", "bars.yaml", columns=120)
         assert (done.code, done.stderr) == (0, "")
         names = ["edges.weight", "edges.bias", "dense_1.weight", "dense_1.bias", "input"]
         assert [line.split()[0] for line in done.lines[3:8]] == names
