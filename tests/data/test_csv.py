@@ -244,8 +244,6 @@ def test_labels_that_are_no_classes_may_be_in_another_column(tmp_path):
     data = load_dataset(Csv(path=tmp_path / "last.csv"), (1, 2, 2), 0)
     with pytest.raises(DataError) as caught:
         check_labels(data, 2)
-    assert str(caught.value) == (
-        f"csv {tmp_path}/last.csv: label 200 of sample 0 in the train split is outside the model's 2 classes (0 to 1); "
-        "is it in another column? `data.label` says which it is; else the labels are 90, 200: number them from 0, as with "
-        "np.unique(y, return_inverse=True)[1]"
-    )
+    message = str(caught.value)
+    assert "label 200 of sample 0 in the train split is outside the model's 2 classes" in message
+    assert "; is it in another column? `data.label` says which it is; else the labels are 90, 200: " in message
