@@ -7,6 +7,7 @@ from proof.mutants import Mutant
 CONV, POOL, NORM = "core/layers/conv.py", "core/layers/pool.py", "core/layers/norm.py"
 DENSE, DROPOUT, MERGE = "core/layers/dense.py", "core/layers/dropout.py", "core/layers/merge.py"
 ACTIVATION, RESHAPE = "core/layers/activation.py", "core/layers/reshape.py"
+CHANNELS = "core/layers/channels.py"
 WINDOWS, ROWS, GRAPH = "core/windows.py", "core/rows.py", "core/graph.py"
 CORRELATE, GROUPING, BY_ROWS, BY_STRIPS, BY_POINTS, IN_PLACE, PRODUCTS = (
     f"core/correlate/{name}.py"
@@ -502,6 +503,18 @@ ACTIVATIONS = [
 ]
 
 RESHAPES_AND_MERGES = [
+    *of(
+        CHANNELS,
+        "SliceChannels.backward",
+        ("dx.fill(0)", "dx.fill(1e-3)", "a gradient for channels that were not taken"),
+        ("dx[self.start : self.stop]", "dx[: len(dy)]", "the first channels get it, whichever were taken"),
+    ),
+    *of(
+        CHANNELS,
+        "ChannelShuffle.backward",
+        ("dx[self._sources(len(dy))] = dy", "dx[:] = dy[self._sources(len(dy))]", "shuffled again, not back"),
+        ("] = dy", "] = dy[::-1]", "channels in the wrong order"),
+    ),
     *of(
         RESHAPE,
         "Flatten.backward",
