@@ -19,7 +19,7 @@ from cnnbp_cli.core.initializers import AnyInitializer, HeNormal
 from cnnbp_cli.core.losses import Head, LossName
 from cnnbp_cli.core.optim import Adam, Optimizer
 from cnnbp_cli.core.schedules import Constant, LinearWarmup, ReduceOnPlateau, Schedule
-from cnnbp_cli.core.types import Operation, Size, at_least, require, show, within
+from cnnbp_cli.core.types import Operation, Size, at_least, pair, require, show, within
 
 Monitor = Literal["validation_loss", "validation_accuracy", "train_loss"]
 
@@ -120,9 +120,11 @@ class Crop:
 
     padding: int = 0
     """Pixels of 0 on each side, before the part is chosen."""
+    size: Size | None = None
+    """Height and width of the part: those of `model.input`, which need not be said."""
 
     def __post_init__(self) -> None:
-        require(at_least(self, 0, "padding"))
+        require(at_least(self, 0, "padding"), at_least(self, 1, "size"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -565,7 +567,14 @@ class Config:
         loss = LOSSES[self.model.head][0] if train.loss is DERIVED else train.loss
         losses = tuple(replace(one, loss=loss) if one.loss is DERIVED else one for one in train.losses)
         object.__setattr__(self, "train", replace(train, loss=loss, losses=losses))
-        require(self._bad_name(), at_least(self, 0, "seed"), self._bad_losses(), self._bad_loss(), self._bad_monitor())
+        require(
+            self._bad_name(),
+            at_least(self, 0, "seed"),
+            self._bad_losses(),
+            self._bad_loss(),
+            self._bad_crop(),
+            self._bad_monitor(),
+        )
 
     @property
     def losses(self) -> tuple[LossAt, ...]:
@@ -589,6 +598,12 @@ class Config:
                 yield f"train.losses.{k}.layer", f"{layer} has a loss already; change its weight"
         if chosen and names[-1] not in chosen and set(chosen) <= set(names):
             yield "train.losses", f"the last layer {names[-1]}, the network's output, needs a loss among them"
+
+    def _bad_crop(self) -> BadFields:
+        crop, (_, height, width) = self.data.augment and self.data.augment.crop, self.model.input
+        if crop and crop.size is not None and pair(crop.size) != (height, width):
+            expected = f"expected [{height}, {width}], as model.input says"
+            yield "data.augment.crop.size", f"{expected}; data.image_size is what the part is taken from"
 
     def _bad_loss(self) -> BadFields:
         head, train = self.model.head, self.train

@@ -7,7 +7,7 @@ from dataclasses import MISSING, dataclass, fields, replace
 from math import inf
 from typing import Any
 
-from cnnbp_cli.config.schema import Augment, Config, Crop, TrainConfig
+from cnnbp_cli.config.schema import Augment, Config, TrainConfig
 from cnnbp_cli.core.schedules import LinearWarmup, MultiStep, OneCycle, ReduceOnPlateau, StepDecay
 
 
@@ -117,7 +117,7 @@ def _of_data(config: Config, counts: Counts) -> Iterator[VoidKey]:
     data, augment = config.data, config.data.augment
     if augment is not None and augment == Augment():
         yield VoidKey("data.augment", "data.augment", "all its strengths are 0")
-    if augment is not None and augment.crop == Crop() and data.image_size is None:
+    if augment and augment.crop and not augment.crop.padding and data.image_size is None:
         yield VoidKey("data.augment.crop", "data.augment.crop", "without padding or data.image_size there is one place")
     limit = data.limit
     if limit and limit.train and counts.train is not None and limit.train > counts.train + counts.validation:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnbp_cli.core.layers.local_response_norm import LocalResponseNorm
+from cnnbp_cli.core.layers import LAYERS
 from cnnbp_cli.core.types import Array, Context, FieldErrors
 from cnnbp_cli.imports.errors import ImportProblem
 from cnnbp_cli.imports.graph import OnnxGraph, Op, evaluate
@@ -51,8 +51,8 @@ def _behind(graph: OnnxGraph, end: Op) -> Iterator[Op]:
         name, reader = given[0], op
 
 
-def _computed(graph: OnnxGraph, source: str, chain: list[Op]) -> LocalResponseNorm | None:
-    """Return the layer that computes what the operators compute."""
+def _computed(graph: OnnxGraph, source: str, chain: list[Op]) -> Any:
+    """Return the layer that computes what the operators compute, or None."""
     pool = next((op for op in chain if op.kind == "AveragePool"), None)
     power = next((op for op in chain if op.kind == "Pow"), None)
     shape = graph.shapes.get(source, ())
@@ -61,7 +61,8 @@ def _computed(graph: OnnxGraph, source: str, chain: list[Op]) -> LocalResponseNo
     after = chain[chain.index(pool) :]
     alpha, k, beta = (_number(graph, after, kind) for kind in ("Mul", "Add", "Pow"))
     try:
-        layer = LocalResponseNorm(pool.get("kernel_shape")[0], alpha, beta, k)
+        kind: Any = LAYERS["local_response_norm"]
+        layer = kind(pool.get("kernel_shape")[0], alpha, beta, k)
         constants = {
             name: value for op in chain for name in op.inputs if (value := graph.constants.get(name)) is not None
         }

@@ -15,6 +15,7 @@ import cnnbp_cli as cnnbp
 from cnnbp_cli.analysis.predict import predict_files
 from cnnbp_cli.build import build
 from cnnbp_cli.cli.app import app
+from cnnbp_cli.config.errors import ConfigError
 from cnnbp_cli.config.load import parse_config
 from cnnbp_cli.data import file_rows
 from cnnbp_cli.data.dataset import DataError
@@ -143,6 +144,16 @@ def test_complaint(case, size, expected):
     with pytest.raises(DataError) as caught:
         cnnbp.load_data(parse_config(text))
     assert str(caught.value).endswith(expected) or (config.data.source == "npy" and expected[8:] in str(caught.value))
+
+
+def test_a_crop_may_say_its_size_which_is_that_of_the_input(case):
+    config, _ = case
+    text = TEXT.format(source=config.data.source, path=config.data.path)
+    said = parse_config(text.replace("{padding: 1}", "{padding: 1, size: [6, 5]}"))
+    np.testing.assert_array_equal(losses(said), losses(config))
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text.replace("{padding: 1}", "{padding: 1, size: 9}"))
+    assert "expected [6, 5], as model.input says; data.image_size is what the part is taken from" in str(caught.value)
 
 
 @pytest.mark.parametrize("factor", [1, 2])
