@@ -12,7 +12,7 @@ from cnnbp_cli.report.text import count
 
 def render(templates: Sequence[tuple[Template, Summary]]) -> None:
     """List names, parameters and what they are about, the smallest first; networks of the literature by themselves."""
-    for title, published in (("template", False), ("published network", True)):
+    for title, published in (("template", False), ("published\nnetwork", True)):
         columns = [Column(title, text=True), Column("parameters", leaves=1), Column("what it is", text=True)]
         chosen = [(one, found.trainable_parameters) for one, found in templates if one.published == published]
         chosen.sort(key=lambda entry: entry[1])
