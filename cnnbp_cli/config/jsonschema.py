@@ -117,11 +117,14 @@ def _blocks(layer: Schema) -> Schema:
 def _share() -> Schema:
     """Return the schema of another use of a layer."""
     name = {"type": "string", "description": "By default <layer>_<k>, with k counting the layer's uses, itself first."}
-    shared = {"type": "string", "description": "The layer: its type, its settings and its parameters, the same ones."}
+    shared = {
+        "type": "string",
+        "description": "The layer, or the use of a block, whose settings and parameters these are, too.",
+    }
     return {
         "title": "share",
         "type": "object",
-        "description": "A layer from above once more, with the same parameters; their gradients add up.",
+        "description": "A layer from above, or a whole use of a block, once more with the same parameters; their gradients add up.",
         "properties": {"share": shared | {"examples": ["conv2d_1"]}, "name": name, "inputs": _INPUT},
         "required": ["share"],
         "additionalProperties": False,
