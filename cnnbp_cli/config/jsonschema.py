@@ -124,7 +124,7 @@ def _share() -> Schema:
     return {
         "title": "share",
         "type": "object",
-        "description": "A layer, or a use of a block, from above once more: the same parameters, whose gradients add up.",
+        "description": "A layer, or a use of a block, from above once more, with the same parameters.",
         "properties": {"share": shared | {"examples": ["conv2d_1"]}, "name": name, "inputs": _INPUT},
         "required": ["share"],
         "additionalProperties": False,
