@@ -35,6 +35,7 @@ _IMPORT = re.compile(r"^import [^;]*;\n", re.MULTILINE)
 _COMMENT = re.compile(r"^\s*(/\*\*.*?\*/|//[^\n]*)\n", re.MULTILINE | re.DOTALL)
 _INDENT = re.compile(r"^\s+", re.MULTILINE)
 _BREAK = re.compile(r"(?<=[,;({[])\n")
+_CAST = re.compile(r"/\*\* @type \{[^*]*\} \*/ ?")
 _EXPORT = re.compile(r"^export (?=(async )?(class|const|function|let) )", re.MULTILINE)
 
 
@@ -57,7 +58,7 @@ def page(payload: Mapping[str, Any]) -> str:
 
 def inlined(module: str) -> str:
     """Return a module as a part of one script: without imports, exports, comments and what only sets it out."""
-    for pattern in (_IMPORT, _COMMENT, _EXPORT, _INDENT, _BREAK):
+    for pattern in (_IMPORT, _COMMENT, _CAST, _EXPORT, _INDENT, _BREAK):
         module = pattern.sub("", module)
     return module.strip()
 
