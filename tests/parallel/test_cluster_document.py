@@ -10,9 +10,11 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 
 import pytest
-from parallel.launching import MPIEXEC, needs_mpi, plain_environment
+from parallel.launching import MPIEXEC, is_open_mpi, needs_mpi, plain_environment
+from parallel.processes import wait_until
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "cluster.md").read_text("utf-8")
@@ -22,8 +24,13 @@ SSH = next(script for script in SCRIPTS if "mpiexec -f hosts" in script)
 DASK = next(script for script in SCRIPTS if "dask scheduler" in script)
 LINE = re.search(r"^mpiexec -n 8 cnnbp .*$", PAGE, re.MULTILINE)
 
+SSHD = which("sshd", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"]))
+needs_sshd = pytest.mark.skipif(
+    SSHD is None or which("ssh") is None or (os.geteuid() == 0 and not Path("/run/sshd").is_dir()),
+    reason="needs ssh and its server",
+)
 needs_dask = pytest.mark.skipif(find_spec("distributed") is None, reason="needs Dask")
-needs_bash = pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+needs_bash = pytest.mark.skipif(which("bash") is None, reason="needs bash")
 
 
 @needs_bash
@@ -74,6 +81,50 @@ def test_what_is_typed_trains_on_two_processes(folder, script, run):
         assert done.returncode == 0, done.stderr
         assert f"run: {run}" in done.stdout
     assert '"workers": 2' in (folder / run / "events.jsonl").read_text()
+
+
+@pytest.fixture
+def other_machine(folder):
+    """Let ssh reach this machine under the address 127.0.0.2, by a server of its own; return the server's log."""
+    for name in ("host", "user"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
+    with socket.create_server(("127.0.0.2", 0)) as free:
+        port = free.getsockname()[1]
+    lines = {"Port": port, "ListenAddress": "127.0.0.2", "HostKey": folder / "host", "StrictModes": "no"}
+    lines |= {"AuthorizedKeysFile": folder / "user.pub", "UsePAM": "no", "PidFile": "none"}
+    (folder / "sshd").write_text("".join(f"{key} {value}\n" for key, value in lines.items()))
+    options = (
+        f"-p {port} -i {folder}/user -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
+    )
+    (folder / "ssh").write_text(f'#!/bin/sh\nexec {which("ssh")} {options} "$@"\n')
+    (folder / "ssh").chmod(0o755)
+    (folder / "hosts").write_text("127.0.0.1:1\n127.0.0.2:1\n")
+    log = folder / "sshd.log"
+    with subprocess.Popen([str(SSHD), "-D", "-E", log, "-f", folder / "sshd"]) as server:
+        try:
+            assert wait_until(lambda: "listening" in (log.read_text() if log.exists() else ""), seconds=10)
+            yield log
+        finally:
+            server.terminate()
+
+
+@needs_mpi
+@needs_bash
+@needs_sshd
+@pytest.mark.slow
+def test_the_ssh_script_trains_on_two_machines(folder, other_machine):
+    """Of which the second is this one, reached by ssh all the same."""
+    if is_open_mpi():
+        pytest.skip("Open MPI has another option for the list of machines")
+    here = plain_environment(HOME=str(folder), HYDRA_LAUNCHER="ssh", HYDRA_LAUNCHER_EXEC=str(folder / "ssh"))
+    here["PATH"] = os.pathsep.join([str(folder), here["PATH"]])
+    script = SSH.replace("-n 16 ", "-n 2 ")
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=folder, env=here, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert '"workers": 2' in (folder / "runs" / "ssh" / "events.jsonl").read_text()
+    assert other_machine.read_text().count("Accepted publickey") == 1
 
 
 @needs_dask
