@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-all lint smoke sdist mutants proof faults rules crash fuzz schema lesson screenshots clean
+.PHONY: demo test test-all lint smoke sdist mutants proof faults rules crash fuzz schema man lesson screenshots clean
 
 demo: $(VENV)/installed
 	$(BIN)/cnnbp train configs/lenet5.yaml
@@ -54,6 +54,10 @@ fuzz: $(VENV)/installed-test
 # The format of configs, which shell completion reads: after a change of a layer or another declaration.
 schema: $(VENV)/installed
 	$(BIN)/cnnbp schema | $(BIN)/python -m json.tool --compact --no-ensure-ascii - cnnbp_cli/config/schema.json
+
+# The manual page that the package installs: after a change of a command or an option.
+man: $(VENV)/installed
+	$(BIN)/cnnbp docs --man > man/cnnbp.1
 
 # The lesson of docs/lesson.md as a page, with the trace of the toy beside it: open build/lesson/index.html.
 lesson: $(VENV)/installed
