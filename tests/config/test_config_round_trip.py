@@ -1,7 +1,7 @@
 """Law 6: config → YAML → config is the identity. And whatever the text, a config or a `ConfigError` comes out."""
 
 import json
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass, replace
 from pathlib import Path
 from types import NoneType
 from typing import ClassVar, Literal, get_args, get_origin
@@ -27,6 +27,7 @@ from cnnbp_cli.config.schema import (
     LayerSpec,
     Limit,
     LossAt,
+    MeanStd,
     MnistSubset,
     ModelConfig,
     Npz,
@@ -92,14 +93,19 @@ PATHS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
 )
 
 
+def with_crops_of_any_size(augment):
+    """A crop that says its size is for one size of the input."""
+    return replace(augment, crop=augment.crop and replace(augment.crop, size=None))
+
+
 @st.composite
 def sources(draw):
     cls = draw(st.sampled_from([MnistSubset, Idx, Npz, Csv, Synthetic]))
     places = {Idx: ["path"], Npz: ["path"], Csv: ["path", "test_path"]}.get(cls, [])
     common = {
-        "normalize": draw(st.sampled_from(["standard", "unit", "none"])),
+        "normalize": draw(st.sampled_from(["standard", "unit", "none"]) | declarations(MeanStd)),
         "validation": draw(st.integers(1, 10**6) | st.floats(1e-9, 1, exclude_max=True)),
-        "augment": draw(st.none() | declarations(Augment)),
+        "augment": draw(st.none() | declarations(Augment).map(with_crops_of_any_size)),
         "limit": draw(st.none() | declarations(Limit)),
         "target": draw(st.sampled_from(["auto", "label", "image"])),
     }
