@@ -276,7 +276,7 @@ class Context:
 
         A step of ResNet-20 takes 0.96 of the time that it takes if batch norm never writes over dy.
         """
-        if self.dy_is_free and (dy.ndim != 4 or lies_by_rows(dy)):
+        if self.dy_is_free and dy.flags.writeable and (dy.ndim != 4 or lies_by_rows(dy)):
             return dy
         return self.empty("dx", dy.shape, dy.dtype)
 

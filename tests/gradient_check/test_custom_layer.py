@@ -192,7 +192,7 @@ def test_files_that_cannot_be_used(text, message, command):
 
 
 def test_files_that_are_none(tmp_path):
-    assert complaint("summary", "mine.yaml", "--layers", "gone.py") == "gone.py: no such file"
+    assert complaint("summary", "mine.yaml", "--layers", "gone.py") == "gone.py: no such file; expected a Python file"
     assert complaint("summary", "mine.yaml", "--layers", ".") == ".: cannot be read: Is a directory"
 
 
