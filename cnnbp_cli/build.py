@@ -28,7 +28,7 @@ def build_graph(config: Config) -> Graph:
     Raises
     ------
     ConfigError
-        When a layer cannot take its input; the message has the shapes up to it.
+        When a layer cannot take its input, with the shapes up to it, or when layers of `train.losses` differ in shape.
     """
     freeze = config.model.freeze
     nodes = [
@@ -50,6 +50,7 @@ def build_graph(config: Config) -> Graph:
         message = f"layer {error.node} {error.message} (shapes: {trace} → {error.node})"
         raise ConfigError([config.positions.problem(("model", "layers", index), message)]) from error
     require_frozen(config, graph)
+    require_one_shape(config, graph)
     return graph
 
 
@@ -81,7 +82,7 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
 
 
 def require_target(config: Config, graph: Graph) -> None:
-    """Complain about a network whose output, or what else has a loss, cannot be compared with its target.
+    """Complain about a network whose output cannot be compared with its target.
 
     Raises
     ------
@@ -91,6 +92,16 @@ def require_target(config: Config, graph: Graph) -> None:
     if complaint := _misfit(config, graph):
         last = len(config.model.layers) - 1
         raise ConfigError([config.positions.problem(("model", "layers", last), complaint)])
+
+
+def require_one_shape(config: Config, graph: Graph) -> None:
+    """Complain where a layer of `train.losses` has another shape than the output: the targets are the same.
+
+    Raises
+    ------
+    ConfigError
+        Names the layer.
+    """
     wanted = graph.shapes[graph.output]
     problems = [
         config.positions.problem(

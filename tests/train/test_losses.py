@@ -10,7 +10,7 @@ import pytest
 from train.three_losses import LAYERS, THREE, WEIGHTS
 
 import cnnbp_cli as cnnbp
-from cnnbp_cli.build import build
+from cnnbp_cli.build import build, build_graph
 from cnnbp_cli.config.differences import differences
 from cnnbp_cli.config.errors import ConfigError
 from cnnbp_cli.config.load import parse_config
@@ -76,7 +76,7 @@ def test_configs_differ_by_single_weights():
 
 def test_a_shape_that_the_targets_do_not_have():
     with pytest.raises(ConfigError) as caught:
-        build(parse_config(THREE.replace("layer: low_logits", "layer: relu1"), label="three.yaml"))
+        build_graph(parse_config(THREE.replace("layer: low_logits", "layer: relu1"), label="three.yaml"))
     assert str(caught.value).splitlines()[0] == (
         "three.yaml:32:15: layer relu1 gives 3×4×4, but has the same targets as classifier, which gives 2"
     )
