@@ -13,7 +13,7 @@ import numpy as np
 from cnnbp_cli.core.rng import generator
 from cnnbp_cli.core.types import Array, Shape, pair, show_shape
 from cnnbp_cli.data.augment import size_factor
-from cnnbp_cli.data.errors import DataError
+from cnnbp_cli.data.errors import DataError, ShapeError
 from cnnbp_cli.data.kept import Kept
 from cnnbp_cli.data.labels import Names, Task, one_hot, resolved
 from cnnbp_cli.data.leave_out import sifted
@@ -115,6 +115,10 @@ def load_dataset(
         if task.target == "image" and data.train.has_images:
             data = _with_normalized_targets(data, target_normalization, data_config.normalize)
         return _cropped(data, (input_shape[1], input_shape[2]))
+    except ShapeError as error:
+        if data_config.image_size is None:
+            raise
+        raise error.of_parts(pair(data_config.image_size), input_shape) from None
     except MemoryError:
         raise DataError("data: does not fit into memory; use a smaller set") from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from cnnbp_cli.core.types import Shape, show
@@ -21,17 +22,36 @@ class DataError(UserError):
     """A data set that cannot be used: names the file, what is wrong with it, and the remedy."""
 
 
-def require_shape(where: object, shape: Shape, input_shape: Shape) -> None:
-    """Complain unless the images' shape is the one that the model takes."""
-    if tuple(shape) != tuple(input_shape):
-        (c, *size), (channels, *expected) = shape, input_shape
-        larger = c == channels and all(have > want for have, want in zip(size, expected, strict=True))
-        raise DataError(
-            f"{where}: images are {show(shape)}, but the config says {show(input_shape)}; "
+class ShapeError(DataError):
+    """Images of another shape than the config says, which `model.input` or `data.image_size` brings together."""
+
+    def __init__(self, where: object, shape: Shape, expected: Shape) -> None:
+        (c, *size), (channels, *wanted) = shape, expected
+        larger = c == channels and all(have > want for have, want in zip(size, wanted, strict=True))
+        super().__init__(
+            f"{where}: images are {show(shape)}, but the config says {show(expected)}; "
             f"write `model.input: {show(shape)}`"
             + f", or `data.image_size: {show(size)}` to see a part of each"
             * larger
         )
+        self.where, self.shape = where, shape
+
+    def of_parts(self, image_size: Sequence[int], input_shape: Shape) -> DataError:
+        """Return the complaint of a config that says the size of the images, of which the network sees a part."""
+        c, *size = self.shape
+        fitting = [c, *(min(part, whole) for part, whole in zip(input_shape[1:], size, strict=True))]
+        keys = {"model.input": (list(input_shape), fitting), "data.image_size": (list(image_size), size)}
+        remedy = " and ".join(f"`{key}: {show(new)}`" for key, (old, new) in keys.items() if old != new)
+        return DataError(
+            f"{self.where}: images are {show(self.shape)}, but the config says {show([input_shape[0], *image_size])}; "
+            f"write {remedy}"
+        )
+
+
+def require_shape(where: object, shape: Shape, input_shape: Shape) -> None:
+    """Complain unless the images' shape is the one that the model takes."""
+    if tuple(shape) != tuple(input_shape):
+        raise ShapeError(where, shape, input_shape)
 
 
 def require_file(path: Path, key: str) -> int:

@@ -81,6 +81,15 @@ def test_a_flat_output_may_reproduce_the_image(cnnbp: Command) -> None:
             "or `data.image_size: [7, 7]` to see a part of each\n",
         ),
         (
+            ["data={source: synthetic, kind: bars, image_size: [8, 9]}"],
+            "error: data.image: images are [1, 6, 6], but the config says [1, 8, 9]; write `data.image_size: [6, 6]`\n",
+        ),
+        (
+            ["data={source: synthetic, kind: bars, image: [3, 5, 7], image_size: 8}"],
+            "error: data.image: images are [3, 5, 7], but the config says [1, 8, 8]; write `model.input: [3, 5, 6]` "
+            "and `data.image_size: [5, 7]`\n",
+        ),
+        (
             ["data={source: synthetic, kind: bars, classes: 3}"],
             "error: synthetic bars: label 2 of sample 0 in the train split is outside the model's 2 classes (0 to 1); "
             "give the last layer 3 units or more\n",
