@@ -169,7 +169,8 @@ def _fix_input(path: Path, value: Any, size: Shape | None, dims: list[int | None
     if any(size is not None and size < 1 for size in dims):
         raise ImportProblem(f"{path}: takes images of {dims[1:]}, which cannot be")
     if None in dims:
-        raise ImportProblem(f"{path}: leaves the size of its input open; say it: --input 3,224,224")
+        example = ",".join(str(has or usual) for has, usual in zip(dims[1:], (3, 224, 224), strict=False))
+        raise ImportProblem(f"{path}: leaves the size of its input open; say it: --input {example}")
     for dim, known in zip(value.type.tensor_type.shape.dim, dims, strict=True):
         dim.Clear()
         dim.dim_value = known

@@ -25,7 +25,7 @@ from cnnbp_cli.imports.head import recognize_normalization
 from cnnbp_cli.imports.operators import HANDLERS
 from cnnbp_cli.imports.response_norm import recognize_response_norms
 from cnnbp_cli.imports.translation import Imported, Translation
-from cnnbp_cli.model import Model
+from cnnbp_cli.model import Model, ModelInputError, class_count
 from cnnbp_cli.weights import first_non_finite, save_weights
 
 SHOWN = 8
@@ -33,6 +33,8 @@ SHOWN = 8
 
 DRAWABLE = 8
 """Height and width from which synthetic digits can be drawn: what stands in for data until there are some."""
+DIGITS = 10
+"""The most classes that they have."""
 
 Head = Literal["softmax", "sigmoid", "none"]
 
@@ -95,6 +97,10 @@ def import_onnx(
     form = weights.suffix.removeprefix(".")
     if form not in ("safetensors", "npz"):
         raise ImportProblem(f"{weights}: expected a file name that ends in .safetensors or .npz")
+    if config.suffix in (".onnx", ".safetensors", ".npz"):
+        raise ImportProblem(
+            f"{config}: is the name of a model; expected one for the config, such as {config.stem}.yaml"
+        )
     for path in (config, weights):
         if path.exists() and not force:
             raise ImportProblem(f"{path}: exists already; name another file, or replace it with --force")
@@ -160,7 +166,11 @@ def _read(
     parameters = _parameters(translation.layers, model)
     if bad := first_non_finite(parameters):
         raise ImportProblem(f"{source}: parameter {bad} has values that are not finite")
-    model.set_parameters(parameters, complete=True)
+    try:
+        model.set_parameters(parameters, complete=True)
+    except ModelInputError as error:
+        asked = f"; --input {','.join(map(str, size))} is not the size that it was made for" if size else ""
+        raise ImportProblem(f"{source}: {error}{asked}") from None
     model.normalization = _normalization(source, translation, known)
     text = comment + brief_yaml(config)
     if parse_config(text, label=str(source)) != config:  # the text is what counts
@@ -211,6 +221,8 @@ def _described(translation: Translation, name: str, known: Config | None, head: 
     output = translation.values[translation.graph.output].shape
     if min(h, w) >= DRAWABLE and (len(output) == 1 or (output == translation.input_shape and head != "softmax")):
         data = {"source": "synthetic", "image": list(translation.input_shape)}
+        if len(output) == 1:
+            data["classes"] = min(DIGITS, class_count(output))
     if translation.normalization is not None:
         mean, std = (list(map(_short, values)) for values in translation.normalization)
         data["normalize"] = {"mean": mean, "std": std}

@@ -21,9 +21,11 @@ from cnnbp_cli.build import build
 from cnnbp_cli.cli.app import app
 from cnnbp_cli.config.load import load_config
 from cnnbp_cli.config.write import to_dict
+from cnnbp_cli.data.dataset import check_labels
 from cnnbp_cli.imports.errors import ImportProblem
 from cnnbp_cli.imports.onnx import import_onnx, read_onnx
 from cnnbp_cli.loading import load_data
+from cnnbp_cli.model import class_count
 from cnnbp_cli.weights import WeightsFrom, use_weights
 
 onnx = pytest.importorskip("onnx")
@@ -455,9 +457,33 @@ def test_sizes_that_are_open_have_to_be_said(tmp_path: Path) -> None:
     path = save(tmp_path / "open.onnx", nodes, ["N", 3, "H", "W"], weight)
     message = complaint(path, tmp_path)
     assert message == f"{path}: leaves the size of its input open; say it: --input 3,224,224"
+    gray = save(tmp_path / "gray.onnx", [helper.make_node("Relu", ["x"], ["y"])], ["N", 1, "H", 28])
+    assert complaint(gray, tmp_path).endswith("say it: --input 1,224,28")
     model, _, _ = read_onnx(path, "open", size=(3, 9, 8))
     assert model.config.model.input == (3, 9, 8)
     assert complaint(path, tmp_path, size=(1, 9, 8)) == f"{path}: takes images of [3, None, None], not of [1, 9, 8]"
+
+
+@pytest.mark.parametrize("units", [1, 4, 12])
+@pytest.mark.parametrize("head", [None, "softmax", "sigmoid"])
+def test_the_stand_in_can_be_learned(units: int, head: Any, tmp_path: Path) -> None:
+    nodes = [helper.make_node("Flatten", ["x"], ["flat"]), helper.make_node("MatMul", ["flat", "w"], ["y"], "fc")]
+    weight = {"w": np.ones((64, units), np.float32)}
+    path = save(tmp_path / "net.onnx", nodes, [1, 1, 8, 8], weight)
+    model, _, _ = read_onnx(path, "net", head=head)
+    if (units, head) in ((1, None), (1, "softmax")):  # a regression, and what is no choice
+        return
+    data = load_data(model)
+    check_labels(data, class_count((units,)))
+    assert data.train.labels.max() + 1 == min(10, class_count((units,)))
+
+
+def test_a_size_that_the_weights_do_not_have(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Flatten", ["x"], ["flat"]), helper.make_node("MatMul", ["flat", "w"], ["y"], "fc")]
+    path = save(tmp_path / "net.onnx", nodes, [1, 1, "H", "W"], {"w": np.ones((64, 4), np.float32)})
+    assert complaint(path, tmp_path, size=(1, 9, 8)).endswith(
+        "expected shape (4, 72), got (4, 64); --input 1,9,8 is not the size that it was made for"
+    )
 
 
 def test_files_that_are_no_networks_of_one_image(tmp_path: Path) -> None:
@@ -482,5 +508,7 @@ def test_files_that_exist_stay(tmp_path: Path) -> None:
         "never.yaml: exists already; name another file, or replace it with --force"
     )
     assert complaint(path, tmp_path, weights=tmp_path / "w.bin").endswith("ends in .safetensors or .npz")
+    with pytest.raises(ImportProblem, match=r"expected one for the config, such as relu\.yaml"):
+        import_onnx(path, path, force=True)
     import_onnx(path, tmp_path / "never.yaml", force=True)
     assert (tmp_path / "never.yaml").read_text().startswith("# relu.onnx, imported; its weights: --weights never.")
