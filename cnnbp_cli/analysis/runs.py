@@ -132,6 +132,8 @@ def runs_of(folder: Path) -> list[RunRow]:
     """
     if not is_there(folder) and folder != RUNS:
         raise RunsError(f"{folder}: no such folder{meant(folder, file=False, template=False)}")
+    if folder.is_file():
+        raise RunsError(f"{folder}: is a file; name a folder of runs")
     return _with_differences([_row(run) for run in runs_under(folder)])
 
 

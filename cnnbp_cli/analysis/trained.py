@@ -45,7 +45,10 @@ def load_trained(path: Path, weights: Path | WeightsFrom | None = None) -> tuple
         nearest = meant(path, file=False, template=False) or "; expected a run directory or a checkpoint"
         raise TrainedError(f"{path}: does not exist{nearest}")
     if not path.is_dir() and path.suffix != ".npz":
-        raise TrainedError(f"{path}: is not a run directory or a checkpoint; `cnnbp train` makes them from a config")
+        raise TrainedError(
+            f"{path}: is not a run directory or a checkpoint; `cnnbp train` makes them from a config"
+            + ", or give its weights with --weights" * (path.suffix in (".yaml", ".yml"))
+        )
     return load_with_origin(path)
 
 

@@ -86,4 +86,12 @@ def predict(
         predictions = predict_files(model, images, invert=invert, ids=id_column, progress=tick)
     name_origin(origin)
     columns = None if id_column is None else (id_column, label_column)
-    render(predictions, format.value, asked_to_invert=bool(invert), origin=origin, top=top, columns=columns)
+    render(
+        predictions,
+        format.value,
+        asked_to_invert=bool(invert),
+        origin=origin,
+        top=top,
+        columns=columns,
+        knows_pixels=model.normalization is not None,
+    )

@@ -57,6 +57,7 @@ from cnnbp_cli.config.wiring import (
 from cnnbp_cli.core.layers import LAYERS
 from cnnbp_cli.core.types import FieldErrors
 
+_INSTEAD = {"layers": ("block", "share")}  # what a layer may have in the place of its type
 _NOUNS = {"init": "initializer", "then": "schedule", "data": "data source", "layers": "layer type"}
 
 
@@ -320,8 +321,8 @@ class _Reader:
 
     def _without_kind(self, node: YamlMapping, key: str, kinds: Mapping[str, type], path: KeyPath) -> None:
         for other, entry in node.entries.items():
-            if closest(other, [key]):
-                self._add(Problem(f"unknown key '{other}', did you mean '{key}'?", path, entry.key))
+            if near := closest(other, [key, *_INSTEAD.get(_last_key(path), ())]):
+                self._add(Problem(f"unknown key '{other}', did you mean '{near}'?", path, entry.key))
                 return
         choice = f", expected one of: {', '.join(kinds)}" if len(kinds) <= 12 else ""
         self._complain(path, f"missing key '{key}'{choice}", whole=False)

@@ -103,7 +103,9 @@ class MeanStd:
         require(self._problems())
 
     def _problems(self) -> BadFields:
-        if not self.mean or len(self.std) != len(self.mean):
+        if not self.mean:
+            yield "mean", "expected a number for each channel, or one for all, got none"
+        elif len(self.std) != len(self.mean):
             yield "std", f"expected as many numbers as mean has, {len(self.mean)}, got {len(self.std)}"
         elif not all(value > 0 for value in self.std):
             yield "std", f"expected numbers above 0, got {show(self.std)}"

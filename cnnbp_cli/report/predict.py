@@ -34,6 +34,7 @@ def render(
     origin: Origin | None = None,
     top: int | None = None,
     columns: tuple[str, str] | None = None,
+    knows_pixels: bool = True,
 ) -> None:
     """Write predictions to standard output, and to standard error which images were inverted unasked.
 
@@ -45,13 +46,18 @@ def render(
         Show so many of the most likely classes alone.
     columns : (str, str), optional
         What Kaggle calls an image's own name, or else its number from 1, and its class: a table of these two.
+    knows_pixels : bool
+        Whether the model has a normalization, by which pixels can be told from what is normalized.
     """
     if not asked_to_invert:
         _notes(
             [one.image for one in predictions if one.inverted],
             "dark and light are swapped, as in the training images; --no-invert keeps them",
         )
-    _notes([one.image for one in predictions if one.is_normalized], "floats below zero are taken as normalized already")
+    _notes(
+        [one.image for one in predictions if one.is_normalized],
+        "floats below zero are taken as normalized already" if knows_pixels else "floats are taken as they are",
+    )
     if format == "json":
         records = [_record(one, top) for one in predictions]
         write_json({"predictions": records, "checkpoint": origin and origin.to_dict()})

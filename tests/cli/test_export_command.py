@@ -131,5 +131,6 @@ def test_without_weights_a_config_is_no_trained_model(cnnbp: Command) -> None:
     done = cnnbp("evaluate", "bars.yaml")
     assert done.code == 2
     assert done.stderr == (
-        "error: bars.yaml: is not a run directory or a checkpoint; `cnnbp train` makes them from a config\n"
+        "error: bars.yaml: is not a run directory or a checkpoint; `cnnbp train` makes them from a config, "
+        "or give its weights with --weights\n"
     )

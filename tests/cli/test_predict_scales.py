@@ -107,6 +107,15 @@ def test_what_is_normalized_already_is_taken_so_and_said(cnnbp: Command, bars_ru
     )
 
 
+def test_floats_are_no_pixels_to_a_model_without_a_normalization(cnnbp: Command, bars_run: Path) -> None:
+    cnnbp("export", bars_run, "w.npz")
+    with np.load("w.npz") as found:
+        np.savez("bare.npz", **{name: found[name] for name in cnnbp_cli.load(bars_run).parameters()})
+    np.save("x.npy", np.linspace(0, 1, 36, dtype=np.float32).reshape(1, 6, 6))
+    done = cnnbp("predict", bars_run.parent / "bars.yaml", "x.npy", "--weights", "bare.npz")
+    assert (done.code, done.remarks) == (0, "x.npy: floats are taken as they are\n")
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

@@ -346,7 +346,8 @@ class TestEvaluate:
         done = cnnbp("evaluate", "bars.yaml")
         assert (done.code, done.stderr) == (
             2,
-            "error: bars.yaml: is not a run directory or a checkpoint; `cnnbp train` makes them from a config\n",
+            "error: bars.yaml: is not a run directory or a checkpoint; `cnnbp train` makes them from a config, "
+            "or give its weights with --weights\n",
         )
 
     def test_nothing_there(self, cnnbp: Command) -> None:

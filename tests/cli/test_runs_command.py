@@ -219,6 +219,9 @@ def test_no_runs_and_no_folder(cnnbp: Command, make: Make) -> None:
     make("one")
     done = cnnbp("runs", "elsewhere")
     assert (done.code, done.stderr) == (2, "error: elsewhere: no such folder\n")
+    Path("lenet5.yaml").write_text("name: lenet5")
+    done = cnnbp("runs", "lenet5.yaml")
+    assert (done.code, done.stderr) == (2, "error: lenet5.yaml: is a file; name a folder of runs\n")
     assert cnnbp("runs", "--filter", "state=killed").stderr == "none of 1 run in runs meets the filters\n"
 
 
