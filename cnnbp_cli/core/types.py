@@ -274,9 +274,10 @@ class Context:
     def over(self, dy: Array) -> Array:
         """Where a layer that needs each value of dy once may write dx: over dy if it can, else in an array like it.
 
-        A step of ResNet-20 takes 0.96 of the time that it takes if batch norm never writes over dy.
+        A step of ResNet-20 takes 0.96 of the time that it takes if batch norm never writes over dy. What a layer has
+        broadcast is not written over: one number of it is many values.
         """
-        if self.dy_is_free and dy.flags.writeable and (dy.ndim != 4 or lies_by_rows(dy)):
+        if self.dy_is_free and dy.flags.writeable and (lies_by_rows(dy) if dy.ndim == 4 else dy.flags.c_contiguous):
             return dy
         return self.empty("dx", dy.shape, dy.dtype)
 

@@ -30,6 +30,22 @@ class Template(Layer):
         return dy, {"weight": dy[..., 0]}
 
 
+@dataclass(frozen=True, slots=True)
+class Total(Layer):
+    """Adds all channels up; its gradient is the one that came in, broadcast."""
+
+    type: str = "total"
+
+    def out_shape(self, in_shape):
+        return (1, *in_shape[1:])
+
+    def forward(self, params, x, ctx):
+        return x.sum(0, keepdims=True), x.shape
+
+    def backward(self, params, residuals, dy, ctx):
+        return np.broadcast_to(dy, residuals), {}
+
+
 def chain(*layers):
     names = ["input", *(f"{layer.type}{k}" for k, layer in enumerate(layers))]
     return [Node(name, layer, (before,)) for before, name, layer in zip(names, names[1:], layers, strict=False)]
@@ -92,6 +108,13 @@ def test_batch_norm_does_not_write_over_a_gradient_that_another_branch_reads():
     ]
     same(Graph((4, 6, 6), nodes), images=3)
     same(Graph((4, 6, 6), nodes, ["b", "d", "h"]), images=3)
+
+
+def test_what_a_layer_has_broadcast_is_not_written_over():
+    """It cannot be, even where each number of it is one value."""
+    same(Graph((4, 6, 6), chain(CONV, BatchNorm(), Total(), CONV)), images=3)
+    same(Graph((4, 6, 6), chain(CONV, Flatten(), Dense(5), BatchNorm(), Total(), Dense(3))), images=3)
+    same(Graph((4, 6, 6), chain(Conv2d(1, 3), BatchNorm(), Total(), CONV)), images=3)
 
 
 def test_a_layer_may_hand_on_a_view():
