@@ -133,7 +133,7 @@ def with_layers(evidence: Evidence, layers: Iterable[tuple[str, str]]) -> tuple[
         if ending.startswith("=") and _is_named(evidence, name):
             ending = f"={{type: {ending[1:]}, name: {name}}}"
         # By number: a bare name counts layers of its type, and replacing one renames those behind it.
-        key = evidence.nodes[name].owner if not ending.startswith("=") else str(evidence.index(name))
+        key = _owner(evidence, name) if not ending.startswith("=") else str(evidence.index(name))
         overrides.append(f"model.layers.{key}{ending}")
     return tuple(dict.fromkeys(overrides))
 
@@ -183,7 +183,7 @@ def with_inserted(evidence: Evidence, behind: Collection[str], word: str) -> tup
     Nothing where a layer is read or shared by name: a new one of its type would rename it.
     """
     specs = evidence.config.model.layers
-    if any(spec.shares or _is_named(evidence, spec.name) for spec in specs):
+    if any(_is_named(evidence, spec.name) for spec in specs):
         return ()
     words = [part for spec in specs for part in (_written(evidence, spec), word)[: 1 + (spec.name in behind)]]
     return (f"model.layers=[{', '.join(words)}]",)
@@ -213,10 +213,21 @@ def _yaml(value: object) -> str:
 
 
 def _is_named(evidence: Evidence, name: str) -> bool:
-    """Return whether a layer that is not right behind it reads it by name."""
+    """Return whether another layer shares it, or one that is not right behind it reads it by name."""
+    owners = [spec.shares or spec.name for spec in evidence.config.model.layers]
+    if owners.count(_owner(evidence, name)) > 1:
+        return True
     names = [INPUT, *(spec.name for spec in evidence.config.model.layers)]
     at = names.index(name)
     return any(names.index(reader.name) != at + 1 or len(reader.inputs) > 1 for reader in evidence.readers[name])
+
+
+def _owner(evidence: Evidence, name: str) -> str:
+    """Return the layer of the config that says what a layer is: it, or the one that it shares.
+
+    Nodes of the graph do not know that of layers without parameters.
+    """
+    return next(spec.shares or name for spec in evidence.config.model.layers if spec.name == name)
 
 
 def activation_behind(evidence: Evidence, node: Node) -> Operation[Any] | None:

@@ -22,6 +22,7 @@ from cnnbp_cli.diagnosis.facts import (
     TrainingRecord,
 )
 from cnnbp_cli.diagnosis.registry import RULES
+from cnnbp_cli.diagnosis.remedies import with_layers
 from cnnbp_cli.diagnosis.rules import load_rules
 from cnnbp_cli.train.events import LayersWatched, NonFinite
 from cnnbp_cli.train.statistics import LayerStatistics
@@ -413,3 +414,22 @@ def test_a_head_that_reads_large_values_starts_small():
     layers = {"dense_1": begin(scale_in=1.0, scale=40.0)}
     usual = evidence("model.layers.dense_1.init={type: normal, std: 5}", start={"loss": 300.0, "layers": layers})
     assert told("badly-scaled-init", usual)[0].overrides == ("model.layers.dense_1.init=glorot_normal",)
+
+
+def test_what_is_changed_in_a_layer_that_others_share_can_be_set():
+    """Also where it has no parameters."""
+    shared = (
+        "model.layers.4={share: relu_1}",
+        "model.layers.5={share: dropout_1, name: again}",
+        "model.layers.6=flatten",
+        "model.layers.2={type: dropout, rate: 0.1}",
+        "model.layers.1=relu",
+    )
+    one = evidence(*shared)
+    names = [node.name for node in one.graph.nodes]
+    assert names[1:6] == ["relu_1", "dropout_1", "conv2d_2", "relu_1_2", "again"]
+    bent = with_layers(one, [("relu_1", "=tanh"), ("again", ".rate=0.2")])
+    assert bent == ("model.layers.1={type: tanh, name: relu_1}", "model.layers.dropout_1.rate=0.2")
+    layers = build(parse_config(CONFIG, [*shared, *bent])).graph.nodes
+    assert [layers[k].layer.type for k in (1, 4)] == ["tanh", "tanh"]
+    assert [layers[k].layer.rate for k in (2, 5)] == [0.2, 0.2]
