@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Iterator
+from contextlib import suppress
 from hashlib import sha256
 from math import prod
 from pathlib import Path
@@ -171,9 +172,10 @@ class FileRows:
         """
         if self._hints and hasattr(os, "posix_fadvise"):
             self._hints -= 1
-            file = self._opened()
-            for at, size in self._runs(rows if self._order is None else self._order[rows]):
-                os.posix_fadvise(file, at, size, os.POSIX_FADV_WILLNEED)
+            with suppress(OSError):  # a hint is not worth the run; who reads the rows will say what is wrong
+                file = self._opened()
+                for at, size in self._runs(rows if self._order is None else self._order[rows]):
+                    os.posix_fadvise(file, at, size, os.POSIX_FADV_WILLNEED)
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
         return np.asarray(self[:], dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 
 import numpy as np
@@ -241,6 +242,19 @@ def test_the_system_is_told_what_comes_next_where_the_disk_has_made_a_batch_wait
     for _ in range(2 * file_rows.HINTED_BATCHES):
         rows.expect(np.array([0]))
     assert len(hinted) == 2 + file_rows.HINTED_BATCHES - 1
+
+
+@pytest.mark.skipif(not hasattr(file_rows.os, "posix_fadvise"), reason="the system takes no hints")
+def test_a_system_that_refuses_a_hint_is_not_complained_about(tmp_path, monkeypatch):
+    def refused(file, at, size, advice):
+        raise OSError(errno.ENOSYS, "not implemented")
+
+    monkeypatch.setattr(file_rows.os, "posix_fadvise", refused)
+    monkeypatch.setattr(file_rows, "DISK_SECONDS", 0.0)
+    rows = rows_of(tmp_path)
+    rows[np.array([3])]
+    rows.expect(np.array([0]))
+    assert rows[np.array([5])][0, 0, 0, 0] == 5
 
 
 @pytest.mark.parametrize("workers", [1, 2])
