@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from core.geometry import CTX, placed
@@ -112,6 +114,24 @@ def test_points_are_possible_where_no_pixel_is_skipped_and_rows_lie_together():
     assert not by_points.can(Windows.over((2, 9, 9), 6, 1, 1), w, x)
     assert not by_points.can(Windows.over((2, 5, 5), 3, 1, 1), w.astype(float), x)
     assert not by_points.can(Windows.over((2, 5, 5), 3, 1, 1), w, np.ascontiguousarray(x))
+
+
+def test_without_openblas_the_sums_are_computed_in_another_way(monkeypatch):
+    """As where NumPy uses Accelerate or MKL: what pays by points elsewhere is right there, too."""
+    rng, windows = np.random.default_rng(0), Windows.over((16, 12, 12), 3, 1, 1)
+    x, dy = (by_rows_in_memory(rng.normal(size=(16, 12, 12, 32)).astype(np.float32)) for _ in range(2))
+    w = rng.normal(size=(16, 16, 3, 3)).astype(np.float32)
+    y, dx = (by_rows_in_memory(np.zeros(x.shape, np.float32)) for _ in range(2))
+    assert (sums._way(w, windows, 1, x, y) is by_points) == (gemm("f") is not None)
+    monkeypatch.setattr(in_place, "gemm", lambda character: None)
+    assert sums._way(w, windows, 1, x, y) is not by_points
+    sums.correlate(x, w, windows, 1, y, CTX)
+    sums.correlate_transposed(w, dy, windows, 1, dx, CTX)
+    dw = sums.correlate_weights(x, dy, w, windows, 1, CTX)
+    check = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-3)
+    check(y, reference.correlate(x, w, windows, 1))
+    check(dx, reference.correlate_transposed(w, dy, windows, 1))
+    check(dw, reference.correlate_weights(x, dy, windows, 1))
 
 
 @pytest.mark.parametrize("r", [2, 3, 4, 5])
