@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cnnbp_cli.config.schema import MeanStd
+from cnnbp_cli.core.types import FieldErrors
 from cnnbp_cli.data.dataset import DataError, Normalization
 from cnnbp_cli.data.normalization import PIXELS_AT_A_TIME, measure
 
@@ -45,6 +46,20 @@ def test_one_given_number_is_for_all_channels():
 def test_given_numbers_for_other_channels_are_told():
     with pytest.raises(DataError, match=r"data.normalize: has 3 means, but the images have 1 channel$"):
         Normalization.fit(IMAGENET, np.zeros((2, 1, 3, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "field", "message"),
+    [
+        ((), (), "mean", "expected a number for each channel, or one for all, got none"),
+        ((0.5, 0.4), (0.2,), "std", "expected as many numbers as mean has, 2, got 1"),
+        ((0.5,), (0.0,), "std", "expected numbers above 0, got [0.0]"),
+    ],
+)
+def test_given_numbers_that_cannot_be(mean, std, field, message):
+    with pytest.raises(FieldErrors) as caught:
+        MeanStd(mean, std)
+    assert caught.value.problems == [(field, message)]
 
 
 def test_standard_adds_up_over_chunks():
