@@ -314,7 +314,8 @@ def filtered(rows: Sequence[RunRow], conditions: Sequence[str]) -> list[RunRow]:
             raise RunsError(f"--filter {condition}: unknown state '{wanted}'{suggestion(wanted, STATES)}")
         value_of = _OF_ROW.get(key) or (lambda row, key=key: row.config.get(key))  # type: ignore[misc]
         if sign not in ("=", "!=") and _number(wanted) is None:
-            raise RunsError(f"--filter {condition}: expected a number, got '{wanted}'")
+            kind = "an age, such as 12h or 7d" if key == "age" else "a number"
+            raise RunsError(f"--filter {condition}: expected {kind}, got '{wanted}'")
         kept = [row for row in kept if _meets(value_of(row), sign, wanted)]
     return kept
 

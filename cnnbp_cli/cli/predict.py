@@ -79,6 +79,10 @@ def predict(
 
     if id_column is not None and format is Format.JSON:
         raise typer.BadParameter("makes a table for Kaggle, and goes with --format csv", param_hint="--id-column")
+    if id_column == label_column:
+        raise typer.BadParameter(
+            f"is {id_column}, as the other column; --label-column renames that", param_hint="--id-column"
+        )
     model, origin = load_trained(trained, weights)
     if not model.classifies and (id_column is not None or top is not None):
         fail(f"{trained}: {'--top' if top else '--id-column'} is for models that classify")

@@ -575,6 +575,7 @@ class Config:
             self._bad_losses(),
             self._bad_loss(),
             self._bad_crop(),
+            self._bad_normalize(),
             self._bad_monitor(),
         )
 
@@ -606,6 +607,12 @@ class Config:
         if crop and crop.size is not None and pair(crop.size) != (height, width):
             expected = f"expected [{height}, {width}], as model.input says"
             yield "data.augment.crop.size", f"{expected}; data.image_size is what the part is taken from"
+
+    def _bad_normalize(self) -> BadFields:
+        numbers, channels = self.data.normalize, self.model.input[0]
+        if isinstance(numbers, MeanStd) and len(numbers.mean) not in (1, channels):
+            wanted = "1 number" if channels == 1 else f"{channels} numbers, one for each channel of model.input, or 1"
+            yield "data.normalize.mean", f"expected {wanted}, got {len(numbers.mean)}"
 
     def _bad_loss(self) -> BadFields:
         head, train = self.model.head, self.train

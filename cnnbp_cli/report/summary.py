@@ -62,7 +62,7 @@ def _report(summary: Summary, sheet: Sheet, *, memory: bool) -> None:
         sheet.line(f"memory: activations of one image ({together} for a batch of {batch}), gradients of the parameters")
     else:
         sheet.line(f"one image takes {count(summary.total_macs)} multiply-accumulate operations (MACs) forward")
-    if len(summary.losses) > 1:
+    if len(summary.losses) > 1 or any(one.weight != 1 for one in summary.losses):
         if not memory and summary.inference_macs < summary.total_macs:
             sheet.line(f"{count(summary.inference_macs)} of them lead to {summary.losses[0].layer}, the output")
         sheet.line(f"loss: {' + '.join(f'{one.weight:g} · {one.loss} at {one.layer}' for one in summary.losses)}")

@@ -44,6 +44,8 @@ def test_summary_names_the_losses(three):
         f"{found.inference_macs:,} of them lead to classifier, the output\n"
         "loss: 1 · cross_entropy at classifier + 0.3 · cross_entropy at low_logits + 0.5 · mse at middle_logits\n"
     )
+    alone = three("summary", "three.yaml", "--set", "train.losses=[{layer: classifier, weight: 2}]")
+    assert alone.stdout.endswith("\nloss: 2 · cross_entropy at classifier\n")
     document = json.loads(three("summary", "three.yaml", "--format", "json").stdout)
     assert document["losses"][1] == {"layer": "low_logits", "weight": 0.3, "loss": "cross_entropy"}
     assert (

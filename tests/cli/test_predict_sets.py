@@ -46,6 +46,9 @@ def test_kaggle(cnnbp: Command, bars_run: Path, sets: np.ndarray) -> None:
     arguments = ("--format", "csv", "--id-column", "id", "--label-column", "species")
     assert cnnbp("predict", bars_run, "test.csv", *arguments).lines[0] == "id,species"
     assert cnnbp("predict", bars_run, "test.csv", "--format", "json", "--id-column", "id").code == 2
+    done = cnnbp("predict", bars_run, "test.csv", "--format", "csv", "--id-column", "Label")
+    assert (done.code, done.stdout) == (2, "")
+    assert done.stderr == "error: --id-column: is Label, as the other column; --label-column renames that\n"
 
 
 @pytest.mark.parametrize("place", [0, 36, 5])

@@ -204,6 +204,7 @@ def test_filter(cnnbp: Command, conditions: list[str], expected: set[str]) -> No
         ("train.batchsize=1", "unknown key 'train.batchsize', did you mean 'train.batch_size'?"),
         ("state=done", "unknown state 'done', expected one of: " + ", ".join(STATES)),
         ("accuracy>high", "expected a number, got 'high'"),
+        ("age<1x", "expected an age, such as 12h or 7d, got '1x'"),
     ],
 )
 @pytest.mark.usefixtures("several")
