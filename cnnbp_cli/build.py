@@ -66,7 +66,7 @@ def require_frozen(config: Config, graph: Graph) -> None:
     problems = [
         at(("model", "layers", k, "trainable"), f"layer {spec.name} ({spec.layer.type}) has no parameters to freeze")
         for k, spec in enumerate(config.model.layers)
-        if not spec.trainable and not graph.param_shapes[spec.shares or spec.name]
+        if not (spec.trainable or spec.shares or graph.param_shapes[spec.name])
     ]
     learning = [name for name, shapes in graph.param_shapes.items() if shapes]
     for k, pattern in enumerate(config.model.freeze):

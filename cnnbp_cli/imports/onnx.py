@@ -290,7 +290,8 @@ def _put_before(source: Path, translation: Translation, normalize: MeanStd, know
         )
     if len(normalize.mean) not in (1, channels):
         raise ImportProblem(
-            f"{source}: takes images of {channels} channels, but --mean has {len(normalize.mean)} numbers"
+            f"{source}: takes images of {channels} channel{'s' * (channels != 1)}, but --mean has "
+            f"{len(normalize.mean)} numbers"
         )
     before = Normalization.given(normalize, channels)
     mean, std = (np.array(values, np.float64) for values in (before.mean, before.std))

@@ -376,7 +376,7 @@ def test_pictures_get_the_preprocessing_that_was_published(within: bool, tmp_pat
         ),
         (["--mean", "0.5", "--std", "0"], "error: --std: expected numbers above 0, got [0.0]"),
         (["--mean", "1,2", "--std", "1"], "error: --std: expected as many numbers as mean has, 2, got 1"),
-        (["--mean", "1,2", "--std", "1,1"], "net.onnx: takes images of 1 channels, but --mean has 2 numbers"),
+        (["--mean", "1,2", "--std", "1,1"], "net.onnx: takes images of 1 channel, but --mean has 2 numbers"),
     ],
 )
 def test_means_that_cannot_be(options: list[str], expected: str, tmp_path: Path) -> None:

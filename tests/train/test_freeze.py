@@ -117,6 +117,15 @@ def test_a_layer_without_parameters_cannot_be_frozen():
         made((), [*LAYERS[:4], {"type": "dropout", "rate": 0.5, "trainable": False}, *LAYERS[5:]])
 
 
+def test_it_is_complained_about_once_where_others_share_it():
+    frozen = {"type": "dropout", "rate": 0.5, "trainable": False}
+    with pytest.raises(ConfigError) as caught:
+        made((), [*LAYERS[:4], frozen, {"share": "dropout_1"}, *LAYERS[5:]])
+    assert [problem.message for problem in caught.value.problems] == [
+        "layer dropout_1 (dropout) has no parameters to freeze"
+    ]
+
+
 def test_frozen_altogether_there_is_nothing_to_train():
     with pytest.raises(UserError, match="nothing to train"):
         trained(["*"])
