@@ -98,6 +98,14 @@ def with_crops_of_any_size(augment):
     return replace(augment, crop=augment.crop and replace(augment.crop, size=None))
 
 
+def of_channels(data, channels):
+    """Given means and deviations are one for all channels, or one for each."""
+    if not isinstance(data.normalize, MeanStd) or len(data.normalize.mean) == 1:
+        return data
+    (mean, *_), (std, *_) = data.normalize.mean, data.normalize.std
+    return replace(data, normalize=MeanStd((mean,) * channels, (std,) * channels))
+
+
 @st.composite
 def sources(draw):
     cls = draw(st.sampled_from([MnistSubset, Idx, Npz, Csv, Synthetic]))
@@ -150,7 +158,8 @@ def configs(draw):
         workers=draw(st.just("auto") | st.integers(1, MOST_WORKERS)),
     )
     seed, dtype = draw(st.integers(0, MAX_INTEGER)), draw(st.sampled_from(["float32", "float64"]))
-    return Config(draw(FOLDER_NAMES), seed=seed, dtype=dtype, data=draw(sources()), model=model, train=train)
+    data = of_channels(draw(sources()), model.input[0])
+    return Config(draw(FOLDER_NAMES), seed=seed, dtype=dtype, data=data, model=model, train=train)
 
 
 @given(configs())
