@@ -433,3 +433,20 @@ def test_what_is_changed_in_a_layer_that_others_share_can_be_set():
     layers = build(parse_config(CONFIG, [*shared, *bent])).graph.nodes
     assert [layers[k].layer.type for k in (1, 4)] == ["tanh", "tanh"]
     assert [layers[k].layer.rate for k in (2, 5)] == [0.2, 0.2]
+
+
+HEADS = "model.layers=[flatten, {type: dense, name: aux, units: 4}, relu, {type: dense, name: top, units: 4}]"
+
+
+def test_remedies_fit_networks_with_several_losses():
+    """Each of them gives a config that can be read."""
+    alike = (HEADS, "train.losses=[{layer: aux}, {layer: top}]")
+    mixed = (HEADS, "train.losses=[{layer: aux, loss: mse}, {layer: top}]")
+    assert told("unbalanced-classes", evidence(*alike, data=RARE))[0].overrides == (BALANCED,)
+    assert told("unbalanced-classes", evidence(*mixed, data=RARE))[0].overrides == ()
+    headless = (HEADS, "model.head=none", "train.losses=[{layer: aux, loss: mse}, {layer: top, loss: mse}]")
+    (found,) = told("loss-head-mismatch", evidence(*headless))
+    fixed = parse_config(CONFIG, [*headless, *found.overrides])
+    assert [one.loss for one in fixed.losses] == ["cross_entropy"] * 2
+    counts = {"class_counts": (0, 70, 70, 60), "held_counts": (0, 20, 20, 10)}
+    assert told("missing-class", evidence("data={source: mnist-subset}", *mixed, data=counts))[0].overrides == ()

@@ -299,7 +299,9 @@ def _balancing(evidence: Evidence) -> tuple[str, ...]:
     for overrides in sorted(trials, key=lambda one: (one != BALANCED, BALANCED[0] not in one, len(one))):
         if evidence.does_well(trials[overrides]) and not _suffers(_recalls(counts, trials[overrides])):
             return overrides
-    can_be_weighted = evidence.config.train.class_weights is None and evidence.config.train.loss == "cross_entropy"
+    can_be_weighted = evidence.config.train.class_weights is None and all(
+        one.loss == "cross_entropy" for one in evidence.config.losses
+    )
     return BALANCED if can_be_weighted and evidence.helps(BALANCED) is not False else ()
 
 
@@ -347,6 +349,8 @@ def _from_one(evidence: Evidence) -> tuple[str, ...]:
     declared, last = evidence.config.data, evidence.weighted[-1] if evidence.weighted else None
     width = width_of(last) if last else None
     if declared.first_label or declared.classes or last is None or width is None or width[1] < 3:
+        return ()
+    if len(evidence.graph.outputs) > 1:  # all of them would have to become narrower
         return ()
     return ("data.first_label=1", *with_layers(evidence, [(last.name, f".{width[0]}={width[1] - 1}")]))
 

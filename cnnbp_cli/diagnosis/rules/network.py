@@ -110,7 +110,8 @@ def _wrong_loss(evidence: Evidence) -> Iterator[Finding]:
     outputs = evidence.graph.shapes[evidence.graph.output][0]
     if not classes:
         return
-    to_softmax = ("model.head=softmax", "train.loss=cross_entropy")
+    others = (f"train.losses.{k}.loss=cross_entropy" for k in range(len(evidence.config.train.losses)))
+    to_softmax = ("model.head=softmax", "train.loss=cross_entropy", *others)
     if head == "none":
         overrides: tuple[str, ...] = to_softmax
         if outputs == 1 and (width := width_of(evidence.weighted[-1])):
