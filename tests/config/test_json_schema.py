@@ -177,7 +177,8 @@ BEYOND_A_SCHEMA = {
     *("an impossible pair", "an input without height", "a name with a slash", "a seed below zero"),
     *("losses at layers that there are not, or twice", "losses without the output's"),
     *("losses that do not fit the head", "label smoothing where one of several losses has no use for it"),
-    "everything held out",
+    *("a normalization of other channels", "a normalization of too few channels"),
+    *("a normalization without numbers", "everything held out"),
 }
 
 
