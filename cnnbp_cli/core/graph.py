@@ -321,6 +321,8 @@ def _by_owner(nodes: Sequence[Node]) -> dict[str, list[Node]]:
     for node in nodes:
         if node.owner not in owners:
             raise ValueError(f"layer {node.name} shares the parameters of {node.owner!r}, which owns none")
+        if node.trainable != uses[node.owner][0].trainable:
+            raise ValueError(f"layer {node.name} shares the parameters of {node.owner!r}, and only one is frozen")
     return uses
 
 

@@ -156,6 +156,12 @@ def test_shapes_that_do_not_fit_are_told_at_both_places():
         Graph(IMAGE, flat)
 
 
+def test_parameters_are_frozen_at_all_uses_or_at_none():
+    nodes = [*TIED, Node("more", CONV, ("third",), trainable=False, shares=TIED[0].owner)]
+    with pytest.raises(ValueError, match=r"layer more shares the parameters of .*, and only one is frozen"):
+        Graph(IMAGE, nodes)
+
+
 def test_a_share_of_a_share_or_of_nothing_is_no_graph():
     for owner in ("again", "nothing"):
         nodes = [*TIED, Node("more", CONV, ("third",), shares=owner)]
