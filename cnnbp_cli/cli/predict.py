@@ -79,6 +79,8 @@ def predict(
 
     if id_column is not None and format is Format.JSON:
         raise typer.BadParameter("makes a table for Kaggle, and goes with --format csv", param_hint="--id-column")
+    if id_column is not None and top is not None:
+        raise typer.BadParameter("goes with one class for each image, and not with --top", param_hint="--id-column")
     if id_column == label_column:
         raise typer.BadParameter(
             f"is {id_column}, as the other column; --label-column renames that", param_hint="--id-column"

@@ -49,6 +49,9 @@ def test_kaggle(cnnbp: Command, bars_run: Path, sets: np.ndarray) -> None:
     done = cnnbp("predict", bars_run, "test.csv", "--format", "csv", "--id-column", "Label")
     assert (done.code, done.stdout) == (2, "")
     assert done.stderr == "error: --id-column: is Label, as the other column; --label-column renames that\n"
+    done = cnnbp("predict", bars_run, "test.csv", "--format", "csv", "--id-column", "id", "--top", "2")
+    assert done.code == 2
+    assert done.stderr == "error: --id-column: goes with one class for each image, and not with --top\n"
 
 
 @pytest.mark.parametrize("place", [0, 36, 5])
