@@ -22,9 +22,9 @@ for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHU
         signal.signal(number, usual)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def registered() -> Iterator[Callable[[type], None]]:
-    """Register layers until the end of the test; what a file registers goes, too."""
+    """Register layers until the end of the test, whichever way: every test begins with those of the package."""
     before = dict(LAYERS)
     yield register
     LAYERS.clear()

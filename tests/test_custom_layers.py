@@ -6,7 +6,6 @@ The copies are the files of `core/layers` under other types, loaded as `--layers
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -75,16 +74,13 @@ NETWORKS = {
 
 
 @pytest.fixture(autouse=True)
-def _copies(tmp_path: Path) -> Iterator[None]:
+def _copies(tmp_path: Path, registered: object) -> None:
     before = dict(LAYERS)
     for path in FAMILIES:
         text = TYPE.sub(r'type: Literal["own_\1"] = "own_\1"', path.read_text(encoding="utf-8"))
         (tmp_path / path.name).write_text(text, encoding="utf-8")
         cnnbp.load_layers(tmp_path / path.name)
     assert {f"own_{kind}" for kind in before} | set(before) == set(LAYERS)
-    yield
-    LAYERS.clear()
-    LAYERS.update(before)
 
 
 def both(network: str) -> tuple[Model, Model]:

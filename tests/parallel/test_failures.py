@@ -65,7 +65,7 @@ class Mishap(Layer[None]):
 class Strange(Exception):
     """Refuses to be pickled, whatever other libraries have taught pickle about exceptions."""
 
-    def __reduce_ex__(self, protocol):
+    def __reduce__(self):
         raise TypeError("not to be sent")
 
 
