@@ -42,43 +42,43 @@ def reshape(t: Translation, op: Op) -> None:
         return t.same(op, replace(x, layout="groups", image=after[1:]))
     if x.layout == "groups" and after == (batch, *x.shape):
         return t.same(op, replace(x, layout="image"))
-    if x.layout == "image" and (_shuffles(t, op, x) or _deals(t, op, x)):
+    if x.layout == "image" and _shuffles(t, op, x):
         return None
     raise NoLayer(f"makes {list(after)} of {list(before)}")
 
 
 def _shuffles(t: Translation, op: Op, x: Value) -> bool:
-    """Translate the three operators that may be written for a pixel shuffle."""
+    """Translate the three operators that may be written for a shuffle of pixels or of channels."""
     middle = t.graph.only_reader(op.output)
     last = t.graph.only_reader(middle.output) if middle is not None else None
     if middle is None or last is None or (middle.kind, last.kind) != ("Transpose", "Reshape"):
         return False
-    (c, h, w), parts = x.shape, t.graph.shapes[op.output][1:]
-    r = parts[1] if len(parts) == 5 else 0
-    if parts != (c // max(1, r * r), r, r, h, w) or middle.get("perm") != [0, 1, 4, 2, 5, 3]:
+    parts, perm, after = t.graph.shapes[op.output][1:], middle.get("perm"), t.graph.shapes[last.output][1:]
+    found = _pixel_shuffle(x, parts, perm) or _channel_shuffle(x, parts, perm, after)
+    if found is None:
         return False
     t.take(middle)
     t.take(last)
-    t.write(op, t.emit("pixel_shuffle", [x], op, {"factor": r}), last.output)
+    t.write(op, t.emit(found[0], [x], op, found[1]), last.output)
     return True
 
 
-def _deals(t: Translation, op: Op, x: Value) -> bool:
-    """Translate the three operators that may be written for a shuffle of channels."""
-    middle = t.graph.only_reader(op.output)
-    last = t.graph.only_reader(middle.output) if middle is not None else None
-    if middle is None or last is None or (middle.kind, last.kind) != ("Transpose", "Reshape"):
-        return False
-    (c, h, w), parts = x.shape, t.graph.shapes[op.output][1:]
-    groups = parts[0]
+def _pixel_shuffle(x: Value, parts: tuple[int, ...], perm: list[int] | None) -> tuple[str, dict[str, Any]] | None:
+    (c, h, w), r = x.shape, parts[1] if len(parts) == 5 else 0
+    if parts != (c // max(1, r * r), r, r, h, w) or perm != [0, 1, 4, 2, 5, 3]:
+        return None
+    return "pixel_shuffle", {"factor": r}
+
+
+def _channel_shuffle(
+    x: Value, parts: tuple[int, ...], perm: list[int] | None, after: tuple[int, ...]
+) -> tuple[str, dict[str, Any]] | None:
+    (c, h, w), groups = x.shape, parts[0]
     if parts not in ((groups, c // groups, h, w), (groups, c // groups, h * w)):
-        return False
-    if middle.get("perm") != [0, 2, 1, 3, 4][: 1 + len(parts)] or t.graph.shapes[last.output][1:] != x.shape:
-        return False
-    t.take(middle)
-    t.take(last)
-    t.write(op, t.emit("channel_shuffle", [x], op, {"groups": groups}), last.output)
-    return True
+        return None
+    if perm != [0, 2, 1, 3, 4][: 1 + len(parts)] or after != x.shape:
+        return None
+    return "channel_shuffle", {"groups": groups}
 
 
 def transpose(t: Translation, op: Op) -> None:
